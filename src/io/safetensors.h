@@ -1,0 +1,53 @@
+// Safetensors files and folders: read by mapping, every header field checked; written beside and
+// renamed. Format: 8 bytes little-endian header length, JSON header, tensor bytes.
+#ifndef MM_IO_SAFETENSORS_H
+#define MM_IO_SAFETENSORS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/dtype.h"
+#include "base/status.h"
+
+enum { mm_st_max_axes = 8 };
+
+struct mm_st_tensor {
+    const char *name;
+    enum mm_dtype dtype;
+    int n_axes;  // 0 for a scalar
+    int64_t shape[mm_st_max_axes];
+    const void *data;  // in the mapping; may be unaligned for its type
+    size_t bytes;
+};
+
+struct mm_st;  // an open file, or all shards of a folder
+
+// One file. Refuses truncated, overlapping, out-of-range or misaligned offsets, repeated names,
+// unknown dtypes, shapes whose size differs from the offsets, absurd headers.
+enum mm_code mm_st_open(struct mm_st **st, const char *path, struct mm_error *err);
+// A model folder: model.safetensors.index.json with its shards, else model.safetensors. A tensor
+// that the index names and its shard lacks, or the reverse, is an error.
+enum mm_code mm_st_open_folder(struct mm_st **st, const char *folder, struct mm_error *err);
+void mm_st_close(struct mm_st *st);
+
+const char *mm_st_path(const struct mm_st *st);  // for messages
+int mm_st_count(const struct mm_st *st);
+const struct mm_st_tensor *mm_st_at(const struct mm_st *st, int i);  // in order of the name
+const struct mm_st_tensor *mm_st_find(const struct mm_st *st, const char *name);  // or NULL
+// The __metadata__ value of a key, or NULL.
+const char *mm_st_metadata(const struct mm_st *st, const char *key);
+
+struct mm_st_meta {
+    const char *key, *value;
+};
+
+// Writes one file, tensors in the given order, metadata may be NULL (n_meta 0). Data is streamed
+// from the pointers, so nothing is held twice. On any failure the old file is untouched.
+enum mm_code mm_st_write(const char *path, const struct mm_st_tensor *tensors, int n,
+                         const struct mm_st_meta *meta, int n_meta, struct mm_error *err);
+// Writes folder/model.safetensors, or shards of at most shard_bytes with an index when larger.
+// Metadata {"format": "pt"} as the published code expects.
+enum mm_code mm_st_write_folder(const char *folder, const struct mm_st_tensor *tensors, int n,
+                                size_t shard_bytes, struct mm_error *err);
+
+#endif

@@ -1,0 +1,338 @@
+// THE contract between the model and the machine. src/model, src/train and src/infer compute only
+// by calling the mm_* functions below; a backend is one table of the same operations. The
+// functions check their operands (ops/check.c: a wrong shape is a bug and asserts) and call the
+// backend's slot.
+//
+// Letters: T tokens of all packed sequences, S sequences, D hidden, H query heads, G key/value
+// heads, P head size, F feed-forward size, V vocabulary, N state size (= P), K convolution width,
+// C = (2G+H)P convolution channels. Row-major, last axis fastest.
+//
+// Conventions
+// - Activations and gradients are f32 on the CPU (another backend may use bf16). Weights are f32,
+//   bf16 or f16. A product with a bf16 weight may round its other operand to bf16; it always
+//   accumulates in f32. A product with an f32 or f16 weight computes in f32.
+// - *_fwd overwrites its outputs. *_bwd overwrites activation gradients and ADDS to weight
+//   gradients (f32). Where an operand may be NULL (view.data == NULL) the comment says so.
+// - Operands do not overlap unless the comment says they may.
+// - Errors of the device are sticky: they are kept in backend->error, later operations do
+//   nothing, and mm_backend_sync returns them.
+#ifndef MM_OPS_OPS_H
+#define MM_OPS_OPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/dtype.h"
+#include "base/status.h"
+#include "base/threads.h"
+
+// A tensor somewhere in a backend's memory. Axis 0 counts rows, `ld` elements apart; the inner
+// axes are dense. A view borrows; it never owns.
+struct mm_view {
+    void *data;
+    int64_t shape[4];  // unused axes are 1
+    int64_t ld;        // elements from one row to the next, >= shape[1] * shape[2] * shape[3]
+    int n_axes;
+    enum mm_dtype dtype;
+};
+
+static inline struct mm_view mm_view4(void *data, enum mm_dtype t, int64_t a, int64_t b, int64_t c,
+                                      int64_t d) {
+    return (struct mm_view){data, {a, b, c, d}, b * c * d, 4, t};
+}
+static inline struct mm_view mm_view3(void *data, enum mm_dtype t, int64_t a, int64_t b,
+                                      int64_t c) {
+    return (struct mm_view){data, {a, b, c, 1}, b * c, 3, t};
+}
+static inline struct mm_view mm_view2(void *data, enum mm_dtype t, int64_t a, int64_t b) {
+    return (struct mm_view){data, {a, b, 1, 1}, b, 2, t};
+}
+static inline struct mm_view mm_view1(void *data, enum mm_dtype t, int64_t a) {
+    return (struct mm_view){data, {a, 1, 1, 1}, 1, 1, t};
+}
+#define MM_NONE ((struct mm_view){0})
+static inline int64_t mm_view_cols(struct mm_view v) {  // elements of a row
+    return v.shape[1] * v.shape[2] * v.shape[3];
+}
+static inline int64_t mm_view_count(struct mm_view v) {  // elements of the view
+    return v.shape[0] * mm_view_cols(v);
+}
+static inline void *mm_view_at(struct mm_view v, int64_t row, int64_t col) {
+    return (char *)v.data + (size_t)(row * v.ld + col) * mm_dtype_bytes(v.dtype);
+}
+// Rows [begin, begin + n); the data pointer of a NULL view (dry run) stays NULL.
+static inline struct mm_view mm_view_rows(struct mm_view v, int64_t begin, int64_t n) {
+    if (v.data) v.data = mm_view_at(v, begin, 0);
+    v.shape[0] = n;
+    return v;
+}
+// Columns [begin, begin + n) of a 2-axis view, as a 2-axis view with the same ld.
+static inline struct mm_view mm_view_cut(struct mm_view v, int64_t begin, int64_t n) {
+    if (v.data) v.data = mm_view_at(v, 0, begin);
+    v.shape[1] = n;
+    return v;
+}
+// A 2-axis view of (rows, b * c) seen as (rows, b, c), ld kept.
+static inline struct mm_view mm_view_split(struct mm_view v, int64_t b, int64_t c) {
+    v.shape[1] = b, v.shape[2] = c, v.shape[3] = 1, v.n_axes = 3;
+    return v;
+}
+// Any view as (rows, everything else), ld kept.
+static inline struct mm_view mm_view_flat(struct mm_view v) {
+    v.shape[1] = mm_view_cols(v), v.shape[2] = v.shape[3] = 1, v.n_axes = 2;
+    return v;
+}
+
+// Packed sequences: rows start[s] .. start[s+1] - 1 of a T-row tensor are sequence s.
+struct mm_segs {
+    int64_t n;             // S
+    const int32_t *start;  // (S + 1) in host memory; start[0] = 0, start[S] = T
+    const int32_t *dev;    // the same in the backend's memory (equal to start on the CPU)
+};
+
+struct mm_backend;
+
+// One slot an operation; the same names and operands as the mm_* functions below, which say what
+// each computes. Every slot of every backend is filled; a test walks the table.
+#define MM_OPS_TABLE(X)                                                                            \
+    /* ---- moving rows and elements ---- */                                                       \
+    X(fill, (struct mm_backend * be, struct mm_view y, float value), (be, y, value))               \
+    X(copy, (struct mm_backend * be, struct mm_view y, struct mm_view x), (be, y, x))              \
+    X(add, (struct mm_backend * be, struct mm_view y, struct mm_view a, struct mm_view b),         \
+      (be, y, a, b))                                                                               \
+    X(scale, (struct mm_backend * be, struct mm_view y, struct mm_view x, float s), (be, y, x, s)) \
+    X(embed_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view table,                  \
+                  struct mm_view ids), (be, y, table, ids))                                        \
+    X(embed_bwd, (struct mm_backend * be, struct mm_view dtable, struct mm_view dy,                \
+                  struct mm_view ids), (be, dtable, dy, ids))                                      \
+    X(gather_rows, (struct mm_backend * be, struct mm_view y, struct mm_view x,                    \
+                    struct mm_view idx), (be, y, x, idx))                                          \
+    X(scatter_rows, (struct mm_backend * be, struct mm_view y, struct mm_view x,                   \
+                     struct mm_view idx), (be, y, x, idx))                                         \
+    /* ---- pictures ---- */                                                                       \
+    X(patchify, (struct mm_backend * be, struct mm_view y, struct mm_view pixels, int64_t patch),  \
+      (be, y, pixels, patch))                                                                      \
+    X(add_position_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view x,               \
+                         struct mm_view e), (be, y, x, e))                                         \
+    X(add_position_bwd, (struct mm_backend * be, struct mm_view de, struct mm_view dy),            \
+      (be, de, dy))                                                                                \
+    X(pixel_shuffle_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view x,              \
+                          int64_t grid), (be, y, x, grid))                                         \
+    X(pixel_shuffle_bwd, (struct mm_backend * be, struct mm_view dx, struct mm_view dy,            \
+                          int64_t grid), (be, dx, dy, grid))                                       \
+    /* ---- dense ---- */                                                                          \
+    X(linear_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view x, struct mm_view w,   \
+                   struct mm_view bias), (be, y, x, w, bias))                                      \
+    X(linear_bwd_x, (struct mm_backend * be, struct mm_view dx, struct mm_view dy,                 \
+                     struct mm_view w, bool accumulate), (be, dx, dy, w, accumulate))              \
+    X(linear_bwd_w, (struct mm_backend * be, struct mm_view dw, struct mm_view dbias,              \
+                     struct mm_view dy, struct mm_view x, enum mm_dtype product),                  \
+      (be, dw, dbias, dy, x, product))                                                             \
+    /* ---- pointwise and norms ---- */                                                            \
+    X(rmsnorm_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view rinv,                 \
+                    struct mm_view x, struct mm_view w, float eps), (be, y, rinv, x, w, eps))      \
+    X(rmsnorm_bwd, (struct mm_backend * be, struct mm_view dx, struct mm_view dw,                  \
+                    struct mm_view dy, struct mm_view x, struct mm_view w, struct mm_view rinv),   \
+      (be, dx, dw, dy, x, w, rinv))                                                                \
+    X(l2norm_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view rinv,                  \
+                   struct mm_view x), (be, y, rinv, x))                                            \
+    X(l2norm_bwd, (struct mm_backend * be, struct mm_view dx, struct mm_view dy,                   \
+                   struct mm_view y, struct mm_view rinv), (be, dx, dy, y, rinv))                  \
+    X(swiglu_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view a, struct mm_view b),  \
+      (be, y, a, b))                                                                               \
+    X(swiglu_bwd, (struct mm_backend * be, struct mm_view da, struct mm_view db,                   \
+                   struct mm_view dy, struct mm_view a, struct mm_view b), (be, da, db, dy, a, b)) \
+    X(gelu_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view x), (be, y, x))          \
+    X(gelu_bwd, (struct mm_backend * be, struct mm_view dx, struct mm_view dy, struct mm_view x),  \
+      (be, dx, dy, x))                                                                             \
+    /* ---- softmax attention ---- */                                                              \
+    X(qkv_rope_fwd, (struct mm_backend * be, struct mm_view q, struct mm_view k,                   \
+                     struct mm_view v, struct mm_view qkv, struct mm_view pos, float base,         \
+                     float pos_scale), (be, q, k, v, qkv, pos, base, pos_scale))                   \
+    X(qkv_rope_bwd, (struct mm_backend * be, struct mm_view dqkv, struct mm_view dq,               \
+                     struct mm_view dk, struct mm_view dv, struct mm_view pos, float base,         \
+                     float pos_scale), (be, dqkv, dq, dk, dv, pos, base, pos_scale))               \
+    X(attention_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view lse,                \
+                      struct mm_view q, struct mm_view k, struct mm_view v, struct mm_segs segs),  \
+      (be, y, lse, q, k, v, segs))                                                                 \
+    X(attention_bwd, (struct mm_backend * be, struct mm_view dq, struct mm_view dk,                \
+                      struct mm_view dv, struct mm_view dy, struct mm_view y, struct mm_view lse,  \
+                      struct mm_view q, struct mm_view k, struct mm_view v, struct mm_segs segs),  \
+      (be, dq, dk, dv, dy, y, lse, q, k, v, segs))                                                 \
+    X(attention_step, (struct mm_backend * be, struct mm_view y, struct mm_view q,                 \
+                       struct mm_view k, struct mm_view v, int64_t past), (be, y, q, k, v, past))  \
+    /* ---- the Mamba-2 mixer ---- */                                                              \
+    X(conv_silu_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view x,                  \
+                      struct mm_view w, struct mm_view bias, struct mm_view state,                 \
+                      struct mm_segs segs), (be, y, x, w, bias, state, segs))                      \
+    X(conv_silu_bwd, (struct mm_backend * be, struct mm_view dx, struct mm_view dw,                \
+                      struct mm_view dbias, struct mm_view dy, struct mm_view x,                   \
+                      struct mm_view w, struct mm_view bias, struct mm_segs segs),                 \
+      (be, dx, dw, dbias, dy, x, w, bias, segs))                                                   \
+    X(conv_silu_step, (struct mm_backend * be, struct mm_view y, struct mm_view x,                 \
+                       struct mm_view w, struct mm_view bias, struct mm_view state),               \
+      (be, y, x, w, bias, state))                                                                  \
+    X(head_norm_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view stats,              \
+                      struct mm_view x, struct mm_view w, struct mm_view bias, float eps),         \
+      (be, y, stats, x, w, bias, eps))                                                             \
+    X(head_norm_bwd, (struct mm_backend * be, struct mm_view dx, struct mm_view dw,                \
+                      struct mm_view dbias, struct mm_view dy, struct mm_view x,                   \
+                      struct mm_view w, struct mm_view stats), (be, dx, dw, dbias, dy, x, w, stats)) \
+    X(softplus_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view x,                   \
+                     struct mm_view bias), (be, y, x, bias))                                       \
+    X(softplus_bwd, (struct mm_backend * be, struct mm_view dx, struct mm_view dbias,              \
+                     struct mm_view dy, struct mm_view x, struct mm_view bias),                    \
+      (be, dx, dbias, dy, x, bias))                                                                \
+    X(ssd_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view v, struct mm_view k,      \
+                struct mm_view q, struct mm_view dt, struct mm_view a_log, struct mm_view d,       \
+                struct mm_view state, struct mm_segs segs),                                        \
+      (be, y, v, k, q, dt, a_log, d, state, segs))                                                 \
+    X(ssd_bwd, (struct mm_backend * be, struct mm_view dv, struct mm_view dk, struct mm_view dq,   \
+                struct mm_view ddt, struct mm_view da_log, struct mm_view dd, struct mm_view dy,   \
+                struct mm_view v, struct mm_view k, struct mm_view q, struct mm_view dt,           \
+                struct mm_view a_log, struct mm_view d, struct mm_segs segs),                      \
+      (be, dv, dk, dq, ddt, da_log, dd, dy, v, k, q, dt, a_log, d, segs))                          \
+    X(ssd_step, (struct mm_backend * be, struct mm_view y, struct mm_view v, struct mm_view k,     \
+                 struct mm_view q, struct mm_view dt, struct mm_view a_log, struct mm_view d,      \
+                 struct mm_view state), (be, y, v, k, q, dt, a_log, d, state))                     \
+    X(gated_norm_fwd, (struct mm_backend * be, struct mm_view o, struct mm_view rinv,              \
+                       struct mm_view y, struct mm_view g, struct mm_view w, float eps),           \
+      (be, o, rinv, y, g, w, eps))                                                                 \
+    X(gated_norm_bwd, (struct mm_backend * be, struct mm_view dy, struct mm_view dg,               \
+                       struct mm_view dw, struct mm_view d_o, struct mm_view y, struct mm_view g,  \
+                       struct mm_view w, struct mm_view rinv),                                     \
+      (be, dy, dg, dw, d_o, y, g, w, rinv))                                                        \
+    /* ---- losses and optimizer ---- */                                                           \
+    X(mse, (struct mm_backend * be, struct mm_view loss, struct mm_view dy, struct mm_view y,      \
+            struct mm_view target, float scale), (be, loss, dy, y, target, scale))                 \
+    X(kl, (struct mm_backend * be, struct mm_view loss, struct mm_view dlogits,                    \
+           struct mm_view student, struct mm_view teacher, struct mm_view weight),                 \
+      (be, loss, dlogits, student, teacher, weight))                                               \
+    X(cross_entropy, (struct mm_backend * be, struct mm_view loss, struct mm_view dlogits,         \
+                      struct mm_view logits, struct mm_view target, struct mm_view weight),        \
+      (be, loss, dlogits, logits, target, weight))                                                 \
+    X(sum_squares, (struct mm_backend * be, struct mm_view sum, struct mm_view x), (be, sum, x))   \
+    X(adamw, (struct mm_backend * be, struct mm_view w, struct mm_view m, struct mm_view v,        \
+              struct mm_view g, struct mm_adamw h), (be, w, m, v, g, h))
+
+// One AdamW update (Loshchilov & Hutter 2019, as in PyTorch):
+//   g' = g * grad_scale;  m = b1 m + (1-b1) g';  v = b2 v + (1-b2) g'^2
+//   w = w - lr * decay * w;  w = w - lr * (m / bias1) / (sqrt(v / bias2) + eps)
+// bias1 = 1 - b1^step, bias2 = 1 - b2^step. All views f32, one shape; w, m, v updated in place.
+struct mm_adamw {
+    float lr, b1, b2, eps, decay, bias1, bias2, grad_scale;
+};
+
+#define MM_OPS_SLOT(name, params, args) void(*name) params;
+struct mm_ops {
+    MM_OPS_TABLE(MM_OPS_SLOT)
+};
+#undef MM_OPS_SLOT
+
+struct mm_backend {
+    const struct mm_ops *ops;
+    const char *name;       // "cpu", "cuda"
+    char device[128];       // for people: processor or card
+    struct mm_pool *pool;   // host threads; operations and host code may use it
+    struct mm_error error;  // first failure; sticky
+    void *impl;             // the backend's own
+    size_t scratch_bytes;   // private memory of the operations, grown on first use of a size
+
+    // Memory of the device. alloc gives zeroed memory; copies take bytes.
+    enum mm_code (*alloc)(struct mm_backend *, size_t bytes, void **out, struct mm_error *err);
+    void (*release)(struct mm_backend *, void *p, size_t bytes);
+    void (*upload)(struct mm_backend *, void *dst, const void *host, size_t bytes);
+    void (*download)(struct mm_backend *, void *host, const void *src, size_t bytes);
+    void (*move)(struct mm_backend *, void *dst, const void *src, size_t bytes);
+    enum mm_code (*sync)(struct mm_backend *, struct mm_error *err);  // waits; returns be->error
+    void (*close)(struct mm_backend *);
+    bool host_memory;       // device pointers can be read by the host (CPU): uploads may be skipped
+};
+
+// n_threads 0: all this process may use. The environment variable MMAMBA_ISA names an
+// instruction set ("plain", "avx2", "avx512", ...): a wrong name is an error that lists them.
+enum mm_code mm_backend_open_cpu(struct mm_backend **be, int n_threads, struct mm_error *err);
+void mm_backend_close(struct mm_backend *be);
+// Waits for everything and returns the first error of any operation since the backend was opened.
+enum mm_code mm_backend_sync(struct mm_backend *be, struct mm_error *err);
+
+#define MM_OPS_DECLARE(name, params, args) void mm_##name params;
+MM_OPS_TABLE(MM_OPS_DECLARE)
+#undef MM_OPS_DECLARE
+
+// What each computes. `rows` are axis 0. "strided" means ld may exceed the row's elements; every
+// 2- and 3-axis activation operand may be strided unless it says dense.
+//
+// fill          y = value. Any float dtype; y may be strided.
+// copy          y = x with conversion between float dtypes (f32, bf16, f16); strided. Same shape.
+// add           y = a + b. y may be a or b.
+// scale         y = x * s. y may be x.
+// embed_fwd     y[t] = table[ids[t]] as f32; ids (T) i32; ids[t] < 0 gives a row of zeros.
+// embed_bwd     dtable[ids[t]] += dy[t] for ids[t] >= 0, in the order of t (deterministic).
+// gather_rows   y[i] = x[idx[i]];  idx (n) i32, in range.   y (n, cols)
+// scatter_rows  y[idx[i]] = x[i];  idx without repeats; other rows of y keep their values.
+//
+// patchify      pixels (n, 3, S, S) dense f32 -> y (n * (S/patch)^2, 3 * patch^2): row-major over
+//               patches; a row holds channel, then row, then column: the order of the (D, 3, p, p)
+//               convolution weight, so that patch embedding is linear_fwd with that weight.
+// add_position  y[n * R + r] = x[n * R + r] + e[r]; e (R, D); y may be x.  bwd: de[r] += sum_n dy.
+// pixel_shuffle x (n * grid^2, D) -> y (n * (grid/2)^2, 4 D), downsample ratio 1/2, as MODEL.md
+//               section 1 (InternVL's ps v2): a permutation. bwd: the inverse.
+//
+// linear_fwd    y (T, N) = x (T, K) w (N, K)^T + bias (N) or NULL. w may be strided (ld >= K).
+//               T = 1 is the matrix-vector product of decoding.
+// linear_bwd_x  dx (T, K) = dy (T, N) w (N, K), added to dx when `accumulate`.
+// linear_bwd_w  dw (N, K) f32 += dy (T, N)^T x (T, K); dbias (N) or NULL += sum_t dy. `product`
+//               f32 or bf16: bf16 rounds both operands.
+//
+// rmsnorm_fwd   y = x * rinv * w, rinv (rows) = 1 / sqrt(mean(x^2) + eps), NULL when no backward
+//               follows. y may be x.
+// rmsnorm_bwd   dx, and dw (D) += (NULL: not wanted). dx may be dy.
+// l2norm        y = x / ||x||_2 a row; rinv (rows) = 1 / ||x||.  bwd: dx may be dy.
+// swiglu        y = silu(a) * b.  bwd overwrites da, db; da may be a, db may be b (same storage).
+// gelu          y = x * Phi(x), the erf form.
+//
+// qkv_rope_fwd  qkv (T, (H+2G)P) packed a key/value group at a time: H/G query heads, one key
+//               head, one value head. -> q (T,H,P), k (T,G,P), v (T,G,P) with q and k rotated
+//               (pairs i, i + P/2; angle pos[t] * pos_scale * base^(-2i/P)); pos (T) i32.
+//               k and v may be strided or be rows of a cache.
+// qkv_rope_bwd  the inverse: dqkv from dq, dk, dv.
+// attention_fwd y (T,H,P) = causal softmax(q k^T / sqrt(P)) v inside each sequence; lse (T,H) f32
+//               log-sum-exp, NULL when no backward follows. Never a T x T matrix.
+// attention_bwd dq, dk, dv.
+// attention_step y (n,H,P): query i of n attends to keys 0 .. past+i of k, v (past+n, G, P): a
+//               piece of one sequence against its cache (which already holds the new rows).
+//
+// conv_silu_fwd y (T,C) = silu(bias + sum_j w[:, j] x[t-K+1+j]) inside each sequence; x strided;
+//               w (C, K) f32; state (S, K-1, C) f32 or NULL: the rows before the first, oldest
+//               first, read then overwritten with the last K-1 rows. NULL means zeros before.
+// conv_silu_bwd dx (strided), dw +=, dbias += (both may be NULL together); start states zero.
+// conv_silu_step rows are S sequences of one token each: x (S,C), y (S,C), state (S,K-1,C).
+// head_norm     LayerNorm over P: x (T,H,P) -> y; w, bias (P); stats (T,H,2) mean and rinv or
+//               NULL. y may be x. (use_qknorm)  bwd: dx may be dy; dw +=, dbias += or NULL.
+// softplus_fwd  y (T,H) = softplus(x (T,H) strided + bias (H)).
+// softplus_bwd  dx (strided) = dy * sigmoid(x + bias); dbias += or NULL.
+// ssd_fwd       the recurrence of MODEL.md section 2, in chunks (any T):
+//                   S_t = exp(-exp(a_log[h]) dt[t,h]) S_{t-1} + dt[t,h] v_t k_t^T
+//                   y_t = S_t q_t + d[h] v_t
+//               v (T,G,P), k (T,G,N), q (T,H,N), y (T,H,P), strided; query head h uses group
+//               h / (H/G); dt (T,H) f32; a_log (H) f32 or NULL (no decay); d (H) or NULL;
+//               state (S,H,P,N) f32: read at the start, overwritten with the end; NULL: zeros,
+//               and the end is not wanted.
+// ssd_bwd       dv, dk, dq (strided), ddt (T,H); da_log +=, dd += (NULL: not wanted). Start
+//               states are zero. Recomputes chunk states itself.
+// ssd_step      rows are S sequences of one token each; state (S,H,P,N) updated in place.
+// gated_norm    o (T,H,P) = y * rinv * w (P) * silu(g (T,H*P) strided); rinv (T,H) =
+//               1/sqrt(mean_P(y^2) + eps), NULL when no backward follows. w NULL: no norm
+//               (use_gnorm off): o = y * silu(g).
+// gated_norm_bwd dy (may be d_o), dg (strided), dw += (NULL: not wanted).
+//
+// mse           loss (1) f32 += scale * sum (y - target)^2; dy = 2 scale (y - target), or NULL.
+// kl            loss (rows) f32 = weight[r] * KL(softmax(teacher[r]) || softmax(student[r]));
+//               dlogits = weight[r] * (softmax(student) - softmax(teacher)), NULL: not wanted;
+//               dlogits may be student. weight (rows) f32.
+// cross_entropy loss (rows) = -weight[r] * log softmax(logits[r])[target[r]]; dlogits likewise, may
+//               be logits; target (rows) i32, rows with weight 0 may hold -100.
+// sum_squares   sum (1) f32 += sum x^2, accumulated in double, fixed order.
+// adamw         see struct mm_adamw.
+
+#endif
