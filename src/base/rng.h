@@ -9,6 +9,10 @@ struct mm_rng {
     uint64_t seed, stream, counter;  // all there is to save and restore
 };
 
+// The generator itself: four words out of a 128-bit counter and a 64-bit key. The stream above is
+// counter = (i / 4, stream), key = seed, word i % 4.
+void mm_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
 struct mm_rng mm_rng_make(uint64_t seed, uint64_t stream);
 uint32_t mm_rng_u32_at(uint64_t seed, uint64_t stream, uint64_t i);
 

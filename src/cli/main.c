@@ -1,0 +1,59 @@
+// The table of verbs, and nothing else of theirs: each verb lives in cmd_<verb>.c.
+#include <stdio.h>
+#include <string.h>
+#include "base/suggest.h"
+#include "cli/cli.h"
+
+static const struct verb {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+} verbs[] = {
+    {"probe", mm_cmd_probe, "hold single parts of this program against another one, in numbers"},
+};
+enum { n_verbs = sizeof verbs / sizeof verbs[0] };
+
+static int help(void) {
+    printf(
+        "usage: mmamba VERB [OPTION]...\n\n"
+        "Carves a Mamba-2 vision-language model out of a trained Transformer, distils it,\n"
+        "measures it, and talks with it.\n\n");
+    for (int i = 0; i < n_verbs; i++) {
+        printf("  %-10s %s\n", verbs[i].name, verbs[i].summary);
+    }
+    printf(
+        "\n'mmamba VERB --help' lists a verb's options; 'mmamba --version' prints the version.\n");
+    return 0;
+}
+
+static int unknown(const char *name) {
+    struct mm_suggest best = mm_suggest_begin(name, strlen(name));
+    for (int i = 0; i < n_verbs; i++) {
+        mm_suggest_try(&best, verbs[i].name, strlen(verbs[i].name));
+    }
+    struct mm_error err;
+    if (best.name) {
+        mm_fail(&err, mm_code_usage, "there is no verb '%s'; did you mean '%s'?", name, best.name);
+    } else {
+        mm_fail(&err, mm_code_usage, "there is no verb '%s'; --help lists the verbs", name);
+    }
+    return mm_cli_exit(&err);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        struct mm_error err;
+        mm_fail(&err, mm_code_usage, "a verb is missing; --help lists the verbs");
+        return mm_cli_exit(&err);
+    }
+    const char *name = argv[1];
+    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) return help();
+    if (!strcmp(name, "--version")) {
+        printf("mmamba %s\n", MMAMBA_VERSION);
+        return 0;
+    }
+    for (int i = 0; i < n_verbs; i++) {
+        if (!strcmp(name, verbs[i].name)) return verbs[i].run(argc - 2, argv + 2);
+    }
+    return unknown(name);
+}
