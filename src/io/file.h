@@ -13,10 +13,15 @@
 enum mm_code mm_file_read(struct mm_buf *out, const char *path, size_t max_bytes,
                           struct mm_error *err);
 
-struct mm_outfile;  // "<path>.tmp.<pid>", renamed to path by commit
+// "<path>.tmp.<pid>", renamed to path by commit. Temporaries of dead processes are removed by the
+// next open. A link is followed; a device or pipe is written directly.
+struct mm_outfile;
 enum mm_code mm_outfile_open(struct mm_outfile **f, const char *path, struct mm_error *err);
 enum mm_code mm_outfile_write(struct mm_outfile *f, const void *data, size_t bytes,
                               struct mm_error *err);
+// Everything written so far is on the disk (still under the temporary name): for several files that
+// are to change together, so that a full disk is met before the first is renamed.
+enum mm_code mm_outfile_sync(struct mm_outfile *f, struct mm_error *err);
 // fsync, rename, fsync of the folder. Frees f in every case; on failure the temporary is removed.
 enum mm_code mm_outfile_commit(struct mm_outfile *f, struct mm_error *err);
 void mm_outfile_abort(struct mm_outfile *f);  // NULL is allowed

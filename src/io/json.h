@@ -5,7 +5,9 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include "base/buf.h"
 #include "base/status.h"
 
 enum mm_code mm_json_load(json_t **root, const char *path, struct mm_error *err);  // <= 256 MB
@@ -22,6 +24,14 @@ enum mm_code mm_json_bool(const json_t *o, const char *key, bool required, bool 
                           const char *what, struct mm_error *err);
 enum mm_code mm_json_string(const json_t *o, const char *key, bool required, const char **out,
                             const char *what, struct mm_error *err);  // borrowed from o
+// What a value looks like in a message: a number, "text" (cut at 60 bytes), an array of 3, missing.
+void mm_json_show(char *out, size_t room, const json_t *v);  // v may be NULL
+// "<what>: '<key>' is <seen>, wanted <wanted>", as the functions above say it.
+enum mm_code mm_json_wrong(const char *what, const char *key, const json_t *seen,
+                           const char *wanted, struct mm_error *err);
+// Appends a quoted and escaped JSON string; s is UTF-8.
+void mm_json_add_string(struct mm_buf *out, const char *s, size_t n);
+// Indented by two, a newline at the end, reals in their shortest exact spelling; atomic.
 enum mm_code mm_json_write_file(const json_t *root, const char *path, struct mm_error *err);
 
 #endif

@@ -22,8 +22,8 @@ struct mm_st_tensor {
 
 struct mm_st;  // an open file, or all shards of a folder
 
-// One file. Refuses truncated, overlapping, out-of-range or misaligned offsets, repeated names,
-// unknown dtypes, shapes whose size differs from the offsets, absurd headers.
+// One file. Refuses truncated files, offsets that overlap, leave gaps or leave the file, repeated
+// names, unknown dtypes, shapes whose size differs from the offsets, absurd headers.
 enum mm_code mm_st_open(struct mm_st **st, const char *path, struct mm_error *err);
 // A model folder: model.safetensors.index.json with its shards, else model.safetensors. A tensor
 // that the index names and its shard lacks, or the reverse, is an error.
@@ -41,8 +41,10 @@ struct mm_st_meta {
     const char *key, *value;
 };
 
-// Writes one file, tensors in the given order, metadata may be NULL (n_meta 0). Data is streamed
-// from the pointers, so nothing is held twice. On any failure the old file is untouched.
+// Writes one file, metadata may be NULL (n_meta 0). Tensors of wider elements come first, else in
+// the given order; given in order of the name the file equals the published writer's to the byte.
+// Data is streamed from the pointers, so nothing is held twice. On any failure the old file is
+// untouched.
 enum mm_code mm_st_write(const char *path, const struct mm_st_tensor *tensors, int n,
                          const struct mm_st_meta *meta, int n_meta, struct mm_error *err);
 // Writes folder/model.safetensors, or shards of at most shard_bytes with an index when larger.
