@@ -1,0 +1,209 @@
+// The CPU as a backend: its memory is the process's own, its operations run on the pool before
+// they return. MMAMBA_ISA picks the instruction set; without it, the best there is.
+#include <cpuid.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "base/buf.h"
+#include "ops/cpu/cpu.h"
+#include "ops/cpu/linear.h"
+
+static const char *const isa_names[mm_isa_count] = {"plain", "avx2", "avx512", "avx512bf16",
+                                                    "amx"};
+
+const char *mm_isa_name(enum mm_isa isa) {
+    return isa_names[isa];
+}
+
+// AMX needs the processor's word (leaf 7), and the kernel's that it saves the tiles (XCR0).
+static bool has_amx_bf16(void) {
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    const unsigned bf16 = 1u << 22, tile = 1u << 24;
+    if (!(d & bf16) || !(d & tile)) return false;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return false;
+    unsigned low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    const unsigned tile_state = 3u << 17;
+    return (low & tile_state) == tile_state;
+}
+
+enum mm_isa mm_isa_best(void) {
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+        !__builtin_cpu_supports("f16c")) {
+        return mm_isa_plain;
+    }
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
+        return mm_isa_avx2;
+    }
+    if (!__builtin_cpu_supports("avx512bf16")) return mm_isa_avx512;
+    return has_amx_bf16() ? mm_isa_amx : mm_isa_avx512bf16;
+}
+
+static enum mm_code choose_isa(enum mm_isa *isa, struct mm_error *err) {
+    const enum mm_isa best = mm_isa_best();
+    *isa = best;
+    const char *wanted = getenv("MMAMBA_ISA");
+    if (!wanted || !*wanted) return mm_code_ok;
+    char names[64] = "";
+    for (int i = 0; i <= (int)best; i++) {
+        if (!strcmp(wanted, isa_names[i])) {
+            *isa = (enum mm_isa)i;
+            return mm_code_ok;
+        }
+        const size_t at = strlen(names);
+        snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", isa_names[i]);
+    }
+    for (int i = (int)best + 1; i < mm_isa_count; i++) {
+        if (strcmp(wanted, isa_names[i])) continue;
+        return mm_fail(err, mm_code_unsupported,
+                       "MMAMBA_ISA is '%s', which this processor does not have; it has: %s", wanted,
+                       names);
+    }
+    return mm_fail(err, mm_code_usage, "MMAMBA_ISA is '%s', must be one of: %s", wanted, names);
+}
+
+// ---- memory ----
+
+enum { page_bytes = 4096, huge_bytes = 2 << 20 };
+
+static size_t whole_pages(size_t bytes) {
+    return bytes ? (bytes + page_bytes - 1) / page_bytes * page_bytes : page_bytes;
+}
+
+// Fresh pages are zero. Large blocks start at a huge page, so that all of them can be huge.
+static void *map_pages(size_t bytes) {
+    if (bytes > SIZE_MAX - 2 * huge_bytes) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    const size_t whole = whole_pages(bytes);
+    const size_t extra = whole >= 2 * (size_t)huge_bytes ? huge_bytes : 0;
+    unsigned char *p = mmap(NULL, whole + extra, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    if (!extra) return p;
+    const size_t before = (huge_bytes - (uintptr_t)p % huge_bytes) % huge_bytes;
+    if (before) munmap(p, before);
+    if (extra > before) munmap(p + before + whole, extra - before);
+    madvise(p + before, whole, MADV_HUGEPAGE);  // a hint: kernels without it go on with small ones
+    return p + before;
+}
+
+static enum mm_code cpu_alloc(struct mm_backend *be, size_t bytes, void **out,
+                              struct mm_error *err) {
+    (void)be;
+    *out = map_pages(bytes);
+    if (*out) return mm_code_ok;
+    return mm_fail(err, mm_code_memory, "cannot get %.1f MiB of memory: %s",
+                   (double)bytes / 1048576.0, strerror(errno));
+}
+
+static void cpu_release(struct mm_backend *be, void *p, size_t bytes) {
+    (void)be;
+    if (p) munmap(p, whole_pages(bytes));
+}
+
+static void cpu_move(struct mm_backend *be, void *dst, const void *src, size_t bytes) {
+    if (be->error.code || !bytes) return;
+    memmove(dst, src, bytes);
+}
+
+void *mm_cpu_scratch(struct mm_backend *be, enum mm_scratch slot, size_t bytes) {
+    struct mm_cpu *cpu = be->impl;
+    if (cpu->scratch[slot] && bytes <= cpu->scratch_bytes[slot]) return cpu->scratch[slot];
+    void *fresh = map_pages(bytes);
+    if (!fresh) {
+        mm_fail(&be->error, mm_code_memory, "cannot get %.1f MiB of scratch memory: %s",
+                (double)bytes / 1048576.0, strerror(errno));
+        return NULL;
+    }
+    const size_t had = cpu->scratch[slot] ? whole_pages(cpu->scratch_bytes[slot]) : 0;
+    if (had) munmap(cpu->scratch[slot], had);
+    cpu->scratch[slot] = fresh;
+    cpu->scratch_bytes[slot] = whole_pages(bytes);
+    be->scratch_bytes += cpu->scratch_bytes[slot] - had;
+    return fresh;
+}
+
+enum mm_isa mm_cpu_isa(const struct mm_backend *be) {
+    return ((const struct mm_cpu *)be->impl)->isa;
+}
+
+const float *mm_cpu_vector(struct mm_backend *be, enum mm_scratch slot, struct mm_view v) {
+    if (!v.data || v.dtype == mm_dtype_f32) return v.data;
+    float *out = mm_cpu_scratch(be, slot, (size_t)mm_view_count(v) * sizeof *out);
+    if (out) mm_to_f32(out, v.data, v.dtype, mm_view_count(v));
+    return out;
+}
+
+// ---- life ----
+
+static void name_device(struct mm_backend *be, enum mm_isa isa) {
+    char model[64] = "processor", line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        if (strncmp(line, "model name", 10) || !strchr(line, ':')) continue;
+        const char *from = strchr(line, ':') + 1;
+        from += strspn(from, " \t");
+        snprintf(model, sizeof model, "%.*s", (int)strcspn(from, "\n"), from);
+        break;
+    }
+    if (f) fclose(f);
+    const int n = mm_pool_size(be->pool);
+    snprintf(be->device, sizeof be->device, "%s, %s, %d thread%s", model, mm_isa_name(isa), n,
+             n == 1 ? "" : "s");
+}
+
+static enum mm_code cpu_sync(struct mm_backend *be, struct mm_error *err) {
+    if (be->error.code && err) *err = be->error;
+    return be->error.code;
+}
+
+static void cpu_close(struct mm_backend *be) {
+    struct mm_cpu *cpu = be->impl;
+    mm_linear_free(cpu->linear);
+    for (int i = 0; i < mm_scratch_count; i++) {
+        if (cpu->scratch[i]) munmap(cpu->scratch[i], whole_pages(cpu->scratch_bytes[i]));
+    }
+    mm_pool_free(be->pool);
+    free(cpu);
+    free(be);
+}
+
+enum mm_code mm_backend_open_cpu(struct mm_backend **out, int n_threads, struct mm_error *err) {
+    *out = NULL;
+    enum mm_isa isa;
+    MM_TRY(choose_isa(&isa, err));
+    struct mm_pool *pool;
+    MM_TRY(mm_pool_new(&pool, n_threads, err));
+    struct mm_backend *be = mm_xcalloc(1, sizeof *be);
+    struct mm_cpu *cpu = mm_xcalloc(1, sizeof *cpu);
+    *be = (struct mm_backend){
+        .ops = isa == mm_isa_plain ? &mm_ops_cpu_ref : &mm_ops_cpu,
+        .name = "cpu",
+        .pool = pool,
+        .impl = cpu,
+        .alloc = cpu_alloc,
+        .release = cpu_release,
+        .upload = cpu_move,
+        .download = cpu_move,
+        .move = cpu_move,
+        .sync = cpu_sync,
+        .close = cpu_close,
+        .host_memory = true,
+    };
+    cpu->isa = isa;
+    name_device(be, isa);
+    const enum mm_code code = mm_linear_new(&cpu->linear, be, err);
+    if (code != mm_code_ok) {
+        cpu_close(be);
+        return code;
+    }
+    *out = be;
+    return mm_code_ok;
+}
