@@ -8,10 +8,8 @@
 #include <sys/mman.h>
 #include "base/buf.h"
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/linear.h"
 
-static const char *const isa_names[mm_isa_count] = {"plain", "avx2", "avx512", "avx512bf16",
-                                                    "amx"};
+static const char *const isa_names[mm_isa_count] = {"plain", "avx2", "avx512", "avx512bf16", "amx"};
 
 const char *mm_isa_name(enum mm_isa isa) {
     return isa_names[isa];
@@ -83,8 +81,8 @@ static void *map_pages(size_t bytes) {
     }
     const size_t whole = whole_pages(bytes);
     const size_t extra = whole >= 2 * (size_t)huge_bytes ? huge_bytes : 0;
-    unsigned char *p = mmap(NULL, whole + extra, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    unsigned char *p =
+        mmap(NULL, whole + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;
     if (!extra) return p;
     const size_t before = (huge_bytes - (uintptr_t)p % huge_bytes) % huge_bytes;
@@ -166,7 +164,6 @@ static enum mm_code cpu_sync(struct mm_backend *be, struct mm_error *err) {
 
 static void cpu_close(struct mm_backend *be) {
     struct mm_cpu *cpu = be->impl;
-    mm_linear_free(cpu->linear);
     for (int i = 0; i < mm_scratch_count; i++) {
         if (cpu->scratch[i]) munmap(cpu->scratch[i], whole_pages(cpu->scratch_bytes[i]));
     }
@@ -199,11 +196,6 @@ enum mm_code mm_backend_open_cpu(struct mm_backend **out, int n_threads, struct 
     };
     cpu->isa = isa;
     name_device(be, isa);
-    const enum mm_code code = mm_linear_new(&cpu->linear, be, err);
-    if (code != mm_code_ok) {
-        cpu_close(be);
-        return code;
-    }
     *out = be;
     return mm_code_ok;
 }
