@@ -1,5 +1,56 @@
-# One way to build: CMake beneath, make in front.
+# One way to build: CMake beneath, make in front. `make help` lists what there is.
 BUILD ?= build
-.PHONY: all
-all:
-	@cmake -S . -B $(BUILD) -G Ninja >/dev/null && ninja -C $(BUILD)
+PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 60
+CMAKE_FLAGS ?=
+NINJA_FLAGS ?=
+
+.PHONY: all setup test asan demo install format format-check fuzz fuzz-keep check-fresh clean help
+
+all: setup  ## build/mmamba and the libraries
+	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS) >/dev/null
+	@ninja -C $(BUILD) $(NINJA_FLAGS)
+
+setup:
+	@scripts/setup.sh build
+
+test: all  ## every test; ends with "N passed, N failed"
+	@scripts/test.sh $(BUILD)
+
+asan: setup  ## the same tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@cmake -S . -B build-asan -G Ninja -DMMAMBA_ASAN=ON $(CMAKE_FLAGS) >/dev/null
+	@ninja -C build-asan $(NINJA_FLAGS)
+	@TEST_TIMEOUT=1500 scripts/test.sh build-asan
+
+demo: all  ## a data set, a teacher, a carving, three stages, a report: about ten minutes
+	@scripts/demo.sh
+
+install: all  ## program, libraries, header, pkg-config file, under DESTDIR and PREFIX
+	@cmake --install $(BUILD) --prefix $(PREFIX)
+
+SOURCES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh')
+
+format:  ## lay out every source file
+	@scripts/setup.sh format
+	@clang-format -i $(SOURCES)
+
+format-check:  ## says which source files are not laid out; changes nothing
+	@scripts/setup.sh format
+	@clang-format --dry-run -Werror $(SOURCES)
+
+fuzz:  ## every fuzz target for FUZZ_SECONDS (60) under both sanitizers
+	@scripts/setup.sh build fuzz
+	@scripts/fuzz.sh run $(FUZZ_SECONDS)
+
+fuzz-keep:  ## puts what `make fuzz` found new into tests/fuzz/corpus
+	@scripts/fuzz.sh keep
+
+check-fresh:  ## `make demo` and `make test` on a bare Debian 12 in a scratch folder
+	@scripts/setup.sh fresh
+	@scripts/check-fresh.sh
+
+clean:  ## removes what was built
+	rm -rf build build-asan build-fuzz
+
+help:
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 22

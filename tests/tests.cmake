@@ -1,6 +1,30 @@
 # Every tests/<folder>/test_<name>.c is a cmocka program of its own and a CTest test "<name>".
 # They run in the repository root, so that they can read tests/golden.
 enable_testing()
+
+# Every tests/fuzz/fuzz_<name>.c defines LLVMFuzzerTestOneInput. Configured with MMAMBA_FUZZ it is a
+# libFuzzer program, and nothing else is built; otherwise it replays its corpus as a CTest test.
+file(GLOB MMAMBA_FUZZERS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/fuzz/fuzz_*.c)
+add_custom_target(fuzz_targets)
+foreach(source ${MMAMBA_FUZZERS})
+  get_filename_component(name ${source} NAME_WE)
+  string(REPLACE "fuzz_" "" short ${name})
+  if(MMAMBA_FUZZ)
+    add_executable(${name} EXCLUDE_FROM_ALL ${source})
+    target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+    add_dependencies(fuzz_targets ${name})
+  else()
+    add_executable(${name} ${source} ${CMAKE_SOURCE_DIR}/tests/fuzz/replay.c)
+    add_test(NAME ${name}_corpus COMMAND ${name} tests/fuzz/corpus/${short}
+      WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  endif()
+  target_link_libraries(${name} PRIVATE mmamba_lib)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+endforeach()
+if(MMAMBA_FUZZ)
+  return()
+endif()
+
 pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
 file(GLOB MMAMBA_TESTS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/*/test_*.c)
 foreach(source ${MMAMBA_TESTS})

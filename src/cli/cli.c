@@ -1,7 +1,7 @@
 // What all verbs share: reading the common options, and turning an error into an exit status.
 #include "cli/cli.h"
 
-#include <stdio.h>
+#include <string.h>
 
 enum mm_code mm_cli_parse(struct mm_args **args, const struct mm_opt *opts, const char *usage,
                           const char *summary, int argc, char **argv, bool *done,
@@ -13,6 +13,19 @@ enum mm_code mm_cli_parse(struct mm_args **args, const struct mm_opt *opts, cons
     }
     if (mm_args_flag(*args, "--quiet")) mm_log_set_level(mm_log_level_warn);
     return mm_code_ok;
+}
+
+enum mm_code mm_cli_backend(struct mm_backend **be, const struct mm_args *args,
+                            struct mm_error *err) {
+    const char *name = mm_args_string(args, "--backend");
+    if (!strcmp(name, "cuda")) {
+        return mm_fail(err, mm_code_unsupported,
+                       "--backend cuda: this build has no CUDA backend; use cpu or auto");
+    }
+    if (strcmp(name, "cpu") != 0 && strcmp(name, "auto") != 0) {
+        return mm_fail(err, mm_code_usage, "--backend is '%s', must be auto, cpu or cuda", name);
+    }
+    return mm_backend_open_cpu(be, (int)mm_args_int(args, "--threads"), err);
 }
 
 int mm_cli_exit(const struct mm_error *err) {

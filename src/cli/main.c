@@ -1,6 +1,8 @@
 // The table of verbs, and nothing else of theirs: each verb lives in cmd_<verb>.c.
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/suggest.h"
 #include "cli/cli.h"
 
@@ -40,7 +42,22 @@ static int unknown(const char *name) {
     return mm_cli_exit(&err);
 }
 
-int main(int argc, char **argv) {
+// For verbs that save nothing when they are interrupted. Those that do call mm_interrupt_catch,
+// which takes this one's place.
+static void leave(int number) {
+    (void)number;
+    _exit(130);
+}
+
+// What was printed may still be in the buffer, and the disk full.
+static int flushed(int status) {
+    if (fflush(stdout) == 0 && !ferror(stdout)) return status;
+    struct mm_error err;
+    mm_fail_errno(&err, "cannot write to standard output");
+    return status != 0 ? status : mm_cli_exit(&err);
+}
+
+static int run(int argc, char **argv) {
     if (argc < 2) {
         struct mm_error err;
         mm_fail(&err, mm_code_usage, "a verb is missing; --help lists the verbs");
@@ -56,4 +73,9 @@ int main(int argc, char **argv) {
         if (!strcmp(name, verbs[i].name)) return verbs[i].run(argc - 2, argv + 2);
     }
     return unknown(name);
+}
+
+int main(int argc, char **argv) {
+    signal(SIGINT, leave);
+    return flushed(run(argc, argv));
 }

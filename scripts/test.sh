@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Runs the tests of a built tree; the last line is "N passed, N failed" whatever happened.
+#   scripts/test.sh [BUILD]     BUILD: build (the default) or build-asan, made by make beforehand
+set -uo pipefail
+cd "$(dirname "$0")/.."
+build=${1:-build}
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# halt_on_error is the default for ASan; UBSan needs to be told to say where it was.
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+# A sleeping OpenMP thread (the dense products' library) must not hold up the test beside it.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+
+ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$(nproc)" \
+    --timeout "${TEST_TIMEOUT:-300}" </dev/null 2>&1 | tee "$log"
+status=${PIPESTATUS[0]}
+
+summary=$(grep -E '^[0-9]+% tests passed, [0-9]+ tests failed out of [0-9]+' "$log" | tail -n 1)
+failed=$(sed -E 's/.*, ([0-9]+) tests failed out of .*/\1/' <<<"$summary")
+total=$(sed -E 's/.* out of ([0-9]+).*/\1/' <<<"$summary")
+if [ -z "$summary" ]; then
+    failed=1 total=1 status=1
+fi
+[ "$failed" = 0 ] || [ "$status" != 0 ] || status=1
+echo "$((total - failed)) passed, $failed failed"
+exit "$status"
