@@ -46,7 +46,7 @@ static void assert_holds(const char *path, const char *text) {
 
 // Files in the folder whose name begins with `stem`.
 static int count_files(const char *stem) {
-    char *command = mm_xasprintf("ls -A '%s' | grep -c '^%s'", folder, stem);
+    char *command = mm_xasprintf("ls -A '%s' | grep -c -e '^%s'", folder, stem);
     FILE *p = popen(command, "r");
     int n = -1;
     assert_int_equal(fscanf(p, "%d", &n), 1);
