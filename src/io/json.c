@@ -145,7 +145,7 @@ void mm_json_add_string(struct mm_buf *out, const char *s, size_t n) {
     mm_buf_adds(out, "\"");
 }
 
-// The shortest decimal that reads back as the same double.
+// The fewest digits, 15 at least, that read back as the same double.
 static void add_real(struct mm_buf *out, double v) {
     char text[40];
     for (int digits = 15; digits <= 17; digits++) {
