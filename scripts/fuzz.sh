@@ -36,8 +36,10 @@ for name in "${names[@]}"; do
         run)
             echo "fuzz_$name: $seconds s"
             log=$build/$name.log
+            words=()
+            [ ! -e "tests/fuzz/$name.dict" ] || words=("-dict=tests/fuzz/$name.dict")
             # leaks are looked for at the end of the run as well as by the tests under ASan
-            if "$build/tests/fuzz_$name" -max_total_time="$seconds" -timeout=10 \
+            if "$build/tests/fuzz_$name" ${words[@]+"${words[@]}"} -max_total_time="$seconds" -timeout=10 \
                 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$build/findings/$name-" \
                 "$fresh" "$kept" >"$log" 2>&1; then
                 grep -E 'number_of_executed_units|new_units_added' "$log" | sed 's/^/    /'

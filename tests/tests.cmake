@@ -36,3 +36,15 @@ foreach(source ${MMAMBA_TESTS})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${short} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 endforeach()
+
+# Every tests/<folder>/test_<name>.sh is a CTest test too; it gets the program and the build folder.
+file(GLOB MMAMBA_SCRIPT_TESTS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/*/test_*.sh)
+foreach(source ${MMAMBA_SCRIPT_TESTS})
+  get_filename_component(name ${source} NAME_WE)
+  string(REPLACE "test_" "" short ${name})
+  if(short STREQUAL "install" AND NOT TARGET mmamba_shared)
+    continue()
+  endif()
+  add_test(NAME ${short} COMMAND ${source} $<TARGET_FILE:mmamba> ${CMAKE_BINARY_DIR}
+    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+endforeach()

@@ -3,6 +3,7 @@
 #include "base/dtype.h"
 
 #include <assert.h>
+#include <stdbool.h>
 
 static const struct {
     size_t bytes;
@@ -99,7 +100,7 @@ void mm_to_f32(float *dst, const void *src, enum mm_dtype dtype, int64_t n) {
             }
             return;
         default:
-            assert(!"mm_to_f32 takes float types");
+            assert(false && "mm_to_f32 takes float types");
     }
 }
 
@@ -120,6 +121,6 @@ void mm_from_f32(void *dst, enum mm_dtype dtype, const float *src, int64_t n) {
             }
             return;
         default:
-            assert(!"mm_from_f32 takes float types");
+            assert(false && "mm_from_f32 takes float types");
     }
 }
