@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include "base/buf.h"
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/gemm.h"
 
 static const char *const isa_names[mm_isa_count] = {"plain", "avx2", "avx512", "avx512bf16", "amx"};
 
@@ -164,6 +165,7 @@ static enum mm_code cpu_sync(struct mm_backend *be, struct mm_error *err) {
 
 static void cpu_close(struct mm_backend *be) {
     struct mm_cpu *cpu = be->impl;
+    mm_gemm_free(cpu->gemm);
     for (int i = 0; i < mm_scratch_count; i++) {
         if (cpu->scratch[i]) munmap(cpu->scratch[i], whole_pages(cpu->scratch_bytes[i]));
     }
@@ -196,6 +198,14 @@ enum mm_code mm_backend_open_cpu(struct mm_backend **out, int n_threads, struct 
     };
     cpu->isa = isa;
     name_device(be, isa);
+    if (isa != mm_isa_plain) {
+        const bool limit = isa < mm_isa_best();
+        const enum mm_code code = mm_gemm_new(&cpu->gemm, isa, limit, mm_pool_size(pool), err);
+        if (code != mm_code_ok) {
+            cpu_close(be);
+            return code;
+        }
+    }
     *out = be;
     return mm_code_ok;
 }

@@ -18,9 +18,6 @@ const struct mm_ops mm_ops_cpu_ref = {MM_OPS_TABLE(MM_OPS_REF)};
 #define mm_add_position_bwd_cpu mm_add_position_bwd_ref
 #define mm_pixel_shuffle_fwd_cpu mm_pixel_shuffle_fwd_ref
 #define mm_pixel_shuffle_bwd_cpu mm_pixel_shuffle_bwd_ref
-#define mm_linear_fwd_cpu mm_linear_fwd_ref
-#define mm_linear_bwd_x_cpu mm_linear_bwd_x_ref
-#define mm_linear_bwd_w_cpu mm_linear_bwd_w_ref
 #define mm_rmsnorm_fwd_cpu mm_rmsnorm_fwd_ref
 #define mm_rmsnorm_bwd_cpu mm_rmsnorm_bwd_ref
 #define mm_l2norm_fwd_cpu mm_l2norm_fwd_ref

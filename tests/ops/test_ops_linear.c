@@ -1,0 +1,148 @@
+// Dense products of every instruction set this processor has against the reference, and to the
+// bit against themselves with other thread counts.
+#include "ops_test.h"
+
+static const int64_t sizes[][3] = {  // T, N, K
+    {1, 1, 1},   {2, 3, 5},     {3, 31, 17},    {4, 65, 130},  {5, 7, 9},
+    {7, 64, 33}, {65, 131, 77}, {130, 99, 257}, {33, 150, 320}};
+
+static double tolerance_of(enum mm_dtype type) {
+    return type == mm_dtype_bf16 ? tol_bf16_rounded : tol_sum;
+}
+
+static void forward(struct world *w, const int64_t *s, enum mm_dtype type, bool coarse,
+                    bool with_bias, int64_t pad) {
+    const struct mm_view x = make(w, mm_dtype_f32, s[0], s[2], pad);
+    randomize(w, x, 1.0, coarse);
+    const struct mm_view weight = random_view(w, type, s[1], s[2], pad, 1.0);
+    const struct mm_view bias = with_bias ? random_vector(w, type, s[1], 1.0) : MM_NONE;
+    const struct out y = poisoned(w, s[0], s[1], pad);
+    for (int b = 0; b < 2; b++)
+        mm_linear_fwd(w->be[b], y.v[b], x, weight, bias);
+    expect_close("linear_fwd", y, coarse ? tol_bf16_exact : tolerance_of(type));
+}
+
+static void backward_x(struct world *w, const int64_t *s, enum mm_dtype type, bool coarse,
+                       bool accumulate, int64_t pad) {
+    const struct mm_view dy = make(w, mm_dtype_f32, s[0], s[1], pad);
+    randomize(w, dy, 1.0, coarse);
+    const struct mm_view weight = random_view(w, type, s[1], s[2], pad, 1.0);
+    const struct out dx =
+        accumulate ? accumulating(w, s[0], s[2], pad) : poisoned(w, s[0], s[2], pad);
+    for (int b = 0; b < 2; b++)
+        mm_linear_bwd_x(w->be[b], dx.v[b], dy, weight, accumulate);
+    expect_close("linear_bwd_x", dx, coarse ? tol_bf16_exact : tolerance_of(type));
+}
+
+static void backward_w(struct world *w, const int64_t *s, enum mm_dtype how, bool with_bias,
+                       int64_t pad) {
+    const struct mm_view x = random_view(w, mm_dtype_f32, s[0], s[2], pad, 1.0);
+    const struct mm_view dy = random_view(w, mm_dtype_f32, s[0], s[1], pad, 1.0);
+    const struct out dw = accumulating(w, s[1], s[2], pad);
+    struct out dbias = {{MM_NONE, MM_NONE}};
+    if (with_bias) dbias = accumulating_vector(w, s[1]);
+    for (int b = 0; b < 2; b++)
+        mm_linear_bwd_w(w->be[b], dw.v[b], dbias.v[b], dy, x, how);
+    // Both round the operands to bf16, so the products agree.
+    expect_close("linear_bwd_w", dw, how == mm_dtype_bf16 ? tol_bf16_exact : tol_sum);
+    if (with_bias) expect_close("linear_bwd_w dbias", dbias, tol_sum);
+}
+
+static void parity(void **state) {
+    (void)state;
+    const enum mm_dtype types[] = {mm_dtype_f32, mm_dtype_bf16, mm_dtype_f16};
+    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+        struct world w;
+        world_open(&w, (enum mm_isa)isa, 2);
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            for (int v = 0; v < 12; v++) {
+                const enum mm_dtype type = types[v % 3];
+                const bool odd = v / 3 % 2, coarse = v / 6;
+                const int64_t pad = odd ? 3 : 0;
+                forward(&w, sizes[i], type, coarse, odd, pad);
+                backward_x(&w, sizes[i], type, coarse, odd, pad);
+                backward_w(&w, sizes[i], type == mm_dtype_f16 ? mm_dtype_f32 : type, odd, pad);
+                world_clear(&w);
+            }
+        }
+        world_close(&w);
+    }
+}
+
+// A weight too large for one widened block, and rows wider than it.
+static void wide_weights(void **state) {
+    (void)state;
+    const int64_t tall[3] = {5, 2100, 700}, deep[3] = {6, 70, 20000};
+    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+        struct world w;
+        world_open(&w, (enum mm_isa)isa, 2);
+        forward(&w, tall, mm_dtype_bf16, true, true, 0);
+        backward_x(&w, tall, mm_dtype_f16, true, true, 1);
+        forward(&w, deep, mm_dtype_f16, true, false, 0);
+        backward_x(&w, deep, mm_dtype_bf16, true, false, 0);
+        world_close(&w);
+    }
+}
+
+static void threads_do_not_matter(void **state) {
+    (void)state;
+    const int counts[] = {2, 3, 5};
+    const enum mm_dtype types[] = {mm_dtype_f32, mm_dtype_bf16, mm_dtype_f16};
+    struct world w;
+    world_open(&w, mm_isa_best(), 1);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        struct mm_backend *many = open_isa(mm_isa_best(), counts[i]);
+        for (int v = 0; v < 6; v++) {
+            const int64_t t = v / 3 ? 3 : 301, n = 260, k = 333;
+            const enum mm_dtype type = types[v % 3];
+            const enum mm_dtype how = type == mm_dtype_f16 ? mm_dtype_f32 : type;
+            const struct mm_view x = random_view(&w, mm_dtype_f32, t, k, 0, 1.0);
+            const struct mm_view weight = random_view(&w, type, n, k, 0, 1.0);
+            const struct mm_view bias = random_vector(&w, type, n, 1.0);
+            const struct out y = poisoned(&w, t, n, 0), dx = poisoned(&w, t, k, 0);
+            const struct out dw = accumulating(&w, n, k, 0), db = accumulating_vector(&w, n);
+            for (int b = 0; b < 2; b++) {
+                struct mm_backend *be = b ? many : w.be[0];
+                mm_linear_fwd(be, y.v[b], x, weight, bias);
+                mm_linear_bwd_x(be, dx.v[b], y.v[0], weight, false);
+                mm_linear_bwd_w(be, dw.v[b], db.v[b], y.v[0], x, how);
+            }
+            expect_close("linear_fwd, threads", y, tol_exact);
+            expect_close("linear_bwd_x, threads", dx, tol_exact);
+            expect_close("linear_bwd_w, threads", dw, tol_exact);
+            expect_close("linear_bwd_w dbias, threads", db, tol_exact);
+            world_clear(&w);
+        }
+        mm_backend_close(many);
+    }
+    world_close(&w);
+}
+
+// Once a size has been seen, nothing more is taken.
+static void scratch_settles(void **state) {
+    (void)state;
+    struct world w;
+    world_open(&w, mm_isa_best(), 2);
+    const int64_t s[3] = {65, 131, 77};
+    size_t after_first = 0;
+    for (int i = 0; i < 3; i++) {
+        forward(&w, s, mm_dtype_bf16, false, true, 0);
+        backward_x(&w, s, mm_dtype_bf16, false, true, 0);
+        backward_w(&w, s, mm_dtype_bf16, true, 0);
+        world_clear(&w);
+        if (i == 0) after_first = w.be[0]->scratch_bytes;
+        assert_int_equal(w.be[0]->scratch_bytes, after_first);
+    }
+    assert_true(after_first > 0);
+    world_close(&w);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parity),
+        cmocka_unit_test(wide_weights),
+        cmocka_unit_test(threads_do_not_matter),
+        cmocka_unit_test(scratch_settles),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
