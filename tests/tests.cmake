@@ -48,3 +48,17 @@ foreach(source ${MMAMBA_SCRIPT_TESTS})
   add_test(NAME ${short} COMMAND ${source} $<TARGET_FILE:mmamba> ${CMAKE_BINARY_DIR}
     WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 endforeach()
+
+# The pool once more under ThreadSanitizer, which cannot be combined with the others.
+if(NOT MMAMBA_ASAN)
+  add_executable(threads_tsan tests/base/test_threads.c src/base/threads.c src/base/cgroup.c
+    src/base/status.c)
+  target_include_directories(threads_tsan PRIVATE tests src)
+  target_compile_options(threads_tsan PRIVATE -fsanitize=thread -O1)
+  target_link_options(threads_tsan PRIVATE -fsanitize=thread)
+  target_link_libraries(threads_tsan PRIVATE PkgConfig::CMOCKA Threads::Threads)
+  set_target_properties(threads_tsan PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME threads_tsan COMMAND tests/base/tsan.sh $<TARGET_FILE:threads_tsan>
+    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(threads_tsan PROPERTIES SKIP_RETURN_CODE 77)
+endif()
