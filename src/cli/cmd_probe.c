@@ -9,6 +9,7 @@ static const struct probe {
     int (*run)(int argc, char **argv);
     const char *summary;
 } probes[] = {
+    {"tiles", mm_cmd_probe_tiles, "a picture's tiles as they enter normalisation"},
     {NULL, NULL, NULL},
 };
 
