@@ -2,7 +2,7 @@
 # Runs the tests of a built tree; the last line is "N passed, N failed" whatever happened.
 #   scripts/test.sh [BUILD]     BUILD: build (the default) or build-asan, made by make beforehand
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 build=${1:-build}
 
 log=$(mktemp)

@@ -13,10 +13,10 @@ struct mm_buf {
 void mm_buf_add(struct mm_buf *b, const void *bytes, size_t n);
 void mm_buf_adds(struct mm_buf *b, const char *s);
 void mm_buf_addf(struct mm_buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void mm_buf_reset(struct mm_buf *b);   // len = 0, memory kept
+void mm_buf_reset(struct mm_buf *b);  // len = 0, memory kept
 void mm_buf_free(struct mm_buf *b);
 
-void *mm_xmalloc(size_t bytes);               // for small host structures only; never NULL
+void *mm_xmalloc(size_t bytes);  // for small host structures only; never NULL
 void *mm_xcalloc(size_t n, size_t bytes);
 void *mm_xrealloc(void *p, size_t bytes);
 char *mm_xstrdup(const char *s);

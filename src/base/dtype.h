@@ -16,10 +16,10 @@ enum mm_dtype {
     mm_dtype_count,
 };
 
-size_t mm_dtype_bytes(enum mm_dtype dtype);             // bytes of one element
-const char *mm_dtype_name(enum mm_dtype dtype);         // "f32", "bf16", ... as on the command line
-const char *mm_dtype_st_name(enum mm_dtype dtype);      // "F32", "BF16", ... as in safetensors
-int mm_dtype_parse(const char *text);                   // either spelling; -1 when unknown
+size_t mm_dtype_bytes(enum mm_dtype dtype);         // bytes of one element
+const char *mm_dtype_name(enum mm_dtype dtype);     // "f32", "bf16", ... as on the command line
+const char *mm_dtype_st_name(enum mm_dtype dtype);  // "F32", "BF16", ... as in safetensors
+int mm_dtype_parse(const char *text);               // either spelling; -1 when unknown
 
 static inline float mm_bf16_to_f32(uint16_t h) {
     const uint32_t u = (uint32_t)h << 16;

@@ -19,9 +19,9 @@ double mm_now(void);  // seconds, monotonic
 // every ten seconds. Nothing under --quiet. `note` is shown at the end of the line (a loss, say).
 struct mm_progress {
     const char *what, *unit;
-    int64_t total, done;       // total 0: unknown
-    int64_t done_at_start;     // resumed work counts from here for the rate
-    double started, drawn;     // mm_now()
+    int64_t total, done;    // total 0: unknown
+    int64_t done_at_start;  // resumed work counts from here for the rate
+    double started, drawn;  // mm_now()
     bool terminal;
 };
 void mm_progress_begin(struct mm_progress *p, const char *what, const char *unit, int64_t total,

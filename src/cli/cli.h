@@ -16,13 +16,14 @@ int mm_cmd_carve(int argc, char **argv);
 int mm_cmd_distill(int argc, char **argv);
 int mm_cmd_export(int argc, char **argv);
 int mm_cmd_eval(int argc, char **argv);
-int mm_cmd_probe(int argc, char **argv);       // forward, grad, tiles, tokens
+int mm_cmd_probe(int argc, char **argv);  // forward, grad, tiles, tokens
 int mm_cmd_probe_forward(int argc, char **argv);
 int mm_cmd_probe_grad(int argc, char **argv);
 int mm_cmd_probe_tiles(int argc, char **argv);
 int mm_cmd_probe_tokens(int argc, char **argv);
 
 // Options every verb has; put MM_CLI_COMMON last in a verb's table (it ends the table).
+// clang-format off
 #define MM_CLI_COMMON                                                                              \
     {"--backend", mm_opt_kind_string, "auto|cpu|cuda", "where to compute", "auto", 0, 0, false},   \
         {"--threads", mm_opt_kind_int, "N", "host threads (0: all this process may use)", "0", 0,  \
@@ -35,6 +36,7 @@ int mm_cmd_probe_tokens(int argc, char **argv);
     {                                                                                              \
         NULL, mm_opt_kind_flag, NULL, NULL, NULL, 0, 0, false                                      \
     }
+// clang-format on
 
 // Parses, handles --help (prints it and sets *done), applies --quiet. A verb that opens no backend
 // refuses --backend and --threads by itself (mm_args_refuse).

@@ -93,6 +93,7 @@ struct mm_backend;
 
 // One slot an operation; the same names and operands as the mm_* functions below, which say what
 // each computes. Every slot of every backend is filled; a test walks the table.
+// clang-format off
 #define MM_OPS_TABLE(X)                                                                            \
     /* ---- moving rows and elements ---- */                                                       \
     X(fill, (struct mm_backend * be, struct mm_view y, float value), (be, y, value))               \
@@ -213,6 +214,7 @@ struct mm_backend;
     X(sum_squares, (struct mm_backend * be, struct mm_view sum, struct mm_view x), (be, sum, x))   \
     X(adamw, (struct mm_backend * be, struct mm_view w, struct mm_view m, struct mm_view v,        \
               struct mm_view g, struct mm_adamw h), (be, w, m, v, g, h))
+// clang-format on
 
 // One AdamW update (Loshchilov & Hutter 2019, as in PyTorch):
 //   g' = g * grad_scale;  m = b1 m + (1-b1) g';  v = b2 v + (1-b2) g'^2
