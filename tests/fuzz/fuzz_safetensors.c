@@ -10,6 +10,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
+static volatile uint8_t sink;
+
 static void check(int holds) {
     if (!holds) abort();
 }
@@ -28,17 +30,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         return 0;
     }
     size_t bytes = 0;
-    uint8_t sum = 0;
     for (int i = 0; i < mm_st_count(st); i++) {
         const struct mm_st_tensor *t = mm_st_at(st, i);
         check(mm_st_find(st, t->name) == t);
         check(i == 0 || strcmp(mm_st_at(st, i - 1)->name, t->name) < 0);
-        for (size_t j = 0; j < t->bytes; j++) {
-            sum = (uint8_t)(sum + ((const uint8_t *)t->data)[j]);  // every byte must be mapped
+        for (size_t j = 0; j < t->bytes; j++) {  // every byte must be mapped
+            sink = ((const uint8_t *)t->data)[j];
         }
         bytes += t->bytes;
     }
-    check(bytes <= n && sum == (uint8_t)(sum + 0));
+    check(bytes <= n);
     (void)mm_st_metadata(st, "format");
     mm_st_close(st);
     return 0;
