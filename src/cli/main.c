@@ -1,5 +1,6 @@
 // The table of verbs, and nothing else of theirs: each verb lives in cmd_<verb>.c.
 #include <signal.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -76,6 +77,8 @@ static int run(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    // A file size limit is a write that fails with a sentence, not a signal that kills.
+    signal(SIGXFSZ, SIG_IGN);
     signal(SIGINT, leave);
     return flushed(run(argc, argv));
 }
