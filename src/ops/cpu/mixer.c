@@ -1,0 +1,33 @@
+// What the fast operations of the mixer share: the choice of inner loops and sums over rows.
+#include "ops/cpu/mixer.h"
+#include <assert.h>
+
+const struct mm_mixer_kernels *mm_mixer_kernels(const struct mm_backend *be) {
+#if defined(__x86_64__)
+    const enum mm_isa isa = mm_cpu_isa(be);
+    assert(isa >= mm_isa_avx2);  // a plain backend has the table of the reference
+    return isa >= mm_isa_avx512 ? &mm_mixer_avx512 : &mm_mixer_avx2;
+#else
+    (void)be;
+    assert(!"no fast loops for this processor");
+    return NULL;
+#endif
+}
+
+enum { max_blocks = 64, min_block_rows = 16 };
+
+struct mm_blocks mm_blocks_of(int64_t n_rows) {
+    int64_t rows = (n_rows + max_blocks - 1) / max_blocks;
+    rows = rows > min_block_rows ? rows : min_block_rows;
+    return (struct mm_blocks){n_rows, rows, (n_rows + rows - 1) / rows};
+}
+
+void mm_blocks_add(float *dst, const float *partial, int64_t ld, int64_t n_blocks, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        double sum = 0.0;
+        for (int64_t b = 0; b < n_blocks; b++) {
+            sum += (double)partial[b * ld + i];
+        }
+        dst[i] += (float)sum;
+    }
+}
