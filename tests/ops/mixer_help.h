@@ -146,7 +146,7 @@ enum { max_seqs = 16 };
 
 struct packed {
     int32_t start[max_seqs + 1];
-    struct mm_segs segs;
+    int64_t n;
 };
 
 static inline void pack_lengths(struct packed *p, const int *lengths, int n) {
@@ -154,7 +154,10 @@ static inline void pack_lengths(struct packed *p, const int *lengths, int n) {
     for (int i = 0; i < n; i++) {
         p->start[i + 1] = p->start[i] + lengths[i];
     }
-    p->segs = (struct mm_segs){n, p->start, p->start};
+    p->n = n;
+}
+static inline struct mm_segs segs_of(const struct packed *p) {
+    return (struct mm_segs){p->n, p->start, p->start};
 }
 
 // ---- backends ----
