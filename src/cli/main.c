@@ -1,6 +1,5 @@
 // The table of verbs, and nothing else of theirs: each verb lives in cmd_<verb>.c.
 #include <signal.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

@@ -31,6 +31,24 @@ static void check_tensor(const struct mm_st_tensor *t) {
     (void)bytes;
 }
 
+static int compare_names(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+// Every tensor is what it says, and no name comes twice: anything else is a bug of the caller, and
+// would be found only when the file is read.
+static void check_tensors(const struct mm_st_tensor *tensors, int n) {
+    const char **names = mm_xcalloc((size_t)n, sizeof *names);
+    for (int i = 0; i < n; i++) {
+        check_tensor(&tensors[i]);
+        names[i] = tensors[i].name;
+    }
+    if (n > 0) qsort(names, (size_t)n, sizeof *names, compare_names);
+    for (int i = 1; i < n; i++)
+        assert(strcmp(names[i - 1], names[i]) != 0);
+    free(names);
+}
+
 static void add_header(struct mm_buf *out, const struct mm_st_tensor *const *order, int n,
                        const struct mm_st_meta *meta, int n_meta) {
     mm_buf_adds(out, "{");
@@ -62,6 +80,7 @@ static void add_header(struct mm_buf *out, const struct mm_st_tensor *const *ord
 static enum mm_code write_open(struct mm_outfile **f, const char *path,
                                const struct mm_st_tensor *tensors, int n,
                                const struct mm_st_meta *meta, int n_meta, struct mm_error *err) {
+    check_tensors(tensors, n);
     const struct mm_st_tensor **order = mm_xcalloc((size_t)n + 1, sizeof *order);
     int placed = 0;
     for (int rank = 0; rank < mm_dtype_count; rank++) {
@@ -79,7 +98,6 @@ static enum mm_code write_open(struct mm_outfile **f, const char *path,
     if (code == mm_code_ok) code = mm_outfile_write(*f, length, sizeof length, err);
     if (code == mm_code_ok) code = mm_outfile_write(*f, header.data, header.len, err);
     for (int i = 0; i < n && code == mm_code_ok; i++) {
-        check_tensor(order[i]);
         code = mm_outfile_write(*f, order[i]->data, order[i]->bytes, err);
     }
     mm_buf_free(&header);
@@ -127,10 +145,6 @@ static struct part *cut(const struct mm_st_tensor *tensors, int n, size_t shard_
     }
     *n_parts = count;
     return parts;
-}
-
-static int compare_names(const void *a, const void *b) {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
 static enum mm_code write_index(const char *path, const struct mm_st_tensor *tensors, int n,

@@ -69,6 +69,27 @@ static void reads_every_field(void **state) {
     mm_config_deinit(&c);
 }
 
+// The sizes of HoVLE-2.6B as its parts have them.
+static void reads_the_real_size(void **state) {
+    (void)state;
+    struct mm_config c;
+    if (mm_config_read(&c, "tests/fuzz/corpus/config/full.json", &err) != mm_code_ok) {
+        fail_msg("%s", err.text);
+    }
+    assert_int_equal(mm_config_blocks(&c), 32);
+    assert_int_equal(c.llm.D, 2048);
+    assert_int_equal(c.llm.P, 128);
+    assert_int_equal(c.V, 92553);
+    assert_int_equal(mm_config_tile_tokens(&c), 256);
+    assert_int_equal(c.embed.rope_scaling, mm_rope_scaling_none);
+    assert_int_equal(c.llm.rope_scaling, mm_rope_scaling_dynamic);
+    assert_true(c.llm.rope_factor == 2.0 && c.llm.rope_theta == 1e6);
+    assert_int_equal(c.bos_id, 1);
+    assert_int_equal(c.eos_id, 2);
+    assert_string_equal(c.torch_dtype, "bfloat16");
+    mm_config_deinit(&c);
+}
+
 // Carving on paper: the teacher's config becomes the released student's, field for field and in
 // the same order.
 static void students_are_the_released_layout(void **state) {
@@ -407,6 +428,7 @@ static void keep_has_six_forms(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_every_field),
+        cmocka_unit_test(reads_the_real_size),
         cmocka_unit_test(students_are_the_released_layout),
         cmocka_unit_test(unknown_fields_survive_and_python_names_change),
         cmocka_unit_test(options_of_the_mixer_travel),
