@@ -1,13 +1,9 @@
-// The pool: every item once, the same ranges each time, no lost wake-up; limits of containers.
+// The pool: every item once, the same ranges each time, no lost wake-up.
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
-#include "base/cgroup.h"
 #include "base/threads.h"
 #include "cmocka_all.h"
 
@@ -193,62 +189,6 @@ static void absurd_sizes_are_refused(void **state) {
     mm_pool_free(pool);
 }
 
-// ---- control groups, in a folder that looks like /sys/fs/cgroup ----
-
-static char root[64];
-
-static void put(const char *path, const char *text) {
-    char full[256];
-    snprintf(full, sizeof full, "%s/%s", root, path);
-    for (char *c = full + strlen(root) + 1; (c = strchr(c, '/')); c++) {
-        *c = '\0';
-        mkdir(full, 0700);
-        *c = '/';
-    }
-    FILE *f = fopen(full, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
-
-static int cpus(const char *membership) {
-    char file[256], mount[256];
-    put("membership", membership);
-    snprintf(file, sizeof file, "%s/membership", root);
-    snprintf(mount, sizeof mount, "%s/mnt", root);
-    return mm_cgroup_cpus(file, mount);
-}
-
-static void container_limits(void **state) {
-    (void)state;
-    strcpy(root, "/tmp/mmamba-cgroup-XXXXXX");
-    assert_non_null(mkdtemp(root));
-    assert_int_equal(cpus("0::/\n"), 0);  // nothing there
-    put("mnt/cpu.max", "max 100000\n");
-    assert_int_equal(cpus("0::/\n"), 0);
-    put("mnt/a/cpu.max", "350000 100000\n");
-    put("mnt/a/b/cpu.max", "max 100000\n");
-    assert_int_equal(cpus("0::/\n"), 0);
-    assert_int_equal(cpus("0::/a\n"), 3);     // 3.5 CPUs
-    assert_int_equal(cpus("0::/a/b/\n"), 3);  // the parent's limit counts
-    put("mnt/a/b/cpu.max", "50000 100000\n");
-    assert_int_equal(cpus("0::/a/b\n"), 1);  // half a CPU
-    assert_int_equal(cpus("0::/not/visible\n"), 0);
-    put("mnt/cpu.max", "200000 100000\n");
-    assert_int_equal(cpus("0::/not/visible\n"), 2);  // a container sees its own group as the root
-    put("mnt/cpu,cpuacct/x/cpu.cfs_quota_us", "-1\n");
-    put("mnt/cpu,cpuacct/x/cpu.cfs_period_us", "100000\n");
-    assert_int_equal(cpus("4:cpu,cpuacct:/x\n"), 0);
-    put("mnt/cpu,cpuacct/x/cpu.cfs_quota_us", "600000\n");
-    assert_int_equal(cpus("5:cpuset:/x\n4:cpu,cpuacct:/x\n"), 6);
-    assert_int_equal(cpus("4:cpu,cpuacct:/x\n0::/a\n"), 2);
-    put("mnt/cpu.max", "rubbish");
-    assert_int_equal(cpus("0::/\nno colons\n:\n"), 0);
-    char remove_all[128];
-    snprintf(remove_all, sizeof remove_all, "rm -r '%s'", root);
-    assert_int_equal(system(remove_all), 0);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_once_in_fixed_ranges),
@@ -258,7 +198,6 @@ int main(void) {
         cmocka_unit_test(an_idle_pool_takes_no_time),
         cmocka_unit_test(many_pools_come_and_go),
         cmocka_unit_test(absurd_sizes_are_refused),
-        cmocka_unit_test(container_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

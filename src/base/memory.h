@@ -1,0 +1,14 @@
+// How much memory there is for this process, and how much it took at most.
+#ifndef MM_BASE_MEMORY_H
+#define MM_BASE_MEMORY_H
+
+#include <stdint.h>
+
+// Bytes this process may still take without swapping: what the kernel calls available, or what its
+// container allows, whichever is smaller. An estimate, true at the moment of the call.
+int64_t mm_memory_available(void);
+
+// Bytes of memory that this process has had resident at most, files it maps included.
+int64_t mm_memory_peak(void);
+
+#endif
