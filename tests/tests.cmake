@@ -37,6 +37,10 @@ foreach(source ${MMAMBA_TESTS})
   add_test(NAME ${short} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 endforeach()
 
+add_executable(json_check tests/cli/json_check.c)
+target_link_libraries(json_check PRIVATE PkgConfig::JANSSON)
+set_target_properties(json_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+
 # Every tests/<folder>/test_<name>.sh is a CTest test too; it gets the program and the build folder.
 file(GLOB MMAMBA_SCRIPT_TESTS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/*/test_*.sh)
 foreach(source ${MMAMBA_SCRIPT_TESTS})

@@ -3,34 +3,7 @@
 # nothing but the answer on standard output.
 #   test_cli.sh MMAMBA BUILD
 set -uo pipefail
-mmamba=$1
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-failures=0
-
-# run STATUS ARGS...: runs, compares the exit status, leaves $dir/out and $dir/err.
-run() {
-    local wanted=$1 status
-    shift
-    shown="mmamba $*"
-    timeout 60 "$mmamba" "$@" >"$dir/out" 2>"$dir/err" </dev/null
-    status=$?
-    [ "$status" = "$wanted" ] || complain "exit status $status, must be $wanted"
-}
-complain() {
-    echo "$shown: $1"
-    sed 's/^/    stderr: /' "$dir/err" | head -n 5
-    failures=$((failures + 1))
-}
-one_sentence() {  # on standard error, naming what $1 says; standard output stays empty
-    [ "$(wc -l <"$dir/err")" = 1 ] || complain "standard error is not one line"
-    grep -q "^mmamba: .*$1" "$dir/err" || complain "standard error does not say '$1'"
-    [ ! -s "$dir/out" ] || complain "standard output is not empty"
-}
-quiet_answer() {  # something on standard output, nothing on standard error
-    [ -s "$dir/out" ] || complain "standard output is empty"
-    [ ! -s "$dir/err" ] || complain "standard error is not empty"
-}
+. tests/cli/lib.sh
 
 run 2
 one_sentence "a verb is missing"
@@ -74,5 +47,5 @@ done
 run 2 probe fowrard
 one_sentence "no probe 'fowrard'"
 
-[ "$failures" = 0 ] || exit 1
-echo "verbs checked: $(echo $verbs)"
+echo verbs checked: $verbs
+finish
