@@ -10,6 +10,7 @@ static const struct probe {
     const char *summary;
 } probes[] = {
     {"tiles", mm_cmd_probe_tiles, "a picture's tiles as they enter normalisation"},
+    {"tokens", mm_cmd_probe_tokens, "the ids of a text, or the text of ids"},
     {NULL, NULL, NULL},
 };
 
