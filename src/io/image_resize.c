@@ -152,7 +152,7 @@ static enum mm_code pass_y(struct mm_image *dst, struct pass_x *x, enum mm_filte
                        x->src->height, dst->width, dst->height);
     }
     for (int32_t i = 0; window && i < dst->height; i++) {
-        const int32_t wanted = t.first[i] + t.count[i];
+        const int32_t wanted = t.first[i] + t.count[i];  // rows overlap: first never passes end
         if (wanted - begin > n_window) {  // make room: keep what this and later rows need
             const int32_t keep = end > t.first[i] ? end - t.first[i] : 0;
             memmove(window, window + (size_t)(end - keep - begin) * row_bytes,
