@@ -1,0 +1,213 @@
+// Time of the mixer's operations, for the two cases that matter: training on many short packed
+// sequences, and one long prompt.
+//     build/bench/bench_ops [TOKENS_OF_THE_LONG_CASE] [THREADS]...
+// A line: operation, threads, milliseconds (best of several), GFLOP/s of the products it does,
+// GB/s of the operands it must read or write once.
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include "base/rng.h"
+#include "ops/cpu/ssd.h"
+
+struct bench {
+    struct mm_backend *be;
+    int64_t t, h, g, p, n_seqs, chan;
+    int32_t *start;
+    struct mm_segs segs;
+    struct mm_view x, conv, w, bias, dconv, dw, dbias;  // convolution; conv holds v, k, q
+    struct mm_view dt_raw, dt, ddt, head, dhead;
+    struct mm_view a_log, y, dy, dvkq, o, gate, dgate, norm, dnorm, rinv, stats, state;
+};
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static struct mm_view matrix(struct bench *b, int64_t rows, int64_t cols, float lo, float hi) {
+    float *p = malloc((size_t)(rows * cols) * sizeof *p);
+    if (!p) {
+        fprintf(stderr, "bench_ops: out of memory\n");
+        exit(1);
+    }
+    struct mm_rng rng = mm_rng_make(1, (uint64_t)(rows * 131 + cols));
+    for (int64_t i = 0; i < rows * cols; i++) {
+        p[i] = lo + (hi - lo) * (i < 65536 ? mm_rng_f32(&rng) : (p[i - 65536] - lo) / (hi - lo));
+    }
+    (void)b;
+    return mm_view2(p, mm_dtype_f32, rows, cols);
+}
+
+static struct mm_view as_vector(struct mm_view v) {
+    return mm_view1(v.data, mm_dtype_f32, v.shape[1]);
+}
+
+static void setup(struct bench *b) {
+    const int64_t t = b->t, c = b->chan, hp = b->h * b->p;
+    b->x = matrix(b, t, c, -1, 1), b->conv = matrix(b, t, c, -0.3f, 0.3f);
+    b->dconv = matrix(b, t, c, -1, 1), b->dvkq = matrix(b, t, c, -1, 1);
+    b->w = matrix(b, c, 2, -1, 1), b->dw = matrix(b, c, 2, 0, 1);
+    b->bias = as_vector(matrix(b, 1, c, -1, 1)), b->dbias = as_vector(matrix(b, 1, c, 0, 1));
+    b->dt_raw = matrix(b, t, b->h, -5, -2), b->dt = matrix(b, t, b->h, 0.001f, 0.1f);
+    b->ddt = matrix(b, t, b->h, 0, 1);
+    b->head = as_vector(matrix(b, 1, b->h, -1, 1));
+    b->dhead = as_vector(matrix(b, 1, b->h, -1, 1));
+    b->a_log = as_vector(matrix(b, 1, b->h, 0.5f, 1.5f));
+    b->y = mm_view_split(matrix(b, t, hp, -1, 1), b->h, b->p);
+    b->dy = mm_view_split(matrix(b, t, hp, -1, 1), b->h, b->p);
+    b->o = mm_view_split(matrix(b, t, hp, -1, 1), b->h, b->p);
+    b->gate = matrix(b, t, hp, -3, 3), b->dgate = matrix(b, t, hp, -1, 1);
+    b->norm = as_vector(matrix(b, 1, b->p, 0, 1)), b->dnorm = as_vector(matrix(b, 1, b->p, 0, 1));
+    b->rinv = matrix(b, t, b->h, 0.5f, 1), b->stats = matrix(b, t, 2 * b->h, 0.5f, 1);
+    b->state = matrix(b, b->n_seqs, b->h * b->p * b->p, -1, 1);
+    b->start = malloc((size_t)(b->n_seqs + 1) * sizeof *b->start);
+    for (int64_t s = 0; s <= b->n_seqs; s++) {
+        b->start[s] = (int32_t)(t * s / b->n_seqs);
+    }
+    b->segs = (struct mm_segs){b->n_seqs, b->start, b->start};
+}
+
+static void tear_down(struct bench *b) {
+    struct mm_view *const all[] = {
+        &b->x,  &b->conv, &b->w,     &b->bias,  &b->dconv, &b->dw,   &b->dbias, &b->dt_raw,
+        &b->dt, &b->ddt,  &b->head,  &b->dhead, &b->a_log, &b->y,    &b->dy,    &b->dvkq,
+        &b->o,  &b->gate, &b->dgate, &b->norm,  &b->dnorm, &b->rinv, &b->stats, &b->state};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        free(all[i]->data);
+    }
+    free(b->start);
+}
+
+static struct mm_view part(const struct bench *b, struct mm_view all, char which) {
+    const int64_t gp = b->g * b->p;
+    if (which == 'v') return mm_view_split(mm_view_cut(all, 0, gp), b->g, b->p);
+    if (which == 'k') return mm_view_split(mm_view_cut(all, gp, gp), b->g, b->p);
+    return mm_view_split(mm_view_cut(all, 2 * gp, b->h * b->p), b->h, b->p);
+}
+#define VKQ(all) part(b, all, 'v'), part(b, all, 'k'), part(b, all, 'q')
+
+static void conv_silu_fwd(struct bench *b) {
+    mm_conv_silu_fwd(b->be, b->dconv, b->x, b->w, b->bias, MM_NONE, b->segs);
+}
+static void conv_silu_bwd(struct bench *b) {
+    mm_conv_silu_bwd(b->be, b->dconv, b->dw, b->dbias, b->conv, b->x, b->w, b->bias, b->segs);
+}
+static void softplus_fwd(struct bench *b) {
+    mm_softplus_fwd(b->be, b->ddt, b->dt_raw, b->head);
+}
+static void softplus_bwd(struct bench *b) {
+    mm_softplus_bwd(b->be, b->ddt, b->dhead, b->dt, b->dt_raw, b->head);
+}
+static void ssd_fwd(struct bench *b) {
+    mm_ssd_fwd(b->be, b->y, VKQ(b->conv), b->dt, b->a_log, MM_NONE, MM_NONE, b->segs);
+}
+static void ssd_bwd(struct bench *b) {
+    mm_ssd_bwd(b->be, VKQ(b->dvkq), b->ddt, b->dhead, MM_NONE, b->dy, VKQ(b->conv), b->dt, b->a_log,
+               MM_NONE, b->segs);
+}
+static void ssd_step(struct bench *b) {
+#define FIRST(v) mm_view_rows(v, 0, b->n_seqs)
+    struct mm_view state = mm_view4(b->state.data, mm_dtype_f32, b->n_seqs, b->h, b->p, b->p);
+    mm_ssd_step(b->be, FIRST(b->y), FIRST(part(b, b->conv, 'v')), FIRST(part(b, b->conv, 'k')),
+                FIRST(part(b, b->conv, 'q')), FIRST(b->dt), b->a_log, MM_NONE, state);
+}
+static void head_norm_fwd(struct bench *b) {
+    mm_head_norm_fwd(b->be, b->o, b->stats, b->y, b->norm, b->norm, 1e-5f);
+}
+static void head_norm_bwd(struct bench *b) {
+    mm_head_norm_bwd(b->be, b->o, b->dnorm, MM_NONE, b->dy, b->y, b->norm, b->stats);
+}
+static void gated_norm_fwd(struct bench *b) {
+    mm_gated_norm_fwd(b->be, b->o, b->rinv, b->y, b->gate, b->norm, 1e-5f);
+}
+static void gated_norm_bwd(struct bench *b) {
+    mm_gated_norm_bwd(b->be, b->o, b->dgate, b->dnorm, b->dy, b->y, b->gate, b->norm, b->rinv);
+}
+
+// Floating point operations of the products over chunks, one head: n^2 a row pair inside a chunk
+// (half of it is masked), and the products with states where there is one.
+static double ssd_flops(const struct bench *b, bool backward) {
+    double sum = 0.0;
+    const double p = (double)b->p;
+    for (int64_t s = 0; s < b->n_seqs; s++) {
+        const int64_t len = b->start[s + 1] - b->start[s], chunk = mm_ssd_chunk(len);
+        for (int64_t t = 0; t < len; t += chunk) {
+            const double n = (double)(len - t < chunk ? len - t : chunk);
+            const double inner = n * n * p, outer = 2.0 * n * p * p;
+            const int before = t > 0, after = t + chunk < len;
+            sum += backward ? 5 * inner + outer * (2 * before + 3 * after)
+                            : 2 * inner + outer * (before + after);
+        }
+    }
+    return sum * (double)b->h;
+}
+
+static void measure(struct bench *b, const char *name, void (*run)(struct bench *), double flops,
+                    double floats) {
+    run(b);
+    double best = 1e30;
+    const double until = now() + 0.5;
+    for (int i = 0; i < 2 || (i < 200 && now() < until); i++) {
+        const double t = now();
+        run(b);
+        const double took = now() - t;
+        best = took < best ? took : best;
+    }
+    struct mm_error err;
+    if (mm_backend_sync(b->be, &err) != mm_code_ok) {
+        fprintf(stderr, "bench_ops: %s\n", err.text);
+        exit(1);
+    }
+    printf("  %-15s %d threads %9.3f ms %8.1f GFLOP/s %7.1f GB/s\n", name,
+           mm_pool_size(b->be->pool), best * 1e3, flops / best * 1e-9, floats * 4e-9 / best);
+}
+
+static void run_case(struct bench *b, const char *title, int n_threads) {
+    struct mm_error err;
+    if (mm_backend_open_cpu(&b->be, n_threads, &err) != mm_code_ok) {
+        fprintf(stderr, "bench_ops: %s\n", err.text);
+        exit(1);
+    }
+    printf("%s: T %lld, S %lld, H %lld, G %lld, P = N %lld, %s\n", title, (long long)b->t,
+           (long long)b->n_seqs, (long long)b->h, (long long)b->g, (long long)b->p, b->be->device);
+    const double c = (double)(b->t * b->chan), hp = (double)(b->t * b->h * b->p);
+    const double th = (double)(b->t * b->h), st = (double)(b->n_seqs * b->h * b->p * b->p);
+    measure(b, "conv_silu_fwd", conv_silu_fwd, 4 * c, 2 * c);
+    measure(b, "conv_silu_bwd", conv_silu_bwd, 12 * c, 3 * c);
+    measure(b, "softplus_fwd", softplus_fwd, 0, 2 * th);
+    measure(b, "softplus_bwd", softplus_bwd, 0, 3 * th);
+    measure(b, "ssd_fwd", ssd_fwd, ssd_flops(b, false), c + hp + th);
+    measure(b, "ssd_bwd", ssd_bwd, ssd_flops(b, true), 2 * c + hp + 2 * th);
+    measure(b, "ssd_step", ssd_step, 5 * st, 2 * st);
+    measure(b, "head_norm_fwd", head_norm_fwd, 0, 2 * hp);
+    measure(b, "head_norm_bwd", head_norm_bwd, 0, 3 * hp);
+    measure(b, "gated_norm_fwd", gated_norm_fwd, 0, 3 * hp);
+    measure(b, "gated_norm_bwd", gated_norm_bwd, 0, 5 * hp);
+    mm_backend_close(b->be);
+}
+
+int main(int argc, char **argv) {
+    const int64_t n_long = argc > 1 ? atoll(argv[1]) : 16384;
+    int threads[16] = {1, 2}, n = 2;
+    for (int i = 2; i < argc && i < 18; i++) {
+        threads[i - 2] = atoi(argv[i]), n = i - 1;
+    }
+    struct bench cases[] = {{.t = 4800, .h = 4, .g = 2, .p = 64, .n_seqs = 64},
+                            {.t = n_long, .h = 16, .g = 8, .p = 128, .n_seqs = 1}};
+    const char *const titles[] = {"training", "long prompt"};
+    for (int i = 0; i < 2; i++) {
+        struct bench *b = cases + i;
+        if (b->t < b->n_seqs) {
+            fprintf(stderr, "bench_ops: TOKENS is '%s', must be a positive number\n", argv[1]);
+            return 2;
+        }
+        b->chan = (2 * b->g + b->h) * b->p;
+        setup(b);
+        for (int j = 0; j < n; j++) {
+            run_case(b, titles[i], threads[j]);
+        }
+        tear_down(b);
+    }
+    return 0;
+}
