@@ -1,4 +1,4 @@
-// A temporary folder with a meta JSON and jsonl files, for the tests of the training data.
+// The tokenizer, the pictures and a temporary folder, for the tests of the training data.
 #ifndef MM_TESTS_TRAIN_DATA_FIXTURE_H
 #define MM_TESTS_TRAIN_DATA_FIXTURE_H
 
@@ -48,30 +48,6 @@ static int fixture_teardown(void **state) {
     return nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-static const char *in_folder(const char *name) {
-    static char path[4][256];
-    static int turn;
-    turn = (turn + 1) % 4;
-    snprintf(path[turn], sizeof path[turn], "%s/%s", folder, name);
-    return path[turn];
-}
-
-static void write_text(const char *name, const char *text) {
-    FILE *f = fopen(in_folder(name), "w");
-    assert_non_null(f);
-    assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
-    assert_int_equal(fclose(f), 0);
-}
-
-// meta.json with one data set; `more` is put behind the annotation: ", \"repeat_time\": 2".
-static const char *write_meta(const char *jsonl, const char *more) {
-    char text[1024];
-    snprintf(text, sizeof text, "{\"set\": {\"root\": \"%s\", \"annotation\": \"%s\"%s}}", pictures,
-             jsonl, more);
-    write_text("meta.json", text);
-    return in_folder("meta.json");
-}
-
 // N = 16 tokens a tile of 56 pixels.
 static struct mm_data_options small_options(void) {
     return (struct mm_data_options){.image_size = 56,
@@ -84,23 +60,6 @@ static struct mm_data_options small_options(void) {
                                     .micro_batch = 1,
                                     .seed = 7,
                                     .system = "sys"};
-}
-
-static struct mm_data *open_data(const char *meta, const struct mm_data_options *o) {
-    struct mm_data *d = NULL;
-    struct mm_error err = {0};
-    if (mm_data_open(&d, meta, tokenizer, tokenizer_folder, o, &err) != mm_code_ok) {
-        fail_msg("%s", err.text);
-    }
-    return d;
-}
-
-static const struct mm_batch *next_batch(struct mm_data *d) {
-    const struct mm_batch *b = NULL;
-    struct mm_error err = {0};
-    if (mm_data_next(d, &b, &err) != mm_code_ok) fail_msg("%s", err.text);
-    assert_non_null(b);
-    return b;
 }
 
 #endif
