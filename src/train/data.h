@@ -82,7 +82,8 @@ struct mm_data_cursor mm_data_tell(const struct mm_data *data);  // the last bat
 // Planning. A batch is never larger than this; tiles are bounded because each takes N tokens.
 int64_t mm_data_max_tokens(const struct mm_data_options *options);  // T of a batch
 int64_t mm_data_max_tiles(const struct mm_data_options *options);   // n_tiles of a batch
-// Bytes that the index, the order, the queue and the batch may come to hold in all.
+// Bytes that the index, the order, the queue and the batch may come to hold in all. Beside them
+// each thread that makes samples has one line and one decoded picture at a time.
 size_t mm_data_max_bytes(const struct mm_data *data);
 
 #endif

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #define XXH_STATIC_LINKING_ONLY  // for a state on the stack
 #include <xxhash.h>
+#include "base/log.h"
 #include "io/file.h"
 #include "io/json.h"
 
@@ -62,6 +63,7 @@ static enum mm_code scan_piece(struct mm_data_set *set, struct scan *s, const ch
             s->blank = false;
             MM_TRY(offset_add(set, s->line_at, err));
         }
+        set->n_blank += s->blank;
         const char *end = memchr(data + i, '\n', n - i);
         if (!end) break;
         i = (size_t)(end - data) + 1;
@@ -78,6 +80,7 @@ static enum mm_code set_scan(struct mm_data_set *set, XXH3_state_t *hash, struct
     int64_t at = 0;
     while (code == mm_code_ok) {
         const ssize_t got = read(set->fd, piece, piece_bytes);
+        if (mm_interrupted()) code = mm_fail(err, mm_code_interrupted, "interrupted");
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) code = mm_fail_errno(err, "%s: cannot be read", set->path);
         if (got <= 0) break;
@@ -289,6 +292,7 @@ enum mm_code mm_data_set_read(const struct mm_data_set *set, int64_t line, struc
 }
 
 int64_t mm_data_set_line_number(const struct mm_data_set *set, int64_t line) {
+    if (set->n_blank == 0) return line + 1;  // no need to read gigabytes for a warning
     char piece[1 << 14];
     int64_t number = 1;
     for (int64_t at = 0; at < set->offset[line];) {

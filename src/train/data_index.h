@@ -14,6 +14,7 @@ struct mm_data_set {
     int fd;           // of the jsonl; read by position, so threads may share it
     int64_t *offset;  // (n_lines + 1), where each line that is not blank begins; then the size
     int64_t n_lines, cap;
+    int64_t n_blank;  // blank lines, which have no number here
     int64_t n_used;   // lines taken: the first n_lines * repeat_time where that is less than 1
     int64_t repeat;   // times each is taken in an epoch
     int64_t first;    // its first sample's number; sample first + r * n_used + l is line l
