@@ -80,7 +80,10 @@ static enum mm_code set_scan(struct mm_data_set *set, XXH3_state_t *hash, struct
     int64_t at = 0;
     while (code == mm_code_ok) {
         const ssize_t got = read(set->fd, piece, piece_bytes);
-        if (mm_interrupted()) code = mm_fail(err, mm_code_interrupted, "interrupted");
+        if (mm_interrupted()) {
+            code = mm_fail(err, mm_code_interrupted, "interrupted");
+            break;
+        }
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) code = mm_fail_errno(err, "%s: cannot be read", set->path);
         if (got <= 0) break;

@@ -374,6 +374,36 @@ static void test_blank_lines(void **state) {
     mm_data_close(d);
 }
 
+// Lines that lie across the pieces in which a file is indexed.
+static void test_large_file(void **state) {
+    (void)state;
+    enum { n = 20000, batch = 100 };
+    struct mm_buf text = {0};
+    for (int i = 0; i < n; i++) {
+        mm_buf_addf(&text,
+                    "{\"conversations\": [{\"value\": \"n\"}, {\"value\": \"%d\"}], \"id\": "
+                    "\"%0*d\"}\n%s",
+                    i, 1 + i % 97, i, i % 5 ? "" : "\r\n");
+    }
+    assert_true(text.len > 5 << 19);
+    write_text("large.jsonl", text.data);
+    mm_buf_free(&text);
+    struct mm_data_options o = small_options();
+    o.micro_batch = batch;
+    o.n_workers = 2;
+    struct mm_data *d = open_data(write_meta("large.jsonl", ""), &o);
+    assert_int_equal(mm_data_samples(d), n);
+    int *got = mm_xcalloc(n, sizeof *got);
+    take_numbers(d, got, n / batch);
+    qsort(got, n, sizeof *got, compare_int);
+    for (int i = 0; i < n; i++)
+        assert_int_equal(got[i], i);
+    assert_int_equal(mm_data_tell(d).epoch, 1);
+    assert_int_equal(mm_data_tell(d).skipped, 0);
+    free(got);
+    mm_data_close(d);
+}
+
 static void test_all_bad(void **state) {
     (void)state;
     write_text("bad.jsonl", "x\ny\nz\n");
@@ -552,6 +582,7 @@ int main(void) {
         cmocka_unit_test(test_skipped_are_named),
         cmocka_unit_test(test_blank_lines),
         cmocka_unit_test(test_all_bad),
+        cmocka_unit_test(test_large_file),
         cmocka_unit_test(test_early_close),
         cmocka_unit_test(test_hash),
         cmocka_unit_test(test_bad_meta),
