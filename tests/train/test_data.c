@@ -1,63 +1,10 @@
 // The stream of batches: order, cursor, workers, what is skipped and how it is told.
 #include "data_fixture.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 
 #include "base/log.h"
-
-static const char *in_folder(const char *name) {
-    static char path[4][256];
-    static int turn;
-    turn = (turn + 1) % 4;
-    snprintf(path[turn], sizeof path[turn], "%s/%s", folder, name);
-    return path[turn];
-}
-
-static void write_text(const char *name, const char *text) {
-    FILE *f = fopen(in_folder(name), "w");
-    assert_non_null(f);
-    assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
-    assert_int_equal(fclose(f), 0);
-}
-
-// meta.json with one data set; `more` is put behind the annotation: ", \"repeat_time\": 2".
-static const char *write_meta(const char *jsonl, const char *more) {
-    static char path[256];
-    char text[1024];
-    snprintf(text, sizeof text, "{\"set\": {\"root\": \"%s\", \"annotation\": \"%s\"%s}}", pictures,
-             jsonl, more);
-    write_text("meta.json", text);
-    return strcpy(path, in_folder("meta.json"));
-}
-
-static struct mm_data *open_data(const char *meta, const struct mm_data_options *o) {
-    struct mm_data *d = NULL;
-    struct mm_error err = {0};
-    if (mm_data_open(&d, meta, tokenizer, tokenizer_folder, o, &err) != mm_code_ok) {
-        fail_msg("%s", err.text);
-    }
-    return d;
-}
-
-static const struct mm_batch *next_batch(struct mm_data *d) {
-    const struct mm_batch *b = NULL;
-    struct mm_error err = {0};
-    if (mm_data_next(d, &b, &err) != mm_code_ok) fail_msg("%s", err.text);
-    assert_non_null(b);
-    return b;
-}
-
-// Sample k's answer is the number k, so that a batch tells which samples it holds.
-static void write_numbers(const char *name, int from, int n) {
-    struct mm_buf text = {0};
-    for (int i = from; i < from + n; i++) {
-        mm_buf_addf(&text, "{\"conversations\": [{\"value\": \"n\"}, {\"value\": \"%d\"}]}\n", i);
-    }
-    write_text(name, text.data);
-    mm_buf_free(&text);
-}
 
 // Text and pictures of several sizes, lines 3 and 7 of 12 are bad.
 static const char *write_mixed(void) {
@@ -86,33 +33,6 @@ static const char *write_mixed(void) {
     return write_meta("mixed.jsonl", ", \"data_augment\": true");
 }
 
-// The number that sequence i of a batch answers with.
-static int number_of(const struct mm_batch *b, int32_t i) {
-    struct mm_buf text = {0};
-    struct mm_error err;
-    for (int32_t t = b->start[i]; t < b->start[i + 1]; t++) {
-        if (b->targets[t] >= 0) {
-            assert_int_equal(mm_tokenizer_decode(tokenizer, &b->targets[t], 1, true, &text, &err),
-                             0);
-        }
-    }
-    const int number = atoi(text.data);
-    mm_buf_free(&text);
-    return number;
-}
-
-static void take_numbers(struct mm_data *d, int *out, int n_batches) {
-    for (int k = 0; k < n_batches; k++) {
-        const struct mm_batch *b = next_batch(d);
-        for (int32_t i = 0; i < b->n_seqs; i++)
-            *out++ = number_of(b, i);
-    }
-}
-
-static int compare_int(const void *a, const void *b) {
-    return *(const int *)a - *(const int *)b;
-}
-
 // Everything a batch holds, as one number.
 static uint64_t fingerprint(const struct mm_batch *b, const struct mm_data_options *o) {
     const size_t tile = (size_t)o->image_size * (size_t)o->image_size * 3;
@@ -135,33 +55,6 @@ static uint64_t fingerprint(const struct mm_batch *b, const struct mm_data_optio
         }
     }
     return h;
-}
-
-// Runs with standard error going to a file, whose content is returned.
-static int saved_stderr;
-static void capture_begin(void) {
-    fflush(stderr);
-    saved_stderr = dup(2);
-    const int fd = open(in_folder("stderr"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    assert_true(fd >= 0 && dup2(fd, 2) == 2);
-    close(fd);
-}
-static const char *capture_end(void) {
-    static char text[1 << 16];
-    fflush(stderr);
-    dup2(saved_stderr, 2);
-    close(saved_stderr);
-    FILE *f = fopen(in_folder("stderr"), "r");
-    text[fread(text, 1, sizeof text - 1, f)] = 0;
-    fclose(f);
-    return text;
-}
-
-static int occurrences(const char *text, const char *word) {
-    int n = 0;
-    for (const char *p = text; (p = strstr(p, word)); p++)
-        n++;
-    return n;
 }
 
 // ---- tests ----
@@ -232,45 +125,6 @@ static void test_order(void **state) {
         qsort(first + e * n, n, sizeof *first, compare_int);
         for (int i = 0; i < n; i++)
             assert_int_equal(first[e * n + i], i);
-    }
-}
-
-static void test_repeat_time(void **state) {
-    (void)state;
-    write_numbers("n.jsonl", 0, 7);
-    write_numbers("m.jsonl", 7, 2);
-    static const struct {
-        const char *more;
-        int times[7];
-    } cases[] = {
-        {"", {1, 1, 1, 1, 1, 1, 1}},
-        {", \"repeat_time\": 1", {1, 1, 1, 1, 1, 1, 1}},
-        {", \"repeat_time\": 0.5", {1, 1, 1, 0, 0, 0, 0}},
-        {", \"repeat_time\": 2", {2, 2, 2, 2, 2, 2, 2}},
-        {", \"repeat_time\": 3.0", {3, 3, 3, 3, 3, 3, 3}},
-    };
-    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
-        char text[1024];
-        // Three data sets, the second of which is empty; annotations lie beside the meta file.
-        snprintf(text, sizeof text,
-                 "{\"a\": {\"annotation\": \"n.jsonl\"%s}, \"none\": {\"annotation\": \"m.jsonl\", "
-                 "\"repeat_time\": 0.4}, \"b\": {\"annotation\": \"m.jsonl\"}}",
-                 cases[c].more);
-        write_text("meta.json", text);
-        struct mm_data_options o = small_options();
-        struct mm_data *d = open_data(in_folder("meta.json"), &o);
-        int total = 2, got[64], times[9] = {0};
-        for (int i = 0; i < 7; i++)
-            total += cases[c].times[i];
-        assert_int_equal(mm_data_samples(d), total);
-        take_numbers(d, got, total);
-        for (int i = 0; i < total; i++)
-            times[got[i]]++;
-        for (int i = 0; i < 7; i++)
-            assert_int_equal(times[i], cases[c].times[i]);
-        assert_int_equal(times[7], 1);
-        assert_int_equal(times[8], 1);
-        mm_data_close(d);
     }
 }
 
@@ -349,61 +203,6 @@ static void test_skipped_are_named(void **state) {
     }
 }
 
-static void test_blank_lines(void **state) {
-    (void)state;
-    // A byte order mark, blank lines, CR LF, no line feed at the end: three samples and a bad one,
-    // whose number counts the blank lines.
-    write_text("blank.jsonl",
-               "\xef\xbb\xbf{\"conversations\": [{\"value\": \"n\"}, {\"value\": \"1\"}]}\r\n"
-               "\n  \t\r\n"
-               "{\"conversations\": [{\"value\": \"n\"}, {\"value\": \"2\"}]}\n"
-               "  broken\n\n"
-               "  {\"conversations\": [{\"value\": \"n\"}, {\"value\": \"3\"}]}");
-    struct mm_data_options o = small_options();
-    struct mm_data *d = open_data(write_meta("blank.jsonl", ""), &o);
-    assert_int_equal(mm_data_samples(d), 4);
-    int got[3];
-    capture_begin();
-    take_numbers(d, got, 3);
-    (void)next_batch(d);  // into the next epoch, so that the bad one was met
-    const char *text = capture_end();
-    assert_int_equal(occurrences(text, "blank.jsonl line 5 is skipped: "), 1);
-    qsort(got, 3, sizeof *got, compare_int);
-    for (int i = 0; i < 3; i++)
-        assert_int_equal(got[i], i + 1);
-    mm_data_close(d);
-}
-
-// Lines that lie across the pieces in which a file is indexed.
-static void test_large_file(void **state) {
-    (void)state;
-    enum { n = 20000, batch = 100 };
-    struct mm_buf text = {0};
-    for (int i = 0; i < n; i++) {
-        mm_buf_addf(&text,
-                    "{\"conversations\": [{\"value\": \"n\"}, {\"value\": \"%d\"}], \"id\": "
-                    "\"%0*d\"}\n%s",
-                    i, 1 + i % 97, i, i % 5 ? "" : "\r\n");
-    }
-    assert_true(text.len > 5 << 19);
-    write_text("large.jsonl", text.data);
-    mm_buf_free(&text);
-    struct mm_data_options o = small_options();
-    o.micro_batch = batch;
-    o.n_workers = 2;
-    struct mm_data *d = open_data(write_meta("large.jsonl", ""), &o);
-    assert_int_equal(mm_data_samples(d), n);
-    int *got = mm_xcalloc(n, sizeof *got);
-    take_numbers(d, got, n / batch);
-    qsort(got, n, sizeof *got, compare_int);
-    for (int i = 0; i < n; i++)
-        assert_int_equal(got[i], i);
-    assert_int_equal(mm_data_tell(d).epoch, 1);
-    assert_int_equal(mm_data_tell(d).skipped, 0);
-    free(got);
-    mm_data_close(d);
-}
-
 static void test_all_bad(void **state) {
     (void)state;
     write_text("bad.jsonl", "x\ny\nz\n");
@@ -444,87 +243,6 @@ static void test_early_close(void **state) {
         mm_data_close(d);
     }
     mm_data_close(NULL);
-}
-
-static void test_hash(void **state) {
-    (void)state;
-    struct mm_data_options o = small_options();
-    uint8_t hash[7][16];
-    for (int i = 0; i < 7; i++) {
-        write_numbers("n.jsonl", i == 1, 5);  // 1: other content of the same size
-        if (i == 2) {
-            FILE *f = fopen(in_folder("n.jsonl"), "a");
-            fputs("\n", f);  // no sample more, another file all the same
-            fclose(f);
-        }
-        const char *more = i == 3   ? ", \"repeat_time\": 2"
-                           : i == 4 ? ", \"max_dynamic_patch\": 3"
-                           : i == 5 ? ", \"data_augment\": true"
-                                    : "";
-        struct mm_data *d = open_data(write_meta("n.jsonl", more), &o);
-        mm_data_hash(d, hash[i]);
-        mm_data_close(d);
-    }
-    assert_memory_equal(hash[0], hash[6], 16);
-    for (int i = 1; i < 6; i++)
-        assert_memory_not_equal(hash[0], hash[i], 16);
-}
-
-static void test_bad_meta(void **state) {
-    (void)state;
-    write_numbers("n.jsonl", 0, 3);
-    write_text("empty.jsonl", "\n \n");
-    write_text("n.json", "{}");
-    assert_int_equal(mkfifo(in_folder("pipe.jsonl"), 0600), 0);
-    static const struct {
-        const char *meta, *words;
-    } bad[] = {
-        {"", "meta.json"},
-        {"[]", "must be an object"},
-        {"{}", "at least one data set"},
-        {"{\"a\": 1}", "data set 'a'"},
-        {"{\"a\": {}}", "annotation"},
-        {"{\"a\": {\"annotation\": 3}}", "annotation"},
-        {"{\"a\": {\"annotation\": \"n.json\"}}", "must end with jsonl"},
-        {"{\"a\": {\"annotation\": \"missing.jsonl\"}}", "missing.jsonl"},
-        {"{\"a\": {\"annotation\": \"pipe.jsonl\"}}", "not a regular file"},
-        {"{\"a\": {\"annotation\": \"empty.jsonl\"}}", "hold no sample"},
-        {"{\"a\": {\"annotation\": \"n.jsonl\", \"repeat_time\": 1.5}}", "repeat_time"},
-        {"{\"a\": {\"annotation\": \"n.jsonl\", \"repeat_time\": -1}}", "repeat_time"},
-        {"{\"a\": {\"annotation\": \"n.jsonl\", \"repeat_time\": \"2\"}}", "repeat_time"},
-        {"{\"a\": {\"annotation\": \"n.jsonl\", \"repeat_time\": 0}}", "hold no sample"},
-        {"{\"a\": {\"annotation\": \"n.jsonl\", \"max_dynamic_patch\": 0}}", "max_dynamic_patch"},
-        {"{\"a\": {\"annotation\": \"n.jsonl\", \"data_augment\": 1}}", "data_augment"},
-        {"{\"a\": {\"annotation\": \"n.jsonl\", \"root\": 1}}", "root"},
-    };
-    const struct mm_data_options o = small_options();
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        write_text("meta.json", bad[i].meta);
-        struct mm_data *d = NULL;
-        struct mm_error err = {0};
-        const enum mm_code code =
-            mm_data_open(&d, in_folder("meta.json"), tokenizer, tokenizer_folder, &o, &err);
-        if (code == mm_code_ok || d || !strstr(err.text, bad[i].words)) {
-            fail_msg("%s: code %d, '%s' must tell of '%s'", bad[i].meta, code, err.text,
-                     bad[i].words);
-        }
-    }
-}
-
-static void test_file_cut_meanwhile(void **state) {
-    (void)state;
-    write_numbers("n.jsonl", 0, 30);
-    struct mm_data_options o = small_options();
-    struct mm_data *d = open_data(write_meta("n.jsonl", ""), &o);
-    assert_int_equal(truncate(in_folder("n.jsonl"), 70), 0);  // one line is left, and a bit
-    capture_begin();
-    const struct mm_batch *b = next_batch(d);
-    const struct mm_batch *after = next_batch(d);
-    const char *text = capture_end();
-    assert_int_equal(number_of(b, 0), 0);
-    assert_int_equal(after->cursor.epoch + (after->cursor.index > 0), 2);
-    assert_non_null(strstr(text, "become shorter"));
-    mm_data_close(d);
 }
 
 static void test_limits(void **state) {
@@ -575,20 +293,10 @@ static void test_interrupt(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_batch_layout),
-        cmocka_unit_test(test_order),
-        cmocka_unit_test(test_repeat_time),
-        cmocka_unit_test(test_workers_and_seek),
-        cmocka_unit_test(test_skipped_are_named),
-        cmocka_unit_test(test_blank_lines),
-        cmocka_unit_test(test_all_bad),
-        cmocka_unit_test(test_large_file),
-        cmocka_unit_test(test_early_close),
-        cmocka_unit_test(test_hash),
-        cmocka_unit_test(test_bad_meta),
-        cmocka_unit_test(test_file_cut_meanwhile),
-        cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_batch_layout),     cmocka_unit_test(test_order),
+        cmocka_unit_test(test_workers_and_seek), cmocka_unit_test(test_skipped_are_named),
+        cmocka_unit_test(test_all_bad),          cmocka_unit_test(test_early_close),
+        cmocka_unit_test(test_limits),           cmocka_unit_test(test_interrupt),
     };
     return cmocka_run_group_tests_name("data", tests, fixture_setup, fixture_teardown);
 }
