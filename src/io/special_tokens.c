@@ -91,12 +91,12 @@ static enum mm_code check_against_model(const struct gather *g, const char *text
         return mm_fail(g->err, mm_code_input, "%s/%s: id of '%s' is %lld, but %s has it at %d",
                        g->s->where, source, text, (long long)id, model_name, own);
     }
-    if (own >= 0 || id >= g->m->n) return mm_code_ok;
+    if (id >= g->m->n) return mm_code_ok;
     const enum mm_spm_type type = g->m->pieces[id].type;
-    if (type == mm_spm_type_byte || type == mm_spm_type_unknown) {
+    if (type == mm_spm_type_byte || (type == mm_spm_type_unknown && own < 0)) {
         return mm_fail(g->err, mm_code_input,
-                       "%s/%s: id of '%s' is %lld, where %s has a %s piece that is needed",
-                       g->s->where, source, text, (long long)id, model_name,
+                       "%s/%s: id of '%s' is %lld, which %s needs for its %s piece", g->s->where,
+                       source, text, (long long)id, model_name,
                        type == mm_spm_type_byte ? "byte" : "unknown");
     }
     return mm_code_ok;
