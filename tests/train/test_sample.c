@@ -139,6 +139,32 @@ static void test_text(void **state) {
     reader_close(&r);
 }
 
+// A tokenizer may join the marker's line feed with what follows; then the border is found by the
+// bytes of the tokens. The marker's ids are spoilt here to force that way: same labels.
+static void test_border_by_bytes(void **state) {
+    (void)state;
+    struct reader r = reader_open(small_options());
+    r.env.answer_marker.data[2] ^= 1;
+    read_good(&r,
+              "{\"conversations\": [{\"value\": \"q\"}, {\"value\": \"\\nYes, it is\"}, "
+              "{\"value\": \"q\"}, {\"value\": \"\\u4f60\"}]}");
+    check_learned(&r, "\nYes, it is<|im_end|>|\xe4\xbd\xa0<|im_end|>");
+    // A border inside of a token: all of that token belongs to the marker.
+    r.env.answer_marker_bytes -= 3;
+    const int64_t whole = r.sample.ids.n;
+    int64_t before = 0, after = 0;
+    for (int64_t i = 0; i < whole; i++)
+        before += r.sample.learn.data[i];
+    read_good(&r,
+              "{\"conversations\": [{\"value\": \"q\"}, {\"value\": \"\\nYes, it is\"}, "
+              "{\"value\": \"q\"}, {\"value\": \"\\u4f60\"}]}");
+    for (int64_t i = 0; i < whole; i++)
+        after += r.sample.learn.data[i];
+    // "assistant" + LF is 546 445 520 13: 3 bytes from its end lie inside of 520.
+    assert_int_equal(after, before + 2);
+    reader_close(&r);
+}
+
 static void test_one_picture(void **state) {
     (void)state;
     struct reader r = reader_open(small_options());
@@ -365,10 +391,11 @@ static void test_options(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_turns_by_hand), cmocka_unit_test(test_text),
-        cmocka_unit_test(test_one_picture),   cmocka_unit_test(test_several_pictures),
-        cmocka_unit_test(test_bad_lines),     cmocka_unit_test(test_too_long),
-        cmocka_unit_test(test_augment),       cmocka_unit_test(test_options),
+        cmocka_unit_test(test_turns_by_hand),    cmocka_unit_test(test_text),
+        cmocka_unit_test(test_one_picture),      cmocka_unit_test(test_border_by_bytes),
+        cmocka_unit_test(test_several_pictures), cmocka_unit_test(test_bad_lines),
+        cmocka_unit_test(test_too_long),         cmocka_unit_test(test_augment),
+        cmocka_unit_test(test_options),
     };
     return cmocka_run_group_tests_name("sample", tests, fixture_setup, fixture_teardown);
 }
