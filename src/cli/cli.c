@@ -28,6 +28,12 @@ enum mm_code mm_cli_backend(struct mm_backend **be, const struct mm_args *args,
     return mm_backend_open_cpu(be, (int)mm_args_int(args, "--threads"), err);
 }
 
+enum mm_code mm_cli_backend_reference(struct mm_backend **be, const struct mm_args *args,
+                                      struct mm_error *err) {
+    setenv("MMAMBA_ISA", "plain", 0);
+    return mm_cli_backend(be, args, err);
+}
+
 int mm_cli_exit(const struct mm_error *err) {
     if (err->code == mm_code_ok) return 0;
     mm_log(mm_log_level_error, "%s", err->text);

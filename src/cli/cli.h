@@ -45,6 +45,11 @@ enum mm_code mm_cli_parse(struct mm_args **args, const struct mm_opt *opts, cons
                           struct mm_error *err);
 enum mm_code mm_cli_backend(struct mm_backend **be, const struct mm_args *args,
                             struct mm_error *err);
+// As mm_cli_backend, but on the CPU with the plain reference operations (sums in double) unless
+// MMAMBA_ISA names another path: probes compare with other programs at tolerances where the order
+// of f32 sums is visible.
+enum mm_code mm_cli_backend_reference(struct mm_backend **be, const struct mm_args *args,
+                                      struct mm_error *err);
 // Prints the sentence on standard error and gives the exit status.
 int mm_cli_exit(const struct mm_error *err);
 

@@ -11,6 +11,8 @@ static const struct probe {
 } probes[] = {
     {"tiles", mm_cmd_probe_tiles, "a picture's tiles as they enter normalisation"},
     {"tokens", mm_cmd_probe_tokens, "the ids of a text, or the text of ids"},
+    {"forward", mm_cmd_probe_forward, "logits and every block's output, in f32"},
+    {"grad", mm_cmd_probe_grad, "a stage's loss and gradients, in f32"},
     {NULL, NULL, NULL},
 };
 

@@ -11,6 +11,8 @@ static const struct verb {
     int (*run)(int argc, char **argv);
     const char *summary;
 } verbs[] = {
+    {"train", mm_cmd_train, "train a model on conversations about pictures"},
+    {"distill", mm_cmd_distill, "turn a Transformer into a Mamba-2 model, in three stages"},
     {"probe", mm_cmd_probe, "hold single parts of this program against another one, in numbers"},
 };
 enum { n_verbs = sizeof verbs / sizeof verbs[0] };

@@ -22,29 +22,29 @@ struct mm_stack_config {
     double rms_eps;
     double rope_theta;
     enum mm_rope_scaling rope_scaling;
-    double rope_factor;      // 1 when none
-    int64_t max_positions;   // max_position_embeddings
+    double rope_factor;     // 1 when none
+    int64_t max_positions;  // max_position_embeddings
     // Options of the Mamba-2 mixer. The paper's model: conv, gnorm and A on, D and qknorm off.
     bool use_conv, use_gnorm, use_A, use_D, use_qknorm;
-    int64_t K;               // convolution width, 2
+    int64_t K;  // convolution width, 2
 };
 
 struct mm_config {
-    bool student;                     // mmMamba_chat
-    struct mm_stack_config embed;     // embedding_model: the first blocks
-    struct mm_stack_config llm;       // language_model
+    bool student;                         // mmMamba_chat
+    struct mm_stack_config embed;         // embedding_model: the first blocks
+    struct mm_stack_config llm;           // language_model
     enum mm_mixer mixers[mm_max_blocks];  // of block 0 .. L-1, through both stacks
-    int64_t V;                        // vocabulary of text embeddings and of the output
-    int64_t n_special;                // rows of special_text_embeddings; 0: none
+    int64_t V;                            // vocabulary of text embeddings and of the output
+    int64_t n_special;                    // rows of special_text_embeddings; 0: none
     bool normalize_encoder_output;
-    bool shuffle_post;                // pixel_shuffle_loc
-    int64_t image_size, patch;        // S, and the side of a patch
+    bool shuffle_post;          // pixel_shuffle_loc
+    int64_t image_size, patch;  // S, and the side of a patch
     int64_t img_context_id;
     bool dynamic_tiles, thumbnail;
     int64_t min_tiles, max_tiles;
-    int64_t bos_id, eos_id;           // -1 when the config has none
+    int64_t bos_id, eos_id;  // -1 when the config has none
     char torch_dtype[16];
-    json_t *json;                     // the file as read, so that unknown fields survive writing
+    json_t *json;  // the file as read, so that unknown fields survive writing
 };
 
 static inline int64_t mm_config_blocks(const struct mm_config *c) {  // L
