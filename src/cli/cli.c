@@ -1,6 +1,8 @@
 // What all verbs share: reading the common options, and turning an error into an exit status.
 #include "cli/cli.h"
 
+#include <stdlib.h>
+
 #include <string.h>
 
 enum mm_code mm_cli_parse(struct mm_args **args, const struct mm_opt *opts, const char *usage,
