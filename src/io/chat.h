@@ -27,4 +27,18 @@ enum mm_code mm_chat_expand_images(struct mm_buf *out, const char *text, const i
                                    int n_pictures, int32_t tokens_per_tile, const char *what,
                                    struct mm_error *err);
 
+// The same conversation straight to ids, with what people wrote taken as plain text: a
+// "<|im_end|>" or "<img>" inside a turn's text is letters, only the markers set here and the
+// pictures at "<image>" are special tokens. For harmless texts the ids are those of encoding the
+// expanded text at once.
+struct mm_chat_turn {
+    enum mm_chat_role role;
+    const char *text;  // NULL: only the opening marker
+    bool closed;
+};
+enum mm_code mm_chat_encode(const struct mm_tokenizer *t, const struct mm_chat_turn *turns,
+                            int n_turns, const int32_t *tiles, int n_pictures,
+                            int32_t tokens_per_tile, bool with_bos, const char *what,
+                            struct mm_ids *ids, struct mm_error *err);
+
 #endif
