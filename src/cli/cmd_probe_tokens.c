@@ -43,12 +43,12 @@ static void print_ids(const struct mm_ids *ids, bool json) {
 
 static enum mm_code print_text(const struct mm_buf *text, bool json, struct mm_error *err) {
     if (!json) {
-        fwrite(text->data, 1, text->len, stdout);
+        if (text->len > 0) fwrite(text->data, 1, text->len, stdout);
         putchar('\n');
         return mm_code_ok;
     }
     json_t *o = json_pack("{s:s%}", "text", text->data ? text->data : "", text->len);
-    char *line = o ? json_dumps(o, JSON_ENSURE_ASCII) : NULL;
+    char *line = o ? json_dumps(o, 0) : NULL;
     json_decref(o);
     if (!line) {
         return mm_fail(err, mm_code_input,

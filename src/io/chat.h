@@ -18,7 +18,8 @@ enum mm_code mm_chat_special_find(struct mm_chat_special *s, const struct mm_tok
 enum mm_chat_role { mm_chat_role_system, mm_chat_role_user, mm_chat_role_assistant };
 
 // Appends one turn's text to *out: opening marker, text, and <|im_end|> when `closed`. An
-// assistant turn that is to be generated is opened with text NULL and closed = false.
+// assistant turn that is to be generated is opened with text NULL and closed = false. As in the
+// original template an empty message leaves only the marker, except the system's.
 void mm_chat_add_turn(struct mm_buf *out, enum mm_chat_role role, const char *text, bool closed);
 
 // Replaces "<image>" occurrences in order; tiles[i] is the number of tiles of picture i. Fails
