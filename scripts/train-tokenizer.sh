@@ -105,10 +105,10 @@ NR == 1 { next }
 }
 END {
     n = split("Yes No red orange yellow green blue purple pink brown black white gray shape " \
-              "circle square triangle star ring cross diamond heart thing image picture", w, " ")
+              "circle square triangle star ring cross diamond heart thing image picture center", w, " ")
     for (i = 1; i <= n; i++) put(w[i], 800)
     n = split("top middle bottom", rows, " "); m = split("left center right", cols, " ")
-    for (i = 1; i <= n; i++) for (k = 1; k <= m; k++) put(rows[i] " " cols[k], 800)
+    for (i = 1; i <= n; i++) for (k = 1; k <= m; k++) if (i != 2 || k != 2) put(rows[i] " " cols[k], 800)
     n = split("what is in the picture|describe the image|the thing on the left|how many are there|" \
               "is it a dog or a cat|where are they|there is nothing|which one is it", s, "|")
     for (i = 1; i <= n; i++) put(s[i], 20)

@@ -23,6 +23,10 @@ int mm_scene_at(const struct mm_scene *s, int row, int col) {
 void mm_scene_place(char *out, size_t n, const struct mm_world *w, int row, int col) {
     static const char *const rows[2][3] = {{"top", "bottom", ""}, {"top", "middle", "bottom"}};
     static const char *const cols[2][3] = {{"left", "right", ""}, {"left", "center", "right"}};
+    if (w->grid == 3 && row == 1 && col == 1) {
+        snprintf(out, n, "center");
+        return;
+    }
     snprintf(out, n, "%s %s", rows[w->grid - 2][row], cols[w->grid - 2][col]);
 }
 
