@@ -143,12 +143,16 @@ certain field travel wood fire upon describe image photo photograph please yes n
 background number visible bright dark colour written label word text near behind front corner
 END
 
-spm_train --input="$work/corpus" --model_prefix="$work/tokenizer" --model_type=bpe \
+# Run in the scratch folder: the model keeps these names, and has to come out the same every time.
+(cd "$work" && spm_train --input=corpus --model_prefix=tokenizer --model_type=bpe \
     --vocab_size=2043 --character_coverage=1.0 --byte_fallback=true \
     --normalization_rule_name=identity --add_dummy_prefix=false --remove_extra_whitespaces=false \
     --split_by_whitespace=false --split_digits=true --max_sentencepiece_length=64 \
     --user_defined_symbols="$symbols" --unk_id=0 --bos_id=1 --eos_id=2 --pad_id=-1 \
-    --num_threads=1 2>"$work/log" || { tail -5 "$work/log" >&2; exit 1; }
+    --num_threads=1 2>log) || {
+    tail -5 "$work/log" >&2
+    exit 1
+}
 cp "$work/tokenizer.model" "$out/tokenizer.model"
 
 special='"<|im_end|>", "<|im_start|>", "<img>", "</img>", "<IMG_CONTEXT>"'
