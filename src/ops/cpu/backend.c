@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include "base/buf.h"
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/gemm.h"
+#include "ops/cpu/dnnl.h"
 
 static const char *const isa_names[mm_isa_count] = {"plain", "avx2", "avx512", "avx512bf16", "amx"};
 
@@ -165,7 +165,7 @@ static enum mm_code cpu_sync(struct mm_backend *be, struct mm_error *err) {
 
 static void cpu_close(struct mm_backend *be) {
     struct mm_cpu *cpu = be->impl;
-    mm_gemm_free(cpu->gemm);
+    mm_dnnl_free(cpu->dnnl);
     for (int i = 0; i < mm_scratch_count; i++) {
         if (cpu->scratch[i]) munmap(cpu->scratch[i], whole_pages(cpu->scratch_bytes[i]));
     }
@@ -200,7 +200,7 @@ enum mm_code mm_backend_open_cpu(struct mm_backend **out, int n_threads, struct 
     name_device(be, isa);
     if (isa != mm_isa_plain) {
         const bool limit = isa < mm_isa_best();
-        const enum mm_code code = mm_gemm_new(&cpu->gemm, isa, limit, mm_pool_size(pool), err);
+        const enum mm_code code = mm_dnnl_new(&cpu->dnnl, isa, limit, mm_pool_size(pool), err);
         if (code != mm_code_ok) {
             cpu_close(be);
             return code;

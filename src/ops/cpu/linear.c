@@ -5,7 +5,7 @@
 // bf16 (AVX512-BF16, AMX); elsewhere the weight is widened, a block at a time, and f16 weights
 // always are. Up to four rows (decoding) go to the matrix-vector kernels of gemv.c instead.
 #include "ops/cpu/convert.h"
-#include "ops/cpu/gemm.h"
+#include "ops/cpu/dnnl.h"
 #include "ops/cpu/gemv.h"
 
 enum {
@@ -88,7 +88,7 @@ static bool widened_columns(const struct product_job *j, int64_t begin, int64_t 
             mm_convert_to_f32(isa, room + r * p.ldb, moved(j->p.b, at, j->b_type), j->b_type,
                               p.ldb);
         }
-        if (!mm_gemm_f32(&p)) return false;
+        if (!mm_dnnl_f32(&p)) return false;
     }
     return true;
 }
@@ -115,7 +115,7 @@ static void run_product(void *arg, int64_t begin, int64_t end, int thread) {
             p.c += begin;
         }
         const struct mm_cpu *cpu = j->be->impl;
-        ok = j->bf16 ? mm_gemm_bf16(cpu->gemm, &p, thread) : mm_gemm_f32(&p);
+        ok = j->bf16 ? mm_dnnl_bf16(cpu->dnnl, &p, thread) : mm_dnnl_f32(&p);
     }
     if (!ok) j->failed[thread] = true;
 }

@@ -1,15 +1,15 @@
 // One dense product on one thread: oneDNN does the work, we split it over our own pool.
-#ifndef MM_OPS_CPU_GEMM_H
-#define MM_OPS_CPU_GEMM_H
+#ifndef MM_OPS_CPU_DNNL_H
+#define MM_OPS_CPU_DNNL_H
 
 #include "ops/cpu/cpu.h"
 
-struct mm_gemm;
+struct mm_dnnl;
 
 // `isa` limits what oneDNN may use; oneDNN keeps the first limit for the whole process.
-enum mm_code mm_gemm_new(struct mm_gemm **out, enum mm_isa isa, bool limit, int n_threads,
+enum mm_code mm_dnnl_new(struct mm_dnnl **out, enum mm_isa isa, bool limit, int n_threads,
                          struct mm_error *err);
-void mm_gemm_free(struct mm_gemm *g);
+void mm_dnnl_free(struct mm_dnnl *g);
 
 // C (m, n) = A (m, k) B (k, n), added to C when `accumulate`. Row-major; a transposed operand is
 // stored the other way round: A as (k, m), B as (n, k). To be called by pool thread `thread`.
@@ -22,7 +22,7 @@ struct mm_product {
     bool accumulate;
 };
 // False when oneDNN refuses (out of memory).
-bool mm_gemm_f32(const struct mm_product *p);
-bool mm_gemm_bf16(struct mm_gemm *g, const struct mm_product *p, int thread);  // a, b bf16
+bool mm_dnnl_f32(const struct mm_product *p);
+bool mm_dnnl_bf16(struct mm_dnnl *g, const struct mm_product *p, int thread);  // a, b bf16
 
 #endif

@@ -4,7 +4,7 @@
 // given at run time: one primitive for each way the operands lie, made once. Primitives of fixed
 // sizes are up to twice as fast here, but take 0.5 to 3 ms each to generate, and T is another in
 // every batch of packed sequences.
-#include "ops/cpu/gemm.h"
+#include "ops/cpu/dnnl.h"
 #include <dnnl.h>
 #include <stdlib.h>
 #include "base/buf.h"
@@ -15,7 +15,7 @@ extern void omp_set_num_threads(int n);
 
 enum { n_layouts = 3, n_kinds = 2 * n_layouts };  // plain, A transposed, B transposed
 
-struct mm_gemm {
+struct mm_dnnl {
     dnnl_engine_t engine;
     dnnl_primitive_t matmul[n_kinds];  // NULL without bf16
     int n_streams;
@@ -32,7 +32,7 @@ static dnnl_status_t describe(dnnl_memory_desc_t *md, int64_t rows, int64_t cols
     return dnnl_memory_desc_init_by_strides(md, 2, dims, type, transposed ? turned : plain);
 }
 
-static dnnl_status_t make_matmul(struct mm_gemm *g, bool trans_a, bool trans_b, bool accumulate) {
+static dnnl_status_t make_matmul(struct mm_dnnl *g, bool trans_a, bool trans_b, bool accumulate) {
     const int64_t any = DNNL_RUNTIME_DIM_VAL;
     dnnl_memory_desc_t a, b, c;
     dnnl_matmul_desc_t desc;
@@ -77,11 +77,11 @@ static dnnl_cpu_isa_t limit_of(enum mm_isa isa) {
     }
 }
 
-enum mm_code mm_gemm_new(struct mm_gemm **out, enum mm_isa isa, bool limit, int n_threads,
+enum mm_code mm_dnnl_new(struct mm_dnnl **out, enum mm_isa isa, bool limit, int n_threads,
                          struct mm_error *err) {
     omp_set_num_threads(1);
     if (limit) dnnl_set_max_cpu_isa(limit_of(isa));  // refused after the first use: see the header
-    struct mm_gemm *g = mm_xcalloc(1, sizeof *g);
+    struct mm_dnnl *g = mm_xcalloc(1, sizeof *g);
     g->streams = mm_xcalloc((size_t)n_threads, sizeof *g->streams);
     dnnl_status_t s = dnnl_engine_create(&g->engine, dnnl_cpu, 0);
     for (int i = 0; i < n_threads && !s; i++) {
@@ -97,12 +97,12 @@ enum mm_code mm_gemm_new(struct mm_gemm **out, enum mm_isa isa, bool limit, int 
         *out = g;
         return mm_code_ok;
     }
-    mm_gemm_free(g);
+    mm_dnnl_free(g);
     return mm_fail(err, mm_code_unsupported, "oneDNN has no %s product here (its status is %d)",
                    mm_isa_name(isa), (int)s);
 }
 
-void mm_gemm_free(struct mm_gemm *g) {
+void mm_dnnl_free(struct mm_dnnl *g) {
     if (!g) return;
     for (int i = 0; i < n_kinds; i++) {
         if (g->matmul[i]) dnnl_primitive_destroy(g->matmul[i]);
@@ -114,14 +114,14 @@ void mm_gemm_free(struct mm_gemm *g) {
     free(g);
 }
 
-bool mm_gemm_f32(const struct mm_product *p) {
+bool mm_dnnl_f32(const struct mm_product *p) {
     omp_set_num_threads(1);
     return dnnl_sgemm(p->trans_a ? 'T' : 'N', p->trans_b ? 'T' : 'N', p->m, p->n, p->k, 1.0f, p->a,
                       p->lda, p->b, p->ldb, p->accumulate ? 1.0f : 0.0f, p->c,
                       p->ldc) == dnnl_success;
 }
 
-static dnnl_status_t make_memory(struct mm_gemm *g, dnnl_memory_t *out, int64_t rows, int64_t cols,
+static dnnl_status_t make_memory(struct mm_dnnl *g, dnnl_memory_t *out, int64_t rows, int64_t cols,
                                  int64_t ld, bool transposed, dnnl_data_type_t type,
                                  const void *data) {
     dnnl_memory_desc_t md;
@@ -133,7 +133,7 @@ static dnnl_status_t make_memory(struct mm_gemm *g, dnnl_memory_t *out, int64_t 
     return s;
 }
 
-bool mm_gemm_bf16(struct mm_gemm *g, const struct mm_product *p, int thread) {
+bool mm_dnnl_bf16(struct mm_dnnl *g, const struct mm_product *p, int thread) {
     omp_set_num_threads(1);
     dnnl_memory_t a = NULL, b = NULL, c = NULL;
     dnnl_status_t s = make_memory(g, &a, p->m, p->k, p->lda, p->trans_a, dnnl_bf16, p->a);

@@ -1,0 +1,233 @@
+// Causal softmax attention, forward: tiles of 48 queries by 128 keys with a running maximum and
+// sum (Milakov & Gimelshein 2018; Dao et al. 2022), so that no T x T matrix exists. A tile of
+// queries of one head is done by one thread in one order: results do not depend on the threads.
+#include <math.h>
+#include "ops/cpu/attention.h"
+
+struct tile {
+    int64_t row, n;   // queries
+    int64_t key, past;  // query i of the tile sees keys key .. key + past + i
+    int64_t head;
+};
+
+struct attend_job {
+    const struct mm_kernels *k;
+    const struct mm_mixer_kernels *x;
+    struct mm_view y, lse, q, key, v;
+    const struct tile *tiles;
+    float *room;
+    int64_t room_floats, pad;  // of a thread; P padded to vectors
+};
+
+static void attend_tile(const struct attend_job *j, const struct tile *t, float *room) {
+    const int64_t p_dim = j->q.shape[2], pad = j->pad, n_keys = t->past + t->n;
+    const int64_t col = t->head / (j->q.shape[1] / j->key.shape[1]) * p_dim;
+    const float by = 1.0f / sqrtf((float)p_dim);
+    float *scores = room, *keys = scores + mm_tile_queries * mm_tile_keys;
+    float *values = keys + p_dim * mm_tile_keys, *out = values + mm_tile_keys * pad;
+    float top[mm_tile_queries], sum[mm_tile_queries];
+    for (int64_t i = 0; i < t->n; i++) top[i] = -HUGE_VALF, sum[i] = 0.0f;
+    for (int64_t j0 = 0; j0 < n_keys; j0 += mm_tile_keys) {
+        const int64_t n = n_keys - j0 < mm_tile_keys ? n_keys - j0 : mm_tile_keys;
+        const int64_t ld = mm_padded(j->x, n);
+        mm_tile_transpose(j->x, keys, ld, j->key, t->key + j0, col, n);
+        mm_tile_pack(j->x, values, pad, j->v, t->key + j0, col, n);
+        j->x->gemm(&(struct mm_gemm){.c = scores,
+                                     .ldc = ld,
+                                     .a = mm_view_at(j->q, t->row, t->head * p_dim),
+                                     .a_row = j->q.ld,
+                                     .a_col = 1,
+                                     .b = keys,
+                                     .ldb = ld,
+                                     .m = t->n,
+                                     .n = ld,
+                                     .k = p_dim});
+        for (int64_t i = 0; i < t->n; i++) {
+            const int64_t seen = t->past + i + 1 - j0;
+            if (seen <= 0) {  // all of this tile's keys come later
+                memset(scores + i * ld, 0, (size_t)ld * sizeof *scores);
+                continue;
+            }
+            const float factor =
+                j->k->soften(scores + i * ld, seen < n ? seen : n, ld, by, &top[i], &sum[i]);
+            if (j0 && factor != 1.0f) j->k->scale(out + i * pad, out + i * pad, factor, pad);
+        }
+        j->x->gemm(&(struct mm_gemm){.c = out,
+                                     .ldc = pad,
+                                     .a = scores,
+                                     .a_row = ld,
+                                     .a_col = 1,
+                                     .b = values,
+                                     .ldb = pad,
+                                     .m = t->n,
+                                     .n = pad,
+                                     .k = n,
+                                     .alpha = j0 ? 1.0f : 0.0f});
+    }
+    for (int64_t i = 0; i < t->n; i++) {
+        float *y = mm_view_at(j->y, t->row + i, t->head * p_dim);
+        j->k->scale(y, out + i * pad, 1.0f / sum[i], p_dim);
+        if (j->lse.data) {
+            *(float *)mm_view_at(j->lse, t->row + i, t->head) = top[i] + logf(sum[i]);
+        }
+    }
+}
+
+static void attend_tiles(void *arg, int64_t begin, int64_t end, int thread) {
+    const struct attend_job *j = arg;
+    for (int64_t i = begin; i < end; i++) {
+        attend_tile(j, &j->tiles[i], j->room + thread * j->room_floats);
+    }
+}
+
+// Tiles of n queries from `row` on, of every head. First and last alternate: a thread's contiguous
+// share then holds as many long tiles as short ones.
+static int64_t add_tiles(struct tile *out, int64_t row, int64_t n, int64_t key, int64_t past,
+                         int64_t n_heads) {
+    const int64_t blocks = (n + mm_tile_queries - 1) / mm_tile_queries;
+    for (int64_t h = 0; h < n_heads; h++) {
+        for (int64_t i = 0; i < blocks; i++) {
+            const int64_t at = (i % 2 ? blocks - 1 - i / 2 : i / 2) * mm_tile_queries;
+            *out++ = (struct tile){.row = row + at,
+                                   .n = n - at < mm_tile_queries ? n - at : mm_tile_queries,
+                                   .key = key,
+                                   .past = past + at,
+                                   .head = h};
+        }
+    }
+    return blocks * n_heads;
+}
+
+static int64_t tile_count(int64_t n, int64_t n_heads) {
+    return (n + mm_tile_queries - 1) / mm_tile_queries * n_heads;
+}
+
+static bool prepare(struct mm_backend *be, struct attend_job *j) {
+    j->k = mm_kernels_of(be);
+    j->x = mm_mixer_kernels(be);
+    const int64_t p_dim = j->q.shape[2];
+    j->pad = mm_padded(j->x, p_dim);
+    const int64_t floats = mm_tile_queries * (mm_tile_keys + j->pad) +
+                           mm_tile_keys * (p_dim + j->pad);
+    j->room_floats = (int64_t)mm_cpu_piece((size_t)floats * sizeof(float)) / (int64_t)sizeof(float);
+    const size_t bytes = (size_t)(mm_pool_size(be->pool) * j->room_floats) * sizeof(float);
+    j->room = mm_cpu_scratch(be, mm_scratch_b, bytes);
+    return j->room != NULL;
+}
+
+void mm_attention_fwd_cpu(struct mm_backend *be, struct mm_view y, struct mm_view lse,
+                          struct mm_view q, struct mm_view k, struct mm_view v,
+                          struct mm_segs segs) {
+    struct attend_job j = {.y = y, .lse = lse, .q = q, .key = k, .v = v};
+    int64_t n = 0;
+    for (int64_t s = 0; s < segs.n; s++) {
+        n += tile_count(segs.start[s + 1] - segs.start[s], q.shape[1]);
+    }
+    struct tile *tiles = mm_cpu_scratch(be, mm_scratch_a, (size_t)n * sizeof *tiles);
+    if (!tiles || !prepare(be, &j)) return;
+    n = 0;
+    for (int64_t s = 0; s < segs.n; s++) {
+        const int64_t row = segs.start[s];
+        n += add_tiles(tiles + n, row, segs.start[s + 1] - row, row, 0, q.shape[1]);
+    }
+    j.tiles = tiles;
+    mm_parallel_for(be->pool, n, 2, attend_tiles, &j);
+}
+
+// ---- a few queries against a long cache: keys are read once, in pieces that run side by side ----
+
+enum { few_queries = 4, piece_keys = 512 };
+
+struct step_job {
+    const struct mm_kernels *k;
+    struct mm_view q, key, v;
+    int64_t past, pieces, ld;  // ld: floats of one partial result
+    float *partial;            // (n, H, pieces, ld): top, sum, then P outputs from 16 on
+    float *scores;             // (threads, n * H/G * piece_keys)
+    int64_t scores_floats;
+};
+
+static void step_piece(const struct step_job *j, int64_t g, int64_t piece, float *scores) {
+    const int64_t p_dim = j->q.shape[2], ratio = j->q.shape[1] / j->key.shape[1];
+    const int64_t first = piece * piece_keys, n_q = j->q.shape[0];
+    const int64_t left = j->key.shape[0] - first, n = left < piece_keys ? left : piece_keys;
+    const float by = 1.0f / sqrtf((float)p_dim);
+    for (int64_t t = 0; t < n; t++) {
+        const float *key = mm_view_at(j->key, first + t, g * p_dim);
+        for (int64_t c = 0; c < n_q * ratio; c++) {
+            const float *q = mm_view_at(j->q, c / ratio, (g * ratio + c % ratio) * p_dim);
+            scores[c * piece_keys + t] = j->k->dot(q, key, p_dim);
+        }
+    }
+    for (int64_t c = 0; c < n_q * ratio; c++) {
+        const int64_t row = c / ratio, head = g * ratio + c % ratio;
+        float *out = j->partial + ((row * j->q.shape[1] + head) * j->pieces + piece) * j->ld;
+        const int64_t seen = j->past + row + 1 - first;
+        memset(out, 0, (size_t)j->ld * sizeof *out);
+        out[0] = -HUGE_VALF;
+        if (seen <= 0) continue;
+        const int64_t m = seen < n ? seen : n;
+        float *s = scores + c * piece_keys;
+        j->k->soften(s, m, (m + 15) / 16 * 16, by, &out[0], &out[1]);
+        for (int64_t t = 0; t < m; t++) {
+            j->k->axpy(out + 16, s[t], mm_view_at(j->v, first + t, g * p_dim), p_dim);
+        }
+    }
+}
+
+static void step_pieces(void *arg, int64_t begin, int64_t end, int thread) {
+    const struct step_job *j = arg;
+    for (int64_t i = begin; i < end; i++) {
+        step_piece(j, i / j->pieces, i % j->pieces, j->scores + thread * j->scores_floats);
+    }
+}
+
+// Adds the pieces in their order.
+static void join_pieces(const struct step_job *j, struct mm_view y, int64_t row, int64_t head) {
+    const int64_t p_dim = j->q.shape[2];
+    const float *part = j->partial + (row * j->q.shape[1] + head) * j->pieces * j->ld;
+    float *out = mm_view_at(y, row, head * p_dim), top = -HUGE_VALF, sum = 0.0f;
+    for (int64_t i = 0; i < j->pieces; i++) top = fmaxf(top, part[i * j->ld]);
+    memset(out, 0, (size_t)p_dim * sizeof *out);
+    for (int64_t i = 0; i < j->pieces; i++) {
+        const float *p = part + i * j->ld, factor = expf(p[0] - top);
+        sum += factor * p[1];
+        j->k->axpy(out, factor, p + 16, p_dim);
+    }
+    j->k->scale(out, out, 1.0f / sum, p_dim);
+}
+
+static void step_few(struct mm_backend *be, struct mm_view y, struct mm_view q, struct mm_view k,
+                     struct mm_view v, int64_t past) {
+    const int64_t n = q.shape[0], h_dim = q.shape[1], g_dim = k.shape[1], p_dim = q.shape[2];
+    struct step_job j = {.k = mm_kernels_of(be), .q = q, .key = k, .v = v, .past = past};
+    j.pieces = (k.shape[0] + piece_keys - 1) / piece_keys;
+    j.ld = 16 + (p_dim + 15) / 16 * 16;
+    j.scores_floats = n * (h_dim / g_dim) * piece_keys;
+    j.partial = mm_cpu_scratch(be, mm_scratch_a,
+                               (size_t)(n * h_dim * j.pieces * j.ld) * sizeof *j.partial);
+    j.scores = mm_cpu_scratch(be, mm_scratch_b, (size_t)(mm_pool_size(be->pool) * j.scores_floats) *
+                                                    sizeof *j.scores);
+    if (be->error.code) return;
+    const int64_t items = g_dim * j.pieces;
+    const bool small = k.shape[0] * h_dim * p_dim < 1 << 16;
+    mm_parallel_for(be->pool, items, small ? items : 1, step_pieces, &j);
+    for (int64_t i = 0; i < n * h_dim; i++) join_pieces(&j, y, i / h_dim, i % h_dim);
+}
+
+void mm_attention_step_cpu(struct mm_backend *be, struct mm_view y, struct mm_view q,
+                           struct mm_view k, struct mm_view v, int64_t past) {
+    const int64_t n = q.shape[0];
+    if (n == 0) return;
+    if (n <= few_queries) {
+        step_few(be, y, q, k, v, past);
+        return;
+    }
+    struct attend_job j = {.y = y, .q = q, .key = k, .v = v};
+    const size_t n_tiles = (size_t)tile_count(n, q.shape[1]);
+    struct tile *tiles = mm_cpu_scratch(be, mm_scratch_a, n_tiles * sizeof *tiles);
+    if (!tiles || !prepare(be, &j)) return;
+    add_tiles(tiles, 0, n, 0, past, q.shape[1]);
+    j.tiles = tiles;
+    mm_parallel_for(be->pool, (int64_t)n_tiles, 2, attend_tiles, &j);
+}
