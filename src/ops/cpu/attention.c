@@ -5,7 +5,7 @@
 #include "ops/cpu/attention.h"
 
 struct tile {
-    int64_t row, n;   // queries
+    int64_t row, n;     // queries
     int64_t key, past;  // query i of the tile sees keys key .. key + past + i
     int64_t head;
 };
@@ -26,7 +26,8 @@ static void attend_tile(const struct attend_job *j, const struct tile *t, float 
     float *scores = room, *keys = scores + mm_tile_queries * mm_tile_keys;
     float *values = keys + p_dim * mm_tile_keys, *out = values + mm_tile_keys * pad;
     float top[mm_tile_queries], sum[mm_tile_queries];
-    for (int64_t i = 0; i < t->n; i++) top[i] = -HUGE_VALF, sum[i] = 0.0f;
+    for (int64_t i = 0; i < t->n; i++)
+        top[i] = -HUGE_VALF, sum[i] = 0.0f;
     for (int64_t j0 = 0; j0 < n_keys; j0 += mm_tile_keys) {
         const int64_t n = n_keys - j0 < mm_tile_keys ? n_keys - j0 : mm_tile_keys;
         const int64_t ld = mm_padded(j->x, n);
@@ -107,8 +108,8 @@ static bool prepare(struct mm_backend *be, struct attend_job *j) {
     j->x = mm_mixer_kernels(be);
     const int64_t p_dim = j->q.shape[2];
     j->pad = mm_padded(j->x, p_dim);
-    const int64_t floats = mm_tile_queries * (mm_tile_keys + j->pad) +
-                           mm_tile_keys * (p_dim + j->pad);
+    const int64_t floats =
+        mm_tile_queries * (mm_tile_keys + j->pad) + mm_tile_keys * (p_dim + j->pad);
     j->room_floats = (int64_t)mm_cpu_piece((size_t)floats * sizeof(float)) / (int64_t)sizeof(float);
     const size_t bytes = (size_t)(mm_pool_size(be->pool) * j->room_floats) * sizeof(float);
     j->room = mm_cpu_scratch(be, mm_scratch_b, bytes);
@@ -187,7 +188,8 @@ static void join_pieces(const struct step_job *j, struct mm_view y, int64_t row,
     const int64_t p_dim = j->q.shape[2];
     const float *part = j->partial + (row * j->q.shape[1] + head) * j->pieces * j->ld;
     float *out = mm_view_at(y, row, head * p_dim), top = -HUGE_VALF, sum = 0.0f;
-    for (int64_t i = 0; i < j->pieces; i++) top = fmaxf(top, part[i * j->ld]);
+    for (int64_t i = 0; i < j->pieces; i++)
+        top = fmaxf(top, part[i * j->ld]);
     memset(out, 0, (size_t)p_dim * sizeof *out);
     for (int64_t i = 0; i < j->pieces; i++) {
         const float *p = part + i * j->ld, factor = expf(p[0] - top);
@@ -204,15 +206,16 @@ static void step_few(struct mm_backend *be, struct mm_view y, struct mm_view q, 
     j.pieces = (k.shape[0] + piece_keys - 1) / piece_keys;
     j.ld = 16 + (p_dim + 15) / 16 * 16;
     j.scores_floats = n * (h_dim / g_dim) * piece_keys;
-    j.partial = mm_cpu_scratch(be, mm_scratch_a,
-                               (size_t)(n * h_dim * j.pieces * j.ld) * sizeof *j.partial);
-    j.scores = mm_cpu_scratch(be, mm_scratch_b, (size_t)(mm_pool_size(be->pool) * j.scores_floats) *
-                                                    sizeof *j.scores);
+    j.partial =
+        mm_cpu_scratch(be, mm_scratch_a, (size_t)(n * h_dim * j.pieces * j.ld) * sizeof *j.partial);
+    j.scores = mm_cpu_scratch(
+        be, mm_scratch_b, (size_t)(mm_pool_size(be->pool) * j.scores_floats) * sizeof *j.scores);
     if (be->error.code) return;
     const int64_t items = g_dim * j.pieces;
     const bool small = k.shape[0] * h_dim * p_dim < 1 << 16;
     mm_parallel_for(be->pool, items, small ? items : 1, step_pieces, &j);
-    for (int64_t i = 0; i < n * h_dim; i++) join_pieces(&j, y, i / h_dim, i % h_dim);
+    for (int64_t i = 0; i < n * h_dim; i++)
+        join_pieces(&j, y, i / h_dim, i % h_dim);
 }
 
 void mm_attention_step_cpu(struct mm_backend *be, struct mm_view y, struct mm_view q,

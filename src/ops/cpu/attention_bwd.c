@@ -16,13 +16,13 @@ struct bwd_job {
 
 // One thread's memory; pad is P padded to vectors.
 struct bwd_room {
-    float *p, *ds;            // (queries, keys) of a tile
-    float *kt, *vt;           // (P, keys)
-    float *k;                 // (keys, pad)
-    float *q, *dy;            // (queries, pad)
-    float *dk, *dv;           // (keys, pad)
-    float *delta;             // (H/G, longest)
-    float *dq;                // (H/G, longest, pad)
+    float *p, *ds;   // (queries, keys) of a tile
+    float *kt, *vt;  // (P, keys)
+    float *k;        // (keys, pad)
+    float *q, *dy;   // (queries, pad)
+    float *dk, *dv;  // (keys, pad)
+    float *delta;    // (H/G, longest)
+    float *dq;       // (H/G, longest, pad)
 };
 
 static int64_t lay_out(struct bwd_room *r, float *base, int64_t p_dim, int64_t pad, int64_t ratio,
@@ -64,8 +64,8 @@ static void add_product(const struct bwd_job *j, float *c, int64_t m, const floa
 
 // Queries i0 .. i0 + m - 1 against keys j0 .. j0 + n - 1, all counted in the sequence at `row`.
 static void bwd_tile(const struct bwd_job *j, const struct bwd_room *r, int64_t row, int64_t i0,
-                     int64_t m, int64_t j0, int64_t n, int64_t ld_keys, int64_t head,
-                     float *dq, const float *delta) {
+                     int64_t m, int64_t j0, int64_t n, int64_t ld_keys, int64_t head, float *dq,
+                     const float *delta) {
     const int64_t p_dim = j->q.shape[2], col = head * p_dim;
     const int64_t reach = i0 + m - j0, used = n < reach ? n : reach;  // keys any of them sees
     const int64_t ld = mm_padded(j->x, used);
@@ -104,17 +104,17 @@ static void store_rows(struct mm_view to, int64_t row, int64_t col, const float 
     }
 }
 
-static void bwd_group(const struct bwd_job *j, const struct bwd_room *r, int64_t row, int64_t n_rows,
-                      int64_t group) {
+static void bwd_group(const struct bwd_job *j, const struct bwd_room *r, int64_t row,
+                      int64_t n_rows, int64_t group) {
     const int64_t p_dim = j->q.shape[2], ratio = j->q.shape[1] / j->key.shape[1];
     const int64_t first = group * ratio, gc = group * p_dim, pad = j->pad;
     const int64_t rows = (j->longest + 31) / 32 * 32;
     for (int64_t h = 0; h < ratio; h++) {
         memset(r->dq + h * rows * pad, 0, (size_t)(n_rows * pad) * sizeof(float));
         for (int64_t i = 0; i < n_rows; i++) {
-            r->delta[h * rows + i] = j->k->dot(mm_view_at(j->dy, row + i, (first + h) * p_dim),
-                                               mm_view_at(j->y, row + i, (first + h) * p_dim),
-                                               p_dim);
+            r->delta[h * rows + i] =
+                j->k->dot(mm_view_at(j->dy, row + i, (first + h) * p_dim),
+                          mm_view_at(j->y, row + i, (first + h) * p_dim), p_dim);
         }
     }
     for (int64_t j0 = 0; j0 < n_rows; j0 += mm_tile_keys) {

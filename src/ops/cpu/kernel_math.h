@@ -13,7 +13,8 @@ MM_VINLINE float sum_lanes(vec v) {
     float lane[LANES];
     memcpy(lane, &v, sizeof lane);
     for (int half = LANES / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+        for (int i = 0; i < half; i++)
+            lane[i] += lane[i + half];
     }
     return lane[0];
 }
@@ -26,12 +27,14 @@ static float dot(const float *a, const float *b, int64_t n) {
         s1 += load(a + i + LANES) * load(b + i + LANES);
     }
     float sum = sum_lanes(s0 + s1);
-    for (; i < n; i++) sum += a[i] * b[i];
+    for (; i < n; i++)
+        sum += a[i] * b[i];
     return sum;
 }
 
 static void axpy(float *restrict y, float a, const float *restrict x, int64_t n) {
-    for (int64_t i = 0; i < n; i++) y[i] += a * x[i];
+    for (int64_t i = 0; i < n; i++)
+        y[i] += a * x[i];
 }
 
 static float largest(const float *x, int64_t n) {
@@ -47,9 +50,11 @@ static float largest(const float *x, int64_t n) {
         }
         float lane[LANES];
         memcpy(lane, &t, sizeof lane);
-        for (int k = 0; k < LANES; k++) top = lane[k] > top ? lane[k] : top;
+        for (int k = 0; k < LANES; k++)
+            top = lane[k] > top ? lane[k] : top;
     }
-    for (; i < n; i++) top = x[i] > top ? x[i] : top;
+    for (; i < n; i++)
+        top = x[i] > top ? x[i] : top;
     return top;
 }
 
@@ -57,17 +62,20 @@ static float largest(const float *x, int64_t n) {
 
 static void add(float *y, const float *a, const float *b, int64_t n) {
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+    for (int64_t i = 0; i < n; i++)
+        y[i] = a[i] + b[i];
 }
 
 static void scale(float *y, const float *x, float s, int64_t n) {
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) y[i] = x[i] * s;
+    for (int64_t i = 0; i < n; i++)
+        y[i] = x[i] * s;
 }
 
 static void swiglu_fwd(float *y, const float *a, const float *b, int64_t n) {
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) y[i] = mm_v_silu(a[i]) * b[i];
+    for (int64_t i = 0; i < n; i++)
+        y[i] = mm_v_silu(a[i]) * b[i];
 }
 
 static void swiglu_bwd(float *da, float *db, const float *dy, const float *a, const float *b,
@@ -113,8 +121,8 @@ static void gelu_bwd(float *dx, const float *dy, const float *x, int64_t n) {
     }
 }
 
-static void adamw(float *restrict w, float *restrict m, float *restrict v,
-                  const float *restrict g, const struct mm_adamw *h, int64_t n) {
+static void adamw(float *restrict w, float *restrict m, float *restrict v, const float *restrict g,
+                  const struct mm_adamw *h, int64_t n) {
     const float b1 = h->b1, b2 = h->b2, c1 = 1.0f - b1, c2 = 1.0f - b2;
     const float step = h->lr / h->bias1, root = 1.0f / h->bias2, eps = h->eps;
     const float keep = 1.0f - h->lr * h->decay, grad_scale = h->grad_scale;
@@ -133,7 +141,8 @@ static void adamw(float *restrict w, float *restrict m, float *restrict v,
 static float rmsnorm_fwd(float *y, const float *x, const float *w, float eps, int64_t n) {
     const float r = 1.0f / sqrtf(dot(x, x, n) / (float)n + eps);
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) y[i] = x[i] * r * w[i];
+    for (int64_t i = 0; i < n; i++)
+        y[i] = x[i] * r * w[i];
     return r;
 }
 
@@ -141,13 +150,17 @@ static void rmsnorm_bwd(float *dx, float *restrict dw, const float *dy, const fl
                         const float *restrict w, float rinv, int64_t n) {
     vec s = {0};
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) s += load(dy + i) * load(w + i) * load(x + i);
+    for (; i + LANES <= n; i += LANES)
+        s += load(dy + i) * load(w + i) * load(x + i);
     float sum = sum_lanes(s);
-    for (; i < n; i++) sum += dy[i] * w[i] * x[i];
-    for (int64_t k = 0; dw && k < n; k++) dw[k] += dy[k] * (x[k] * rinv);
+    for (; i < n; i++)
+        sum += dy[i] * w[i] * x[i];
+    for (int64_t k = 0; dw && k < n; k++)
+        dw[k] += dy[k] * (x[k] * rinv);
     const float mean = sum * rinv / (float)n;
 #pragma GCC ivdep
-    for (int64_t k = 0; k < n; k++) dx[k] = rinv * (dy[k] * w[k] - x[k] * rinv * mean);
+    for (int64_t k = 0; k < n; k++)
+        dx[k] = rinv * (dy[k] * w[k] - x[k] * rinv * mean);
 }
 
 static float l2norm_fwd(float *y, const float *x, int64_t n) {
@@ -159,7 +172,8 @@ static float l2norm_fwd(float *y, const float *x, int64_t n) {
 static void l2norm_bwd(float *dx, const float *dy, const float *y, float rinv, int64_t n) {
     const float d = dot(dy, y, n);
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) dx[i] = (dy[i] - y[i] * d) * rinv;
+    for (int64_t i = 0; i < n; i++)
+        dx[i] = (dy[i] - y[i] * d) * rinv;
 }
 
 // ---- losses ----
@@ -177,8 +191,10 @@ static double sum_squares(const float *x, int64_t n) {
     }
     s0 += s1;
     double sum = 0.0;
-    for (int k = 0; k < half; k++) sum += s0[k];
-    for (; i < n; i++) sum += (double)x[i] * (double)x[i];
+    for (int k = 0; k < half; k++)
+        sum += s0[k];
+    for (; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
     return sum;
 }
 
@@ -194,12 +210,14 @@ static double mse(float *dy, const float *y, const float *t, float slope, int64_
             s += d * d;
         }
         float rest = sum_lanes(s);
-        for (; i < end; i++) rest += (y[i] - t[i]) * (y[i] - t[i]);
+        for (; i < end; i++)
+            rest += (y[i] - t[i]) * (y[i] - t[i]);
         sum += (double)rest;
     }
     if (dy) {
 #pragma GCC ivdep
-        for (int64_t i = 0; i < n; i++) dy[i] = slope * (y[i] - t[i]);
+        for (int64_t i = 0; i < n; i++)
+            dy[i] = slope * (y[i] - t[i]);
     }
     return sum;
 }
@@ -208,9 +226,11 @@ static double mse(float *dy, const float *y, const float *t, float slope, int64_
 static double sum_piece(const float *x, int64_t n) {
     vec s = {0};
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) s += load(x + i);
+    for (; i + LANES <= n; i += LANES)
+        s += load(x + i);
     float sum = sum_lanes(s);
-    for (; i < n; i++) sum += x[i];
+    for (; i < n; i++)
+        sum += x[i];
     return (double)sum;
 }
 
@@ -222,19 +242,20 @@ static double sum_exp(const float *x, float top, int64_t n) {
         const int64_t m = n - i0 < piece ? n - i0 : piece;
         const float *restrict xi = x + i0;
         float term[piece];
-        for (int64_t i = 0; i < m; i++) term[i] = mm_v_exp(xi[i] - top);
+        for (int64_t i = 0; i < m; i++)
+            term[i] = mm_v_exp(xi[i] - top);
         sum += sum_piece(term, m);
     }
     return sum;
 }
 
-// KL = sum p (log p - log q) = sum p (t - s) + logsumexp(s) - logsumexp(t)
+// KL = sum p (log p - log q) = sum p (t - s) + logsumexp(s) - logsumexp(t), where both rows are
+// first moved so that their largest value is 0.
 static double kl(float *d, const float *s, const float *t, float weight, int64_t n) {
     enum { piece = 512 };
     const float top_s = largest(s, n), top_t = largest(t, n);
     const double sum_s = sum_exp(s, top_s, n), sum_t = sum_exp(t, top_t, n);
     const float inv_s = (float)(1.0 / sum_s), inv_t = (float)(1.0 / sum_t);
-    const float apart = top_t - top_s;  // keeps t - s small before it is rounded
     double sum = 0.0;
     for (int64_t i0 = 0; i0 < n; i0 += piece) {
         const int64_t m = n - i0 < piece ? n - i0 : piece;
@@ -243,11 +264,10 @@ static double kl(float *d, const float *s, const float *t, float weight, int64_t
         float *di = d ? d + i0 : unused;
 #pragma GCC ivdep
         for (int64_t i = 0; i < m; i++) {
-            const float p = mm_v_exp(ti[i] - top_t) * inv_t;
-            const float q = mm_v_exp(si[i] - top_s) * inv_s;
-            const float gap = (ti[i] - si[i]) - apart;
+            const float ta = ti[i] - top_t, sa = si[i] - top_s;
+            const float p = mm_v_exp(ta) * inv_t, q = mm_v_exp(sa) * inv_s;
             di[i] = weight * (q - p);
-            term[i] = p * gap;
+            term[i] = p * (ta - sa);
         }
         sum += sum_piece(term, m);
     }
@@ -260,7 +280,8 @@ static double cross_entropy(float *d, const float *x, int64_t target, float weig
     const float factor = (float)((double)weight / sum);
     if (d) {
 #pragma GCC ivdep
-        for (int64_t i = 0; i < n; i++) d[i] = mm_v_exp(x[i] - top) * factor;
+        for (int64_t i = 0; i < n; i++)
+            d[i] = mm_v_exp(x[i] - top) * factor;
         d[target] -= weight;
     }
     return log(sum) + (double)top - (double)right;
@@ -275,8 +296,7 @@ static void angles(float *restrict cosines, float *restrict sines, double where,
     for (int64_t i = 0; i < n; i++) {
         const double a = where * freq[i], shifted = a * 0.63661977236758134 + 6755399441055744.0;
         const double turns = shifted - 6755399441055744.0;
-        const float r =
-            (float)((a - turns * 1.5707963267948966) - turns * 6.123233995736766e-17);
+        const float r = (float)((a - turns * 1.5707963267948966) - turns * 6.123233995736766e-17);
         int64_t bits;
         memcpy(&bits, &shifted, sizeof bits);
         const int32_t quarter = (int32_t)(bits & 3);
@@ -285,7 +305,8 @@ static void angles(float *restrict cosines, float *restrict sines, double where,
             r + r * z * (-1.6666654611e-1f + z * (8.3321608736e-3f - z * 1.9515295891e-4f));
         const float c =
             1.0f - 0.5f * z +
-            z * z * (4.166664568298827e-2f + z * (-1.388731625493765e-3f + z * 2.443315711809948e-5f));
+            z * z *
+                (4.166664568298827e-2f + z * (-1.388731625493765e-3f + z * 2.443315711809948e-5f));
         const float sq = quarter & 1 ? c : s, cq = quarter & 1 ? s : c;
         sines[i] = quarter & 2 ? -sq : sq;
         cosines[i] = (quarter + 1) & 2 ? -cq : cq;
@@ -310,10 +331,13 @@ static float soften(float *s, int64_t n, int64_t padded, float by, float *top, f
     const float high = by * largest(s, n), before = *top;
     const float now = high > before ? high : before;
     const float factor = mm_v_exp(before - now);
-    for (int64_t j = 0; j < n; j++) s[j] = mm_v_exp(by * s[j] - now);
-    for (int64_t j = n; j < padded; j++) s[j] = 0.0f;
+    for (int64_t j = 0; j < n; j++)
+        s[j] = mm_v_exp(by * s[j] - now);
+    for (int64_t j = n; j < padded; j++)
+        s[j] = 0.0f;
     vec total = {0};
-    for (int64_t j = 0; j < padded; j += LANES) total += load(s + j);
+    for (int64_t j = 0; j < padded; j += LANES)
+        total += load(s + j);
     *top = now;
     *sum = *sum * factor + sum_lanes(total);
     return factor;
@@ -326,15 +350,16 @@ static void soften_bwd(float *restrict s, float *restrict d, int64_t n, int64_t 
         s[j] = p;
         d[j] = p * (d[j] - delta) * by;
     }
-    for (int64_t j = n; j < padded; j++) s[j] = d[j] = 0.0f;
+    for (int64_t j = n; j < padded; j++)
+        s[j] = d[j] = 0.0f;
 }
 
-#define MM_KERNELS                                                                            \
-    {                                                                                         \
-        .add = add, .scale = scale, .swiglu_fwd = swiglu_fwd, .swiglu_bwd = swiglu_bwd,       \
-        .gelu_fwd = gelu_fwd, .gelu_bwd = gelu_bwd, .adamw = adamw,                           \
-        .rmsnorm_fwd = rmsnorm_fwd, .l2norm_fwd = l2norm_fwd, .rmsnorm_bwd = rmsnorm_bwd,     \
-        .l2norm_bwd = l2norm_bwd, .sum_squares = sum_squares, .mse = mse, .kl = kl,           \
-        .cross_entropy = cross_entropy, .angles = angles, .turn = turn, .soften = soften,     \
-        .soften_bwd = soften_bwd, .dot = dot, .axpy = axpy                                    \
+#define MM_KERNELS                                                                              \
+    {                                                                                           \
+        .add = add, .scale = scale, .swiglu_fwd = swiglu_fwd, .swiglu_bwd = swiglu_bwd,         \
+        .gelu_fwd = gelu_fwd, .gelu_bwd = gelu_bwd, .adamw = adamw, .rmsnorm_fwd = rmsnorm_fwd, \
+        .l2norm_fwd = l2norm_fwd, .rmsnorm_bwd = rmsnorm_bwd, .l2norm_bwd = l2norm_bwd,         \
+        .sum_squares = sum_squares, .mse = mse, .kl = kl, .cross_entropy = cross_entropy,       \
+        .angles = angles, .turn = turn, .soften = soften, .soften_bwd = soften_bwd, .dot = dot, \
+        .axpy = axpy                                                                            \
     }

@@ -71,8 +71,8 @@ static void l2norm_rows(void *arg, int64_t begin, int64_t end, int thread) {
     const struct norm_job *j = arg;
     (void)thread;
     for (int64_t r = begin; r < end; r++) {
-        const float s = j->k->l2norm_fwd(mm_view_at(j->y, r, 0), mm_view_at(j->x, r, 0),
-                                         mm_view_cols(j->x));
+        const float s =
+            j->k->l2norm_fwd(mm_view_at(j->y, r, 0), mm_view_at(j->x, r, 0), mm_view_cols(j->x));
         if (j->rinv) j->rinv[r] = s;
     }
 }
@@ -94,7 +94,6 @@ static void l2norm_bwd_rows(void *arg, int64_t begin, int64_t end, int thread) {
 
 void mm_l2norm_bwd_cpu(struct mm_backend *be, struct mm_view dx, struct mm_view dy,
                        struct mm_view y, struct mm_view rinv) {
-    struct norm_job j = {
-        .k = mm_kernels_of(be), .y = y, .x = dx, .dy = dy, .rinv = rinv.data};
+    struct norm_job j = {.k = mm_kernels_of(be), .y = y, .x = dx, .dy = dy, .rinv = rinv.data};
     mm_parallel_for(be->pool, y.shape[0], row_grain(y), l2norm_bwd_rows, &j);
 }

@@ -15,12 +15,14 @@ static void fill_span(void *ctx, void *const *at, int64_t n) {
     const struct point_ctx *c = ctx;
     if (c->to == mm_dtype_f32) {
         float *y = at[0];
-        for (int64_t i = 0; i < n; i++) y[i] = c->value;
+        for (int64_t i = 0; i < n; i++)
+            y[i] = c->value;
         return;
     }
     uint16_t *y = at[0], h;
     mm_from_f32(&h, c->to, &c->value, 1);
-    for (int64_t i = 0; i < n; i++) y[i] = h;
+    for (int64_t i = 0; i < n; i++)
+        y[i] = h;
 }
 
 void mm_fill_cpu(struct mm_backend *be, struct mm_view y, float value) {

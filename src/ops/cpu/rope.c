@@ -52,12 +52,8 @@ static void rope(struct mm_backend *be, struct rope_job *j, float base) {
 void mm_qkv_rope_fwd_cpu(struct mm_backend *be, struct mm_view q, struct mm_view k,
                          struct mm_view v, struct mm_view qkv, struct mm_view pos, float base,
                          float pos_scale) {
-    struct rope_job j = {.q = q,
-                         .key = k,
-                         .v = v,
-                         .qkv = qkv,
-                         .pos = pos.data,
-                         .pos_scale = (double)pos_scale};
+    struct rope_job j = {
+        .q = q, .key = k, .v = v, .qkv = qkv, .pos = pos.data, .pos_scale = (double)pos_scale};
     rope(be, &j, base);
 }
 

@@ -67,6 +67,7 @@ double mm_sum_spans(struct mm_backend *be, const struct mm_view *views, int n_vi
     if (!j.sums) return NAN;
     mm_parallel_for(be->pool, n, grain_of(&j), run_spans, &j);
     double sum = 0.0;
-    for (int64_t i = 0; i < n; i++) sum += j.sums[i];
+    for (int64_t i = 0; i < n; i++)
+        sum += j.sums[i];
     return sum;
 }

@@ -89,8 +89,8 @@ static void shuffle_rows(void *arg, int64_t begin, int64_t end, int thread) {
     for (int64_t r = begin; r < end; r++) {
         const int64_t tile = r / (half * half), a = r % (half * half) / half, b = r % half;
         for (int64_t quarter = 0; quarter < 4; quarter++) {
-            const int64_t full = tile * grid * grid + (2 * a + quarter / 2) * grid + 2 * b +
-                                 quarter % 2;
+            const int64_t full =
+                tile * grid * grid + (2 * a + quarter / 2) * grid + 2 * b + quarter % 2;
             void *merged = mm_view_at(j->y, r, quarter * dim);
             void *single = mm_view_at(j->x, full, 0);
             if (j->back) {
