@@ -6,18 +6,12 @@
 #include <stdbool.h>
 
 static const struct {
-    size_t bytes;
     const char *name, *st_name;
 } dtypes[mm_dtype_count] = {
-    [mm_dtype_f32] = {4, "f32", "F32"}, [mm_dtype_bf16] = {2, "bf16", "BF16"},
-    [mm_dtype_f16] = {2, "f16", "F16"}, [mm_dtype_i32] = {4, "i32", "I32"},
-    [mm_dtype_i64] = {8, "i64", "I64"}, [mm_dtype_u8] = {1, "u8", "U8"},
+    [mm_dtype_f32] = {"f32", "F32"}, [mm_dtype_bf16] = {"bf16", "BF16"},
+    [mm_dtype_f16] = {"f16", "F16"}, [mm_dtype_i32] = {"i32", "I32"},
+    [mm_dtype_i64] = {"i64", "I64"}, [mm_dtype_u8] = {"u8", "U8"},
 };
-
-size_t mm_dtype_bytes(enum mm_dtype dtype) {
-    assert((unsigned)dtype < mm_dtype_count);
-    return dtypes[dtype].bytes;
-}
 
 const char *mm_dtype_name(enum mm_dtype dtype) {
     assert((unsigned)dtype < mm_dtype_count);

@@ -16,7 +16,11 @@ enum mm_dtype {
     mm_dtype_count,
 };
 
-size_t mm_dtype_bytes(enum mm_dtype dtype);         // bytes of one element
+// Bytes of one element. Inline: addressing calls it everywhere.
+static inline size_t mm_dtype_bytes(enum mm_dtype dtype) {
+    static const unsigned char bytes[mm_dtype_count] = {4, 2, 2, 4, 8, 1};
+    return bytes[dtype];
+}
 const char *mm_dtype_name(enum mm_dtype dtype);     // "f32", "bf16", ... as on the command line
 const char *mm_dtype_st_name(enum mm_dtype dtype);  // "F32", "BF16", ... as in safetensors
 int mm_dtype_parse(const char *text);               // either spelling; -1 when unknown
