@@ -221,6 +221,61 @@ static enum mm_code open_distilled(struct mm_model *model, struct mm_model *teac
     return code;
 }
 
+// Random weights of a config, or of the model a run started from, in f32.
+static enum mm_code open_start(struct mm_model *model, const json_t *run, struct mm_backend *be,
+                               struct mm_error *err) {
+    const char *path = json_string_value(json_object_get(run, "model"));
+    if (path) return mm_model_load(model, be, path, mm_dtype_f32, err);
+    const char *from = json_string_value(json_object_get(run, "config"));
+    if (from == NULL) {
+        return mm_fail(err, mm_code_input, "run.json: names neither 'model' nor 'config'");
+    }
+    char *file = mm_path_is_folder(from) ? mm_path_join(from, "config.json") : mm_xstrdup(from);
+    struct mm_config config = {0};
+    const enum mm_code code = mm_config_read(&config, file, err);
+    free(file);
+    if (code) return code;
+    mm_model_init(model, &config, be, mm_dtype_f32);
+    mm_config_deinit(&config);
+    MM_TRY(mm_model_alloc(model, err));
+    mm_model_randomize(model, (uint64_t)json_integer_value(
+                                  json_object_get(json_object_get(run, "recipe"), "seed")));
+    return mm_code_ok;
+}
+
+// A supervised run that is not finished: the masters of its last checkpoint.
+static enum mm_code open_unfinished(struct mm_model *model, const char *folder, const json_t *run,
+                                    struct mm_backend *be, struct mm_error *err) {
+    char *path = mm_path_join(folder, "checkpoint.safetensors");
+    struct mm_st *st;
+    enum mm_code code = mm_st_open(&st, path, err);
+    free(path);
+    if (code) return code;
+    code = open_start(model, run, be, err);
+    int found = 0;
+    for (int i = 0; !code && i < model->n_params; i++) {
+        char name[128];
+        snprintf(name, sizeof name, "w.%s", model->params[i].name);
+        const struct mm_st_tensor *t = mm_st_find(st, name);
+        if (t == NULL) continue;
+        if (t->dtype != mm_dtype_f32 ||
+            t->bytes != (size_t)mm_view_count(model->params[i].w) * sizeof(float)) {
+            code = mm_fail(err, mm_code_input, "%s: tensor '%s' is not of this run's model",
+                           mm_st_path(st), name);
+            break;
+        }
+        if (model->params[i].borrowed) code = mm_model_own(model, i, err);
+        if (!code) be->upload(be, model->params[i].w.data, t->data, t->bytes);
+        found++;
+    }
+    if (!code && found == 0) {
+        code = mm_fail(err, mm_code_input, "%s: holds no weights yet", mm_st_path(st));
+    }
+    if (!code) mm_info("%s: not finished; this is its last checkpoint", folder);
+    mm_st_close(st);
+    return code;
+}
+
 enum mm_code mm_run_open_model(struct mm_model *model, struct mm_model *teacher, char **assets,
                                const char *folder, int stage, struct mm_backend *be,
                                struct mm_error *err) {
@@ -237,6 +292,8 @@ enum mm_code mm_run_open_model(struct mm_model *model, struct mm_model *teacher,
         if (stage != 0) {
             code = mm_fail(err, mm_code_input, "%s: supervised training has no stage %d", folder,
                            stage);
+        } else if (!mm_path_is_folder(result) && !distill) {
+            code = open_unfinished(model, folder, run, be, err);
         } else if (!mm_path_is_folder(result)) {
             code = mm_fail(err, mm_code_input,
                            "%s: this run is not finished (no folder 'model'); --resume finishes "
@@ -245,7 +302,10 @@ enum mm_code mm_run_open_model(struct mm_model *model, struct mm_model *teacher,
         } else {
             code = mm_model_load(model, be, result, -1, err);
         }
-        *assets = result;
+        const char *from = json_string_value(json_object_get(run, distill ? "model" : "config"));
+        if (from == NULL) from = json_string_value(json_object_get(run, "model"));
+        *assets = !mm_path_is_folder(result) && from ? assets_of(from) : mm_xstrdup(result);
+        free(result);
     } else {
         code = open_distilled(model, teacher, folder, stage, run, be, err);
         const char *from = json_string_value(json_object_get(run, "model"));

@@ -35,9 +35,10 @@ struct mm_run_summary {
 enum mm_code mm_run(const struct mm_run_options *options, struct mm_backend *be,
                     struct mm_run_summary *summary, struct mm_error *err);
 
-// Opens the model a run folder holds after stage `stage` (0: its result so far), for export and
-// eval: *model shares memory with *teacher where that is wanted; both must be deinit'ed, the
-// teacher last. `assets` receives the folder that has the tokenizer (free it).
+// Opens the model a run folder holds after stage `stage` (0: its result; of supervised training
+// that is not finished, its last checkpoint), for export and eval: *model shares memory with
+// *teacher where that is wanted; both must be deinit'ed, the teacher last. `assets` receives the
+// folder that has the tokenizer (free it).
 enum mm_code mm_run_open_model(struct mm_model *model, struct mm_model *teacher, char **assets,
                                const char *folder, int stage, struct mm_backend *be,
                                struct mm_error *err);
