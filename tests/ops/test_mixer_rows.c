@@ -383,6 +383,13 @@ static void exponentials(void **state) {
     assert_true(worst[1] < 3.0);
     assert_true(worst[2] < 3.0);
     assert_true(worst[3] < 3.0);
+    double decay = 0.0;
+    for (float x = -79.99f; x <= 0.0f; x += 1e-4f) {
+        decay = fmax(decay, ulps(mm_v_decay(x), exp((double)x)));
+    }
+    assert_true(decay < 1.5);
+    assert_true(mm_v_decay(0.0f) == 1.0f && mm_v_decay(3.0f) == 1.0f);
+    assert_true(mm_v_decay(-80.0f) == 0.0f && mm_v_decay(-1e30f) == 0.0f);
     assert_true(isnan(mm_v_exp(NAN)) && isnan(mm_v_softplus(NAN)) && isnan(mm_v_silu(NAN)));
     assert_true(mm_v_exp(INFINITY) == INFINITY && mm_v_exp(-INFINITY) == 0.0f);
     assert_true(mm_v_exp(0.0f) == 1.0f && mm_v_sigmoid(0.0f) == 0.5f);

@@ -1,5 +1,5 @@
 // Body of mixer_<isa>.c: the row operations of the mixer: convolution, norms, softplus. Plain loops
-// that vectorise; the sums over a row are written out with vectors.
+// that vectorise; the sums over a row are written out with vectors. At the end, the table.
 
 // ---- convolution ----
 
@@ -213,3 +213,25 @@ static void softplus_bwd(float *restrict dx, float *restrict dbias, const float 
         dbias[i] += dx[i];
     }
 }
+
+const struct mm_mixer_kernels KERNELS = {
+    .lanes = LANES,
+    .gemm = gemm,
+    .transpose = transpose,
+    .pack = pack,
+    .decay = decay,
+    .mask = mask,
+    .mask_bwd = mask_bwd,
+    .dot = dot,
+    .scan = scan,
+    .step = step,
+    .conv_fwd = conv_fwd,
+    .conv_bwd = conv_bwd,
+    .conv_dx = conv_dx,
+    .head_norm_fwd = head_norm_fwd,
+    .head_norm_bwd = head_norm_bwd,
+    .gated_norm_fwd = gated_norm_fwd,
+    .gated_norm_bwd = gated_norm_bwd,
+    .softplus_fwd = softplus_fwd,
+    .softplus_bwd = softplus_bwd,
+};

@@ -206,57 +206,73 @@ static void decay(struct mm_decay *d) {
     }
     const float hi = d->hi[d->n - 1], lo = d->lo[d->n - 1];
     for (int64_t i = 0; i < padded; i++) {
-        d->in[i] = mm_v_exp(d->hi[i] + d->lo[i]);
-        const float left = (hi - d->hi[i]) + (lo - d->lo[i]);
-        d->left[i] = mm_v_exp(left < 0.0f ? left : 0.0f);
+        d->in[i] = mm_v_decay(d->hi[i] + d->lo[i]);
+        d->left[i] = mm_v_decay((hi - d->hi[i]) + (lo - d->lo[i]));
         d->out[i] = d->dt[i] * d->left[i];
     }
     d->total = d->in[d->n - 1];
 }
 
+// Rows of a kernel's buffer are aligned; told so, the compiler peels nothing off the loops.
+#define ALIGNED(p) __builtin_assume_aligned(p, LANES * 4)
+
+// Columns are compared as data: with the loop's counter, gcc splits the loop at the diagonal and
+// leaves the first part without vectors.
+struct columns {
+    _Alignas(64) int32_t at[mm_ssd_chunk_max];
+};
+MM_VINLINE void columns_init(struct columns *c) {
+    for (int32_t j = 0; j < mm_ssd_chunk_max; j++) {
+        c->at[j] = j;
+    }
+}
+
 static void mask(float *restrict a, int64_t ld, const struct mm_decay *restrict d) {
-    for (int64_t i = 0; i < d->n; i++, a += ld) {
+    struct columns column;
+    columns_init(&column);
+    for (int64_t i = 0; i < d->n; i++) {
         const int64_t whole = (i + LANES) / LANES * LANES;  // up to the diagonal
         const float hi = d->hi[i], lo = d->lo[i];
         const int32_t last = (int32_t)i;
-        for (int32_t j = 0; j < (int32_t)whole; j++) {
-            const float l = (hi - d->hi[j]) + (lo - d->lo[j]);
-            const float x = a[j] * (mm_v_exp(l < 0.0f ? l : 0.0f) * d->dt[j]);
-            a[j] = j <= last ? x : 0.0f;
+        float *restrict ai = ALIGNED(a + i * ld);
+#pragma GCC ivdep
+        for (int64_t j = 0; j < whole; j++) {
+            const float x = ai[j] * (mm_v_decay((hi - d->hi[j]) + (lo - d->lo[j])) * d->dt[j]);
+            ai[j] = column.at[j] <= last ? x : 0.0f;
         }
-        for (int64_t j = whole; j < ld; j++) {
-            a[j] = 0.0f;
-        }
+        memset(ai + whole, 0, (size_t)(ld - whole) * sizeof *ai);
     }
 }
 
 static void mask_bwd(float *restrict a, float *restrict b, int64_t ld,
                      const struct mm_decay *restrict d, struct mm_decay_sums *restrict sums) {
     _Alignas(64) float row[mm_ssd_chunk_max];
+    struct columns column;
+    columns_init(&column);
     memset(sums->col, 0, sizeof sums->col);
-    for (int64_t i = 0; i < d->n; i++, a += ld, b += ld) {
+    for (int64_t i = 0; i < d->n; i++) {
         const int64_t whole = (i + LANES) / LANES * LANES;
         const float hi = d->hi[i], lo = d->lo[i];
         const int32_t last = (int32_t)i;
-        sums->diag[i] = a[i] * b[i];  // exp(L_i - L_i) = 1
-        for (int32_t j = 0; j < (int32_t)whole; j++) {
-            const float l = (hi - d->hi[j]) + (lo - d->lo[j]);
-            const float e = mm_v_exp(l < 0.0f ? l : 0.0f), e_dt = e * d->dt[j];
-            const float x = a[j], y = b[j];
-            const float u = j < last ? x * y * e : 0.0f;
+        float *restrict ai = ALIGNED(a + i * ld), *restrict bi = ALIGNED(b + i * ld);
+        sums->diag[i] = ai[i] * bi[i];  // exp(L_i - L_i) = 1
+#pragma GCC ivdep
+        for (int64_t j = 0; j < whole; j++) {
+            const float e = mm_v_decay((hi - d->hi[j]) + (lo - d->lo[j])), e_dt = e * d->dt[j];
+            const float x = ai[j], y = bi[j];
+            const float u = column.at[j] < last ? x * y * e : 0.0f;
             sums->col[j] += u;
             row[j] = u * d->dt[j];
-            a[j] = j <= last ? x * e_dt : 0.0f;
-            b[j] = j <= last ? y * e_dt : 0.0f;
+            ai[j] = column.at[j] <= last ? x * e_dt : 0.0f;
+            bi[j] = column.at[j] <= last ? y * e_dt : 0.0f;
         }
         vec sum = {0};
         for (int64_t j = 0; j < whole; j += LANES) {
             sum += vec_load(row + j);
         }
         sums->row[i] = vec_sum(sum);
-        for (int64_t j = whole; j < ld; j++) {
-            a[j] = b[j] = 0.0f;
-        }
+        memset(ai + whole, 0, (size_t)(ld - whole) * sizeof *ai);
+        memset(bi + whole, 0, (size_t)(ld - whole) * sizeof *bi);
     }
 }
 

@@ -240,9 +240,11 @@ static void tokens(const struct mm_ssd *e, struct mm_view y, float *state, int64
     const double rate = mm_ssd_rate(e, h);
     for (int64_t t = begin; t < end; t++) {
         const float dt = mm_ssd_dt(e, h, t);
+        const double l = -rate * (double)dt;
+        const float a = l > -80.0 ? (float)exp(l) : 0.0f;  // as mm_v_decay: no denormals
         e->kern->step((float *)y.data + t * y.ld + h * e->n_rows, state, mm_ssd_v(e, h, t),
-                      mm_ssd_k(e, h, t), mm_ssd_q(e, h, t), (float)exp(-rate * (double)dt), dt,
-                      mm_ssd_skip(e, h), e->n_rows, e->n_cols);
+                      mm_ssd_k(e, h, t), mm_ssd_q(e, h, t), a, dt, mm_ssd_skip(e, h), e->n_rows,
+                      e->n_cols);
     }
 }
 

@@ -45,6 +45,25 @@ MM_VINLINE float mm_v_exp(float x) {
     return p * mm_v_from_bits((half + 127) << 23) * mm_v_from_bits((k - half + 127) << 23);
 }
 
+// A decay: exp(min(x, 0)), and 0 below -80, so that neither it nor what it multiplies becomes a
+// denormal (those are a hundred times slower). The range allows adding n to the exponent's bits.
+MM_VINLINE float mm_v_decay(float x) {
+    const float shift = 12582912.0f;
+    const float y = x < 0.0f ? x : 0.0f;
+    const float z = y * 1.44269504088896341f + shift;
+    const float n = z - shift;
+    const float r = (y - n * 0.693359375f) - n * -2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = (p * (r * r) + r) + 1.0f;
+    const uint32_t bits = (uint32_t)mm_v_bits(p) + ((uint32_t)mm_v_bits(z) << 23);
+    return y > -80.0f ? mm_v_from_bits((int32_t)bits) : 0.0f;
+}
+
 MM_VINLINE float mm_v_sigmoid(float x) {
     return 1.0f / (1.0f + mm_v_exp(-x));
 }
