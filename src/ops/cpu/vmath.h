@@ -42,7 +42,8 @@ MM_VINLINE float mm_v_exp(float x) {
     p = (p * (r * r) + r) + 1.0f;
     const int32_t k = mm_v_bits(z) - 0x4b400000;
     const int32_t half = k >> 1;
-    return p * mm_v_from_bits((half + 127) << 23) * mm_v_from_bits((k - half + 127) << 23);
+    const uint32_t low = (uint32_t)(half + 127) << 23, high = (uint32_t)(k - half + 127) << 23;
+    return p * mm_v_from_bits((int32_t)low) * mm_v_from_bits((int32_t)high);
 }
 
 // A decay: exp(min(x, 0)), and 0 below -80, so that neither it nor what it multiplies becomes a
