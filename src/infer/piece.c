@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "ops/dry.h"
+#include "ops/take.h"
 
 int64_t mm_piece_end(const struct mm_config *c, const int32_t *ids, int64_t n, int64_t from,
                      int64_t want, int64_t *tiles) {
@@ -39,9 +40,7 @@ size_t mm_piece_plan(struct mm_model *m, int64_t n_tokens, int64_t n_seqs, int64
     struct mm_layout l;
     mm_layout_plan(&l, m, arena, n_tokens, n_seqs, n_tiles);
     const int64_t S = m->config.image_size;
-    struct mm_view pixels =
-        mm_view4(mm_arena_take(arena, (size_t)(n_tiles * 3 * S * S) * sizeof(float)), mm_dtype_f32,
-                 n_tiles, 3, S, S);
+    struct mm_view pixels = mm_take4(arena, n_tiles, 3, S, S);
     struct mm_block_state *blocks = mm_xcalloc((size_t)m->n_blocks, sizeof *blocks);
     struct mm_state state = {.model = m, .blocks = blocks};
     struct mm_forward f = {0};
@@ -88,7 +87,7 @@ enum mm_code mm_piece_run(struct mm_piece_memory *p, struct mm_model *m, struct 
         state, l.embed.longest > l.llm.longest ? l.embed.longest : l.llm.longest, err));
     const int64_t S = m->config.image_size;
     const size_t bytes = (size_t)(n_tiles * 3 * S * S) * sizeof(float);
-    struct mm_view px = mm_view4(mm_arena_take(&p->device, bytes), mm_dtype_f32, n_tiles, 3, S, S);
+    struct mm_view px = mm_take4(&p->device, n_tiles, 3, S, S);
     if (n_tiles > 0) m->be->upload(m->be, px.data, pixels, bytes);
     struct mm_forward f = {0};
     mm_model_fwd(m, &l, px, state, &f, false, false, tap, &p->device);
@@ -100,8 +99,7 @@ enum mm_code mm_piece_logits(struct mm_piece_memory *p, struct mm_model *m, stru
                              int64_t n, float *logits, struct mm_error *err) {
     const int64_t V = m->config.V;
     const size_t mark = mm_arena_mark(&p->device);
-    struct mm_view out =
-        mm_view2(mm_arena_take(&p->device, (size_t)(n * V) * sizeof(float)), mm_dtype_f32, n, V);
+    struct mm_view out = mm_take2(&p->device, n, V);
     mm_linear_fwd(m->be, out, mm_view_rows(hidden, hidden.shape[0] - n, n),
                   mm_model_w(m, mm_role_output), MM_NONE);
     m->be->download(m->be, logits, out.data, (size_t)(n * V) * sizeof(float));

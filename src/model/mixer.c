@@ -1,19 +1,10 @@
 // The two mixers between a block's norm and its output projection: softmax attention (docs/MODEL.md
 // section 1) and Mamba-2 (section 2), forward, with and without a carried state, and backward.
 #include "model/model.h"
+#include "ops/take.h"
 
 #include <assert.h>
 #include <math.h>
-
-static struct mm_view take2(struct mm_arena *a, int64_t rows, int64_t cols) {
-    return mm_view2(mm_arena_take(a, (size_t)(rows * cols) * sizeof(float)), mm_dtype_f32, rows,
-                    cols);
-}
-
-static struct mm_view take3(struct mm_arena *a, int64_t rows, int64_t b, int64_t c) {
-    return mm_view3(mm_arena_take(a, (size_t)(rows * b * c) * sizeof(float)), mm_dtype_f32, rows, b,
-                    c);
-}
 
 static struct mm_view grad(const struct mm_block *b, const struct mm_grads *g, enum mm_role role) {
     return b->p[role] < 0 ? MM_NONE : g->of[b->p[role]];
@@ -76,15 +67,15 @@ static void attention_fwd(struct mm_model *m, const struct mm_block *b, const st
                           struct mm_arena *arena) {
     const struct mm_stack_config *s = b->stack;
     const int64_t T = st->T, H = s->H, G = s->G, P = s->P;
-    a->y = take3(arena, T, H, P);
-    a->q = take3(arena, T, H, P);
+    a->y = mm_take3(arena, T, H, P);
+    a->q = mm_take3(arena, T, H, P);
     if (state == NULL) {
-        a->k = take3(arena, T, G, P);
-        a->v = take3(arena, T, G, P);
-        a->lse = keep ? take2(arena, T, H) : MM_NONE;
+        a->k = mm_take3(arena, T, G, P);
+        a->v = mm_take3(arena, T, G, P);
+        a->lse = keep ? mm_take2(arena, T, H) : MM_NONE;
     }
     const size_t mark = mm_arena_mark(arena);
-    struct mm_view qkv = take2(arena, T, (H + 2 * G) * P);
+    struct mm_view qkv = mm_take2(arena, T, (H + 2 * G) * P);
     mm_linear_fwd(m->be, qkv, a->u, mm_block_w(m, b, mm_role_wqkv), MM_NONE);
     if (state == NULL) {
         rope_fwd(m, b, st, a->q, a->k, a->v, qkv);
@@ -100,24 +91,20 @@ static void attention_fwd(struct mm_model *m, const struct mm_block *b, const st
     a->o = mm_view_flat(a->y);
 }
 
-static enum mm_dtype product_dtype(const struct mm_model *m) {
-    return m->dtype == mm_dtype_bf16 ? mm_dtype_bf16 : mm_dtype_f32;
-}
-
 static void attention_bwd(struct mm_model *m, const struct mm_block *b, const struct mm_stream *st,
                           const struct mm_mixer_acts *a, struct mm_grads *g, struct mm_view du,
                           struct mm_view d_o, struct mm_arena *arena) {
     const struct mm_stack_config *s = b->stack;
     const int64_t T = st->T, H = s->H, G = s->G, P = s->P;
     const size_t mark = mm_arena_mark(arena);
-    struct mm_view dqkv = take2(arena, T, (H + 2 * G) * P);
-    struct mm_view dq = take3(arena, T, H, P), dk = take3(arena, T, G, P),
-                   dv = take3(arena, T, G, P);
+    struct mm_view dqkv = mm_take2(arena, T, (H + 2 * G) * P);
+    struct mm_view dq = mm_take3(arena, T, H, P), dk = mm_take3(arena, T, G, P),
+                   dv = mm_take3(arena, T, G, P);
     mm_attention_bwd(m->be, dq, dk, dv, mm_view_split(d_o, H, P), a->y, a->lse, a->q, a->k, a->v,
                      st->segs);
     rope_bwd(m, b, st, dqkv, dq, dk, dv);
     const struct mm_view dw = grad(b, g, mm_role_wqkv);
-    if (dw.data) mm_linear_bwd_w(m->be, dw, MM_NONE, dqkv, a->u, product_dtype(m));
+    if (dw.data) mm_linear_bwd_w(m->be, dw, MM_NONE, dqkv, a->u, mm_model_product(m));
     if (du.data) mm_linear_bwd_x(m->be, du, dqkv, mm_block_w(m, b, mm_role_wqkv), false);
     mm_arena_release(arena, mark);
 }
@@ -172,19 +159,19 @@ static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struc
     const struct mm_stack_config *s = b->stack;
     const struct columns col = columns_of(s);
     const int64_t T = st->T, H = s->H, G = s->G, P = s->P;
-    a->z = take2(arena, T, col.Z);
+    a->z = mm_take2(arena, T, col.Z);
     mm_linear_fwd(m->be, a->z, a->u, b->wvkqgdt, MM_NONE);
     if (s->use_conv) {
-        a->c = take2(arena, T, col.C);
+        a->c = mm_take2(arena, T, col.C);
         mamba2_conv(m, b, st, a, state);
     } else {
         a->c = mm_view_cut(a->z, 0, col.C);
     }
     if (s->use_qknorm) {
         const float eps = 1.0f / (float)qk_eps_inverse;
-        a->cn = take2(arena, T, (G + H) * P);
-        a->kstats = keep ? take3(arena, T, G, 2) : MM_NONE;
-        a->qstats = keep ? take3(arena, T, H, 2) : MM_NONE;
+        a->cn = mm_take2(arena, T, (G + H) * P);
+        a->kstats = keep ? mm_take3(arena, T, G, 2) : MM_NONE;
+        a->qstats = keep ? mm_take3(arena, T, H, 2) : MM_NONE;
         mm_head_norm_fwd(m->be, view_k(a, s), a->kstats, heads(a->c, col.k, G, P),
                          mm_block_w(m, b, mm_role_k_norm_w), mm_block_w(m, b, mm_role_k_norm_b),
                          eps);
@@ -192,9 +179,9 @@ static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struc
                          mm_block_w(m, b, mm_role_q_norm_w), mm_block_w(m, b, mm_role_q_norm_b),
                          eps);
     }
-    a->dt = take2(arena, T, H);
+    a->dt = mm_take2(arena, T, H);
     mm_softplus_fwd(m->be, a->dt, mm_view_cut(a->z, col.dt, H), mm_block_w(m, b, mm_role_dt_bias));
-    a->ys = take3(arena, T, H, P);
+    a->ys = mm_take3(arena, T, H, P);
     const struct mm_view v = heads(a->c, 0, G, P), A = mm_block_w(m, b, mm_role_A_log),
                          D = mm_block_w(m, b, mm_role_D);
     if (state && T == 1) {
@@ -203,8 +190,8 @@ static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struc
         mm_ssd_fwd(m->be, a->ys, v, view_k(a, s), view_q(a, s), a->dt, A, D,
                    state ? state->S : MM_NONE, st->segs);
     }
-    struct mm_view o = take3(arena, T, H, P);
-    a->rinv = keep ? take2(arena, T, H) : MM_NONE;
+    struct mm_view o = mm_take3(arena, T, H, P);
+    a->rinv = keep ? mm_take2(arena, T, H) : MM_NONE;
     mm_gated_norm_fwd(m->be, o, a->rinv, a->ys, mm_view_cut(a->z, col.g, H * P),
                       mm_block_w(m, b, mm_role_g_norm), 1e-5f);
     a->o = mm_view_flat(o);
@@ -229,7 +216,8 @@ static void stacked_bwd_w(struct mm_model *m, const struct mm_block *b, struct m
         }
         if (dw.data) {
             dw.shape[0] = rows;
-            mm_linear_bwd_w(m->be, dw, MM_NONE, mm_view_cut(dz, column, rows), u, product_dtype(m));
+            mm_linear_bwd_w(m->be, dw, MM_NONE, mm_view_cut(dz, column, rows), u,
+                            mm_model_product(m));
         }
         column += rows;
         i = next;
@@ -243,8 +231,8 @@ static void mamba2_bwd(struct mm_model *m, const struct mm_block *b, const struc
     const struct columns col = columns_of(s);
     const int64_t T = st->T, H = s->H, G = s->G, P = s->P;
     const size_t mark = mm_arena_mark(arena);
-    struct mm_view dz = take2(arena, T, col.Z), ddt = take2(arena, T, H);
-    struct mm_view dc = s->use_conv ? take2(arena, T, col.C) : mm_view_cut(dz, 0, col.C);
+    struct mm_view dz = mm_take2(arena, T, col.Z), ddt = mm_take2(arena, T, H);
+    struct mm_view dc = s->use_conv ? mm_take2(arena, T, col.C) : mm_view_cut(dz, 0, col.C);
     struct mm_view dys = mm_view_split(d_o, H, P);  // in place
     mm_gated_norm_bwd(m->be, dys, mm_view_cut(dz, col.g, H * P), grad(b, g, mm_role_g_norm), dys,
                       a->ys, mm_view_cut(a->z, col.g, H * P), mm_block_w(m, b, mm_role_g_norm),

@@ -101,6 +101,11 @@ static inline struct mm_view mm_block_w(const struct mm_model *m, const struct m
     return b->p[role] < 0 ? MM_NONE : m->params[b->p[role]].w;
 }
 
+// What weight gradients round their operands to: products follow the dtype of the weights.
+static inline enum mm_dtype mm_model_product(const struct mm_model *m) {
+    return m->dtype == mm_dtype_bf16 ? mm_dtype_bf16 : mm_dtype_f32;
+}
+
 // Builds the list for a config: names, shapes, roles; no memory yet.
 void mm_model_init(struct mm_model *m, const struct mm_config *config, struct mm_backend *be,
                    enum mm_dtype dtype);

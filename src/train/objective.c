@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "ops/dry.h"
+#include "ops/take.h"
 
 static const char *const reduction_names[] = {"batchmean", "token", "completion"};
 
@@ -18,14 +19,6 @@ int mm_kl_reduction_parse(const char *text) {
 
 const char *mm_kl_reduction_name(enum mm_kl_reduction r) {
     return reduction_names[r];
-}
-
-static struct mm_view take2(struct mm_arena *a, int64_t rows, int64_t cols) {
-    return mm_view2(mm_arena_take(a, (size_t)(rows * cols) * sizeof(float)), mm_dtype_f32, rows,
-                    cols);
-}
-static struct mm_view take1(struct mm_arena *a, int64_t n, enum mm_dtype t) {
-    return mm_view1(mm_arena_take(a, (size_t)n * mm_dtype_bytes(t)), t, n);
 }
 
 // ---- stages 1 and 2 -----------------------------------------------------------------------------
@@ -50,7 +43,7 @@ static void layer_tap(void *arg, int64_t i, const struct mm_stream *st,
     struct mm_mixer_acts mine = {.u = acts->mix.u};
     mm_mixer_fwd(s, b, st, &mine, NULL, true, arena);
     const int64_t cols = b->stack->H * b->stack->P;
-    struct mm_view d_o = take2(arena, st->T, cols);
+    struct mm_view d_o = mm_take2(arena, st->T, cols);
     const double scale =
         1000.0 * w->o->scale / ((double)w->n_converted * (double)st->T * (double)cols);
     mm_mse(s->be, mm_view_rows(w->losses, i, 1), d_o, mine.o, acts->mix.o, (float)scale);
@@ -62,7 +55,7 @@ static void run_layerwise(const struct mm_objective *o, const struct mm_objectiv
                           struct mm_grads *g, struct mm_arena *arena,
                           struct mm_objective_result *r) {
     struct mm_model *t = o->teacher, *s = o->student;
-    struct layerwise w = {.o = o, .g = g, .losses = take1(arena, s->n_blocks, mm_dtype_f32)};
+    struct layerwise w = {.o = o, .g = g, .losses = mm_take1(arena, s->n_blocks)};
     for (int64_t i = 0; i < s->n_blocks; i++) {
         w.n_converted += s->blocks[i].mixer == mm_mixer_mamba2;
     }
@@ -112,10 +105,10 @@ static void choose_positions(struct positions *p, const struct mm_objective *o,
     if (o->kind == mm_objective_kind_kl && o->reduction == mm_kl_reduction_batchmean) {
         weight = o->scale / (double)in->n_seqs;
     }
-    p->rows = take1(arena, p->n, mm_dtype_i32);
-    p->target = take1(arena, p->n, mm_dtype_i32);
-    p->weight = take1(arena, p->n, mm_dtype_f32);
-    p->losses = take1(arena, p->n, mm_dtype_f32);
+    p->rows = mm_take(arena, mm_dtype_i32, p->n);
+    p->target = mm_take(arena, mm_dtype_i32, p->n);
+    p->weight = mm_take1(arena, p->n);
+    p->losses = mm_take1(arena, p->n);
     if (p->n > 0) {
         be->upload(be, p->rows.data, rows, (size_t)p->n * sizeof *rows);
         be->upload(be, p->target.data, target, (size_t)p->n * sizeof *target);
@@ -139,8 +132,8 @@ static void logits_loss(const struct mm_objective *o, const struct positions *p,
     const struct mm_view w = mm_model_w(s, mm_role_output);
     const struct mm_view dw = g->of[s->global[mm_role_output]];
     const int64_t R = slice_rows(s, p->n), V = s->config.V;
-    const enum mm_dtype product = s->dtype == mm_dtype_bf16 ? mm_dtype_bf16 : mm_dtype_f32;
-    struct mm_view ls = take2(arena, R, V), lt = t ? take2(arena, R, V) : MM_NONE;
+    const enum mm_dtype product = mm_model_product(s);
+    struct mm_view ls = mm_take2(arena, R, V), lt = t ? mm_take2(arena, R, V) : MM_NONE;
     for (int64_t i = 0; i < p->n; i += R) {
         const int64_t n = p->n - i < R ? p->n - i : R;
         struct mm_view a = mm_view_rows(ls, 0, n), h = mm_view_rows(hs, i, n);
@@ -161,7 +154,7 @@ static void logits_loss(const struct mm_objective *o, const struct positions *p,
 static struct mm_view pick(struct mm_model *m, const struct positions *p, struct mm_view hidden,
                            struct mm_arena *arena) {
     if (p->all) return hidden;
-    struct mm_view rows = take2(arena, p->n, m->config.llm.D);
+    struct mm_view rows = mm_take2(arena, p->n, m->config.llm.D);
     mm_gather_rows(m->be, rows, hidden, p->rows);
     return rows;
 }
@@ -185,7 +178,7 @@ static void run_logits(const struct mm_objective *o, const struct mm_objective_i
     choose_positions(&p, o, in, arena);
     r->n_positions = p.n;
     if (p.n == 0) return;
-    struct mm_view dhidden = take2(arena, T, D);
+    struct mm_view dhidden = mm_take2(arena, T, D);
     struct mm_view ht = MM_NONE;
     if (t) {
         struct mm_forward ft = {0};
@@ -196,7 +189,7 @@ static void run_logits(const struct mm_objective *o, const struct mm_objective_i
     mm_model_fwd(s, &in->layout, in->pixels, NULL, &f, true, o->recompute, NULL, arena);
     const size_t mark = mm_arena_mark(arena);
     struct mm_view hs = pick(s, &p, f.hidden, arena);
-    struct mm_view dh = p.all ? dhidden : take2(arena, p.n, D);
+    struct mm_view dh = p.all ? dhidden : mm_take2(arena, p.n, D);
     logits_loss(o, &p, g, dh, hs, ht, arena);
     if (!p.all) {
         mm_fill(s->be, dhidden, 0.0f);
