@@ -11,8 +11,11 @@ static const struct verb {
     int (*run)(int argc, char **argv);
     const char *summary;
 } verbs[] = {
+    {"inspect", mm_cmd_inspect, "a model's blocks, sizes, and what it will take in memory"},
     {"train", mm_cmd_train, "train a model on conversations about pictures"},
+    {"carve", mm_cmd_carve, "cut the Mamba-2 student out of a teacher, as it starts"},
     {"distill", mm_cmd_distill, "turn a Transformer into a Mamba-2 model, in three stages"},
+    {"export", mm_cmd_export, "write a run's model in the released layout"},
     {"probe", mm_cmd_probe, "hold single parts of this program against another one, in numbers"},
 };
 enum { n_verbs = sizeof verbs / sizeof verbs[0] };

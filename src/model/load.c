@@ -10,7 +10,6 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "io/file.h"
-#include "io/tokenizer.h"
 
 static bool is_stacked(enum mm_role role) {
     return role >= mm_role_v_proj && role <= mm_role_in_proj;
@@ -331,7 +330,7 @@ enum mm_code mm_model_save(const struct mm_model *m, const char *folder, enum mm
         free(path);
     }
     if (!code && assets_from && mm_path_is_folder(assets_from)) {
-        code = mm_tokenizer_copy_files(assets_from, folder, err);
+        code = mm_model_copy_assets(assets_from, folder, &config, err);
     }
     for (int i = 0; i < n; i++)
         free(temporaries[i]);

@@ -133,10 +133,17 @@ enum mm_code mm_model_load(struct mm_model *m, struct mm_backend *be, const char
 enum mm_code mm_model_apply(struct mm_model *m, const struct mm_st *st, bool others,
                             struct mm_error *err);
 // Writes config.json and model.safetensors in the released layout: stacked wvkqgdt,
-// g_norm_swish_gate, teacher's names in attention blocks. Tokenizer files are copied from
-// `assets_from` (a folder) unless NULL.
+// g_norm_swish_gate, teacher's names in attention blocks. Unless NULL, mm_model_copy_assets copies
+// the rest from `assets_from` (a folder).
 enum mm_code mm_model_save(const struct mm_model *m, const char *folder, enum mm_dtype dtype,
                            const char *assets_from, struct mm_error *err);
+// Copies what a model folder has beside config and weights: the tokenizer's files (warns where
+// there is none), generation_config.json, preprocessor_config.json, and the Python files when the
+// modules that the auto_map of `config` names are among them.
+enum mm_code mm_model_copy_assets(const char *from, const char *to, const struct mm_config *config,
+                                  struct mm_error *err);
+// The folder that a model's path (folder, CONFIG.json, or CONFIG.json:WEIGHTS) lies in; free it.
+char *mm_model_folder(const char *path);
 // Random weights for training from scratch: matrices U(+-1/sqrt(in)), residual outputs scaled by
 // 1/sqrt(2L), embeddings N(0, 0.02^2), norms 1, biases 0.
 void mm_model_randomize(struct mm_model *m, uint64_t seed);

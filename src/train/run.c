@@ -12,20 +12,6 @@
 
 // ---- opening ------------------------------------------------------------------------------------
 
-// The folder a config or weights path lies in, which also has the tokenizer.
-static char *assets_of(const char *path) {
-    const char *colon = strstr(path, ".json:");
-    char *name = colon ? mm_xasprintf("%.*s.json", (int)(colon - path), path) : mm_xstrdup(path);
-    if (mm_path_is_folder(name)) return name;
-    char *slash = strrchr(name, '/');
-    if (slash == NULL) {
-        free(name);
-        return mm_xstrdup(".");
-    }
-    *slash = 0;
-    return name;
-}
-
 static enum mm_code open_tokenizer(struct mm_run_context *c, const struct mm_config *config,
                                    struct mm_error *err) {
     MM_TRY(mm_tokenizer_open(&c->tokenizer, c->assets, err));
@@ -54,7 +40,7 @@ static enum mm_code hash_data(struct mm_run_context *c, const struct mm_config *
 
 static enum mm_code open_models(struct mm_run_context *c, struct mm_error *err) {
     const struct mm_run_options *o = c->opt;
-    c->assets = assets_of(o->model ? o->model : o->config);
+    c->assets = mm_model_folder(o->model ? o->model : o->config);
     if (o->model) {
         struct mm_model *m = o->distill ? &c->teacher : &c->student;
         MM_TRY(mm_model_load(m, c->be, o->model, o->recipe.compute, err));
@@ -309,7 +295,7 @@ enum mm_code mm_run_open_model(struct mm_model *model, struct mm_model *teacher,
     } else {
         code = open_distilled(model, teacher, folder, stage, run, be, err);
         const char *from = json_string_value(json_object_get(run, "model"));
-        if (from) *assets = assets_of(from);
+        if (from) *assets = mm_model_folder(from);
     }
     json_decref(run);
     return code;
