@@ -129,7 +129,7 @@ static void print_head(const struct mm_inspection *x) {
         printf("  %-11s %6lld %8lld %8lld %14lld %10lld %14lld\n", names[i], (long long)s->n_blocks,
                (long long)s->D, (long long)s->H, (long long)s->G, (long long)s->P, (long long)s->F);
     }
-    printf("  vocabulary %s; pictures in tiles of %lld pixels, %lld tokens a tile\n\n",
+    printf("  vocabulary %s; pictures in tiles of %lld pixels; tokens a tile: %lld\n\n",
            grouped(number, c->V), (long long)c->image_size, (long long)mm_config_tile_tokens(c));
 }
 

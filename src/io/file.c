@@ -283,7 +283,9 @@ enum mm_code mm_folder_make(const char *path, struct mm_error *err) {
         if (p[i] != '/' && p[i] != '\0') continue;
         const char kept = p[i];
         p[i] = '\0';
-        if (mkdir(p, 0777) != 0 && !mm_path_is_folder(p)) {
+        const int failed = mkdir(p, 0777) != 0 ? errno : 0;
+        if (failed && !mm_path_is_folder(p)) {
+            errno = failed;  // of mkdir, not of the look at what is there
             code = mm_fail_errno(err, "%s: the folder cannot be made", p);
         }
         p[i] = kept;

@@ -66,9 +66,9 @@ static enum mm_code copy_code(const char *from, const char *to, const struct mm_
         missing = missing_module(json_object_get(config->json, "llm_config"), from);
     if (missing) {
         mm_info(
-            "%s has no %s, which auto_map names; to load %s in PyTorch, put the published "
-            "mmMamba code there",
-            from, missing, to);
+            "%s has no %s, which auto_map names: to load the new folder in PyTorch, put the "
+            "published mmMamba code there",
+            from, missing);
         free(missing);
         return mm_code_ok;
     }
@@ -90,7 +90,7 @@ enum mm_code mm_model_copy_assets(const char *from, const char *to, const struct
     if (there) {
         MM_TRY(mm_tokenizer_copy_files(from, to, err));
     } else {
-        mm_warn("%s has no tokenizer.model, so %s gets none", from, to);
+        mm_warn("%s has no tokenizer.model; the new folder gets none", from);
     }
     MM_TRY(copy_where_there(from, to, "generation_config.json", err));
     MM_TRY(copy_where_there(from, to, "preprocessor_config.json", err));
