@@ -290,7 +290,7 @@ enum mm_code mm_run_open_model(struct mm_model *model, struct mm_model *teacher,
         }
         const char *from = json_string_value(json_object_get(run, distill ? "model" : "config"));
         if (from == NULL) from = json_string_value(json_object_get(run, "model"));
-        *assets = !mm_path_is_folder(result) && from ? assets_of(from) : mm_xstrdup(result);
+        *assets = !mm_path_is_folder(result) && from ? mm_model_folder(from) : mm_xstrdup(result);
         free(result);
     } else {
         code = open_distilled(model, teacher, folder, stage, run, be, err);
