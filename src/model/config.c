@@ -140,11 +140,12 @@ static enum mm_code read_stack(struct mm_stack_config *s, const json_t *o, const
     MM_TRY(want_int(o, "head_dim", s->P, what, err));
     MM_TRY(want_string(o, "hidden_act", "silu", what, err));
     // The published code fixes these; the names are those of its training settings.
-    s->use_conv = s->use_gnorm = s->use_A = true;
+    s->use_A = true;
     s->use_D = s->use_qknorm = false;
     s->K = 2;
-    MM_TRY(mm_json_bool(o, "use_conv", false, &s->use_conv, what, err));
-    MM_TRY(mm_json_bool(o, "use_gnorm", false, &s->use_gnorm, what, err));
+    // Without these two its stages do not agree on what is computed: there is no such model.
+    MM_TRY(want_bool(o, "use_conv", true, what, err));
+    MM_TRY(want_bool(o, "use_gnorm", true, what, err));
     MM_TRY(mm_json_bool(o, "use_A", false, &s->use_A, what, err));
     MM_TRY(mm_json_bool(o, "use_D", false, &s->use_D, what, err));
     MM_TRY(mm_json_bool(o, "use_qknorm", false, &s->use_qknorm, what, err));

@@ -24,8 +24,9 @@ struct mm_stack_config {
     enum mm_rope_scaling rope_scaling;
     double rope_factor;     // 1 when none
     int64_t max_positions;  // max_position_embeddings
-    // Options of the Mamba-2 mixer. The paper's model: conv, gnorm and A on, D and qknorm off.
-    bool use_conv, use_gnorm, use_A, use_D, use_qknorm;
+    // Options of the Mamba-2 mixer; the paper's model: A on, D and qknorm off. (The published
+    // code has no consistent model with use_conv or use_gnorm off: those are refused.)
+    bool use_A, use_D, use_qknorm;
     int64_t K;  // convolution width, 2
 };
 

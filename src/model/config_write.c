@@ -48,8 +48,6 @@ static void set_option(json_t *o, const char *key, bool value, bool usual) {
 
 // Puts what the struct says about one stack into its object.
 static void set_stack(json_t *o, const struct mm_stack_config *s) {
-    set_option(o, "use_conv", s->use_conv, true);
-    set_option(o, "use_gnorm", s->use_gnorm, true);
     set_option(o, "use_A", s->use_A, true);
     set_option(o, "use_D", s->use_D, false);
     set_option(o, "use_qknorm", s->use_qknorm, false);

@@ -141,6 +141,15 @@ static struct mm_view view_q(const struct mm_mixer_acts *a, const struct mm_stac
                          : heads(a->c, columns_of(s).q, s->H, s->P);
 }
 
+// a_log of a block: its parameter; without one (use_A off) A is the constant -1, so zeros.
+static struct mm_view decay_rate(struct mm_model *m, const struct mm_block *b,
+                                 struct mm_arena *arena) {
+    if (b->stack->use_A) return mm_block_w(m, b, mm_role_A_log);
+    struct mm_view zeros = mm_take1(arena, b->stack->H);
+    mm_fill(m->be, zeros, 0.0f);
+    return zeros;
+}
+
 static void mamba2_conv(struct mm_model *m, const struct mm_block *b, const struct mm_stream *st,
                         struct mm_mixer_acts *a, struct mm_block_state *state) {
     const struct mm_view x = mm_view_cut(a->z, 0, columns_of(b->stack).C);
@@ -161,12 +170,8 @@ static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struc
     const int64_t T = st->T, H = s->H, G = s->G, P = s->P;
     a->z = mm_take2(arena, T, col.Z);
     mm_linear_fwd(m->be, a->z, a->u, b->wvkqgdt, MM_NONE);
-    if (s->use_conv) {
-        a->c = mm_take2(arena, T, col.C);
-        mamba2_conv(m, b, st, a, state);
-    } else {
-        a->c = mm_view_cut(a->z, 0, col.C);
-    }
+    a->c = mm_take2(arena, T, col.C);
+    mamba2_conv(m, b, st, a, state);
     if (s->use_qknorm) {
         const float eps = 1.0f / (float)qk_eps_inverse;
         a->cn = mm_take2(arena, T, (G + H) * P);
@@ -182,7 +187,7 @@ static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struc
     a->dt = mm_take2(arena, T, H);
     mm_softplus_fwd(m->be, a->dt, mm_view_cut(a->z, col.dt, H), mm_block_w(m, b, mm_role_dt_bias));
     a->ys = mm_take3(arena, T, H, P);
-    const struct mm_view v = heads(a->c, 0, G, P), A = mm_block_w(m, b, mm_role_A_log),
+    const struct mm_view v = heads(a->c, 0, G, P), A = decay_rate(m, b, arena),
                          D = mm_block_w(m, b, mm_role_D);
     if (state && T == 1) {
         mm_ssd_step(m->be, a->ys, v, view_k(a, s), view_q(a, s), a->dt, A, D, state->S);
@@ -232,7 +237,7 @@ static void mamba2_bwd(struct mm_model *m, const struct mm_block *b, const struc
     const int64_t T = st->T, H = s->H, G = s->G, P = s->P;
     const size_t mark = mm_arena_mark(arena);
     struct mm_view dz = mm_take2(arena, T, col.Z), ddt = mm_take2(arena, T, H);
-    struct mm_view dc = s->use_conv ? mm_take2(arena, T, col.C) : mm_view_cut(dz, 0, col.C);
+    struct mm_view dc = mm_take2(arena, T, col.C);
     struct mm_view dys = mm_view_split(d_o, H, P);  // in place
     mm_gated_norm_bwd(m->be, dys, mm_view_cut(dz, col.g, H * P), grad(b, g, mm_role_g_norm), dys,
                       a->ys, mm_view_cut(a->z, col.g, H * P), mm_block_w(m, b, mm_role_g_norm),
@@ -240,19 +245,16 @@ static void mamba2_bwd(struct mm_model *m, const struct mm_block *b, const struc
     struct mm_view dk = heads(dc, col.k, G, P), dq = heads(dc, col.q, H, P);
     mm_ssd_bwd(m->be, heads(dc, 0, G, P), dk, dq, ddt, grad(b, g, mm_role_A_log),
                grad(b, g, mm_role_D), dys, heads(a->c, 0, G, P), view_k(a, s), view_q(a, s), a->dt,
-               mm_block_w(m, b, mm_role_A_log), mm_block_w(m, b, mm_role_D), st->segs);
+               decay_rate(m, b, arena), mm_block_w(m, b, mm_role_D), st->segs);
     if (s->use_qknorm) {
         mm_head_norm_bwd(m->be, dk, grad(b, g, mm_role_k_norm_w), grad(b, g, mm_role_k_norm_b), dk,
                          heads(a->c, col.k, G, P), mm_block_w(m, b, mm_role_k_norm_w), a->kstats);
         mm_head_norm_bwd(m->be, dq, grad(b, g, mm_role_q_norm_w), grad(b, g, mm_role_q_norm_b), dq,
                          heads(a->c, col.q, H, P), mm_block_w(m, b, mm_role_q_norm_w), a->qstats);
     }
-    if (s->use_conv) {
-        mm_conv_silu_bwd(m->be, mm_view_cut(dz, 0, col.C), grad(b, g, mm_role_conv_w),
-                         grad(b, g, mm_role_conv_b), dc, mm_view_cut(a->z, 0, col.C),
-                         mm_block_w(m, b, mm_role_conv_w), mm_block_w(m, b, mm_role_conv_b),
-                         st->segs);
-    }
+    mm_conv_silu_bwd(m->be, mm_view_cut(dz, 0, col.C), grad(b, g, mm_role_conv_w),
+                     grad(b, g, mm_role_conv_b), dc, mm_view_cut(a->z, 0, col.C),
+                     mm_block_w(m, b, mm_role_conv_w), mm_block_w(m, b, mm_role_conv_b), st->segs);
     mm_softplus_bwd(m->be, mm_view_cut(dz, col.dt, H), grad(b, g, mm_role_dt_bias), ddt,
                     mm_view_cut(a->z, col.dt, H), mm_block_w(m, b, mm_role_dt_bias));
     stacked_bwd_w(m, b, g, dz, a->u);

@@ -67,15 +67,10 @@ static bool block_has(enum mm_role role, enum mm_mixer mixer, const struct mm_st
     const int kind = mixer == mm_mixer_mha ? in_mha : in_mamba2;
     if (!(roles[role].in & kind)) return false;
     switch (role) {
-        case mm_role_conv_w:
-        case mm_role_conv_b:
-            return s->use_conv;
         case mm_role_A_log:
             return s->use_A;
         case mm_role_D:
             return s->use_D;
-        case mm_role_g_norm:
-            return s->use_gnorm;
         case mm_role_q_norm_w:
         case mm_role_q_norm_b:
         case mm_role_k_norm_w:
@@ -181,7 +176,7 @@ static void finish_param(struct mm_param *p, enum mm_dtype dtype) {
     const struct role_info *r = &roles[p->role];
     p->matrix = r->matrix;
     p->used = r->used;
-    p->decay = strstr(p->name, "bias") == NULL;
+    p->decay = strstr(p->name, "bias") == NULL && p->role != mm_role_D;
     int64_t cols = 1;
     for (int i = 1; i < p->n_axes; i++)
         cols *= p->shape[i];

@@ -21,7 +21,7 @@ static struct block_bytes bytes_of(const struct mm_block *b) {
     struct block_bytes r = {0};
     if (b->mixer == mm_mixer_mamba2) {
         r.S = (size_t)(s->H * s->P * s->P) * sizeof(float);
-        if (s->use_conv) r.conv = (size_t)((s->K - 1) * (2 * s->G + s->H) * s->P) * sizeof(float);
+        r.conv = (size_t)((s->K - 1) * (2 * s->G + s->H) * s->P) * sizeof(float);
     } else {
         r.row = (size_t)(s->G * s->P) * sizeof(float);
     }
@@ -57,7 +57,7 @@ enum mm_code mm_state_init(struct mm_state *s, struct mm_model *m, struct mm_err
         if (b->mixer == mm_mixer_mha) continue;
         t->S = mm_view4(at, mm_dtype_f32, 1, c->H, c->P, c->P);
         at += rounded(n.S);
-        if (n.conv > 0) {
+        if (n.conv > 0) {  // K = 1 looks at no row before
             t->conv = mm_view3(at, mm_dtype_f32, 1, c->K - 1, (2 * c->G + c->H) * c->P);
             at += rounded(n.conv);
         }

@@ -40,7 +40,7 @@ static void reads_every_field(void **state) {
         assert_true(s->rms_eps == 1e-5 && s->rope_theta == 1e6 && s->rope_factor == 1.0);
         assert_int_equal(s->rope_scaling, mm_rope_scaling_none);
         assert_int_equal(s->max_positions, 4096);
-        assert_true(s->use_conv && s->use_gnorm && s->use_A && !s->use_D && !s->use_qknorm);
+        assert_true(s->use_A && !s->use_D && !s->use_qknorm);
         assert_int_equal(s->K, 2);
         assert_int_equal(c.mixers[b], b == 0 || b == 4 ? mm_mixer_mha : mm_mixer_mamba2);
     }
@@ -189,7 +189,7 @@ static void options_of_the_mixer_travel(void **state) {
     struct mm_config c, back;
     read_golden(&c, "post_gqa", "student");
     c.llm.use_D = c.llm.use_qknorm = c.embed.use_qknorm = true;
-    c.embed.use_conv = c.embed.use_A = c.llm.use_gnorm = false;
+    c.embed.use_A = false;
     c.llm.K = 4;
     c.mixers[3] = mm_mixer_mha;
     assert_int_equal(mm_config_write(&c, path, &err), mm_code_ok);
@@ -199,7 +199,7 @@ static void options_of_the_mixer_travel(void **state) {
     assert_memory_equal(&back.llm, &c.llm, sizeof c.llm);
     const json_t *embed = json_object_get(back.json, "embedding_config");
     assert_null(json_object_get(embed, "use_D"));  // says nothing, so is not written
-    assert_true(json_is_false(json_object_get(embed, "use_conv")));
+    assert_true(json_is_false(json_object_get(embed, "use_A")));
     mm_config_deinit(&c);
     mm_config_deinit(&back);
     unlink(path);
@@ -298,6 +298,8 @@ static void refuses_one_wrong_field_at_a_time(void **state) {
          "'layers_block_type[1]' is \"rwkv\", wanted \"mamba2\" or \"mha\""},
         {"embedding_config", "layers_block_type", "[\"mha\",3]", mm_code_input,
          "'layers_block_type[1]' is 3"},
+        {"llm_config", "use_conv", "false", mm_code_unsupported, "'use_conv' is false"},
+        {"llm_config", "use_gnorm", "false", mm_code_unsupported, "'use_gnorm' is false"},
         {"embedding_config", "use_D", "\"yes\"", mm_code_input, "'use_D' is \"yes\""},
         {"embedding_config", "d_conv", "1", mm_code_input, "'d_conv' is 1"},
         {"llm_config", "hidden_size", "96", mm_code_input,
