@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/model_out.h"
+#include "io/file.h"
 #include "model/model.h"
 #include "train/run.h"
 
@@ -37,9 +38,12 @@ static enum mm_code open_source(struct source *s, struct mm_backend *be, const s
     const bool staged = mm_args_given(args, "--stage");
     const int stage = staged ? (int)mm_args_int(args, "--stage") : 0;
     MM_TRY(mm_run_open_model(&s->model, &s->teacher, &s->assets, path, stage, be, err));
-    // a stage is put together in f32; the teacher's config says what the teacher was stored as
+    // what is not a finished result is put together in f32; the config says how the model came
+    char *result = mm_path_join(path, "model");
+    const bool finished = !staged && mm_path_is_folder(result);
+    free(result);
     const char *as = s->model.config.torch_dtype;
-    s->dtype = !staged                      ? s->model.dtype
+    s->dtype = finished                     ? s->model.dtype
                : strcmp(as, "float32") == 0 ? mm_dtype_f32
                : strcmp(as, "float16") == 0 ? mm_dtype_f16
                                             : mm_dtype_bf16;

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "train/plot.h"
 #include "train/run_internal.h"
 
 char *mm_run_path(const struct mm_run_options *o, const char *name) {
@@ -176,6 +177,15 @@ enum mm_code mm_run_restore(struct mm_run_context *c, struct mm_optim *o, struct
     return code;
 }
 
+// loss.png; a run does not fail for want of its picture.
+static void draw_log(const struct mm_run_context *c) {
+    char *log = mm_run_path(c->opt, "log.jsonl"), *png = mm_run_path(c->opt, "loss.png");
+    struct mm_error err;
+    if (mm_plot_loss(log, png, &err)) mm_warn("%s", err.text);
+    free(png);
+    free(log);
+}
+
 enum mm_code mm_run_save_checkpoint(struct mm_run_context *c, const struct mm_optim *o,
                                     struct mm_error *err) {
     if (c->log) {
@@ -193,6 +203,7 @@ enum mm_code mm_run_save_checkpoint(struct mm_run_context *c, const struct mm_op
     free(text);
     json_decref(at);
     mm_optim_tensors_free(tensors, n);
+    if (!code && c->at.total_steps > 0) draw_log(c);
     return code;
 }
 

@@ -189,6 +189,7 @@ run 0 export "$dir/run" "$dir/r"
 run 0 export "$dir/run" "$dir/r3" --stage 3
 same "$dir/r/model.safetensors" "$dir/r3/model.safetensors"
 same "$dir/r/config.json" "$dir/r3/config.json"
+has "$dir/run/loss.png"
 has "$dir/r/generation_config.json"
 has "$dir/r3/tokenizer.model"
 run 0 inspect "$dir/r" --json
