@@ -13,7 +13,7 @@
 #include "scenes/write.h"
 
 // Raise when the same options give other bytes than before: old folders are then made anew.
-enum { world_version = 1 };
+enum { world_version = 1, min_cell = 36 };
 
 static const struct mm_opt options[] = {
     {"--out,-o", mm_opt_kind_string, "FOLDER",
@@ -88,6 +88,11 @@ static enum mm_code world_open(struct mm_world *w, const struct mm_args *a, stru
                        "--things is %d, must be 0 or at least 8: questions "
                        "need things that are not shown",
                        n);
+    }
+    if (w->size / w->grid < min_cell) {
+        return mm_fail(err, mm_code_usage,
+                       "--size %d with --grid %d gives cells of %d pixels; words need %d", w->size,
+                       w->grid, w->size / w->grid, min_cell);
     }
     struct mm_table table;
     MM_TRY(mm_table_open(&table, mm_args_string(a, "--table"), true, err));

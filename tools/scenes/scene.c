@@ -62,20 +62,25 @@ static void put(struct mm_scene *s, const struct mm_world *w, struct mm_rng *rng
     };
 }
 
+static void put_held_out_shape(struct mm_scene *s, const struct mm_world *w, struct mm_rng *rng) {
+    const struct mm_things *t = &w->things;
+    put(s, w, rng, t->n - t->n_shapes + (int)mm_rng_below(rng, (uint32_t)t->n_shapes));
+    struct mm_item *it = &s->item[s->n - 1];
+    do {
+        it->colour = (it->colour + 1) % mm_colour_shapes;
+    } while (!mm_held_out_colour(thing_of(t, it), it->colour));
+}
+
 // Opens a held-out picture with the combination that makes it one: a shape in its held-out
 // colour, or two things that are never seen together.
 static void put_held_out(struct mm_scene *s, const struct mm_world *w, struct mm_rng *rng) {
     const struct mm_things *t = &w->things;
     const int n_pictures = t->n - t->n_shapes;
     if (t->n_shapes && (n_pictures < 2 || mm_rng_below(rng, 2))) {
-        put(s, w, rng, n_pictures + (int)mm_rng_below(rng, (uint32_t)t->n_shapes));
-        struct mm_item *it = &s->item[s->n - 1];
-        do {
-            it->colour = (it->colour + 1) % mm_colour_shapes;
-        } while (!mm_held_out_colour(thing_of(t, it), it->colour));
+        put_held_out_shape(s, w, rng);
         return;
     }
-    for (int tries = 0; tries < 100000; tries++) {
+    for (int tries = 0; tries < 5000; tries++) {
         const int a = (int)mm_rng_below(rng, (uint32_t)n_pictures);
         const int b = (int)mm_rng_below(rng, (uint32_t)n_pictures);
         if (!mm_held_out_pair(&t->list[a], &t->list[b])) continue;
@@ -83,6 +88,7 @@ static void put_held_out(struct mm_scene *s, const struct mm_world *w, struct mm
         put(s, w, rng, b);
         return;
     }
+    if (t->n_shapes) put_held_out_shape(s, w, rng);  // so few things that no pair is held out
 }
 
 // Adds a thing not yet shown that is not held out against one that is.
@@ -144,10 +150,16 @@ static void place_label(struct mm_scene *s, const struct mm_world *w, struct mm_
     s->box_w = mm_fonts_width(w->fonts, s->font, s->px, s->word) + 6 + (int)mm_rng_below(rng, 5);
     s->box_h = mm_fonts_ascent(w->fonts, s->font, s->px) + 7 + (int)mm_rng_below(rng, 3);
     if (s->box_w > (int)side) s->box_w = (int)side;
+    // In small cells a wide word needs more than its cell; it stays inside the picture.
+    const int least = mm_fonts_width(w->fonts, s->font, s->px, s->word) + 6;
+    if (s->box_w < least) s->box_w = least;
     const int room_x = (int)side - s->box_w, room_y = (int)side - s->box_h;
-    s->box_x = (int)(s->word_col * side) + (int)mm_rng_below(rng, (uint32_t)(room_x + 1));
+    s->box_x = (int)(s->word_col * side) +
+               (room_x >= 0 ? (int)mm_rng_below(rng, (uint32_t)(room_x + 1)) : room_x / 2);
     s->box_y = (int)(s->word_row * side) +
                (room_y > 0 ? (int)mm_rng_below(rng, (uint32_t)(room_y + 1)) : 0);
+    if (s->box_x > w->size - s->box_w) s->box_x = w->size - s->box_w;
+    if (s->box_x < 0) s->box_x = 0;
 }
 
 static void choose_ground(struct mm_scene *s, const struct mm_world *w, struct mm_rng *rng) {
