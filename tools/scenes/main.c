@@ -226,16 +226,19 @@ static enum mm_code make_world(const struct mm_args *a, struct mm_error *err) {
 static enum mm_code paint_table(const struct mm_args *a, struct mm_error *err) {
     struct mm_table t;
     MM_TRY(mm_table_open(&t, mm_args_string(a, "--paint-table"), false, err));
-    printf("code\tname\tword\trank\tgroup\tsubgroup\tkind\tcolour\tcolours\n");
-    enum mm_code code = mm_code_ok;
+    struct mm_thing *things = mm_xcalloc((size_t)t.n, sizeof *things);
+    for (int i = 0; i < t.n; i++) {
+        things[i] = (struct mm_thing){.code = t.rows[i].code, .name = t.rows[i].name};
+    }
+    const enum mm_code code = mm_emoji_load(things, t.n, mm_args_string(a, "--emoji-font"), err);
+    if (code == mm_code_ok) {
+        printf("code\tname\tword\trank\tgroup\tsubgroup\tkind\tcolour\tcolours\n");
+    }
     for (int i = 0; i < t.n && code == mm_code_ok; i++) {
         const struct mm_table_row *r = &t.rows[i];
-        struct mm_thing thing = {.code = r->code, .name = r->name};
-        code = mm_emoji_load(&thing, 1, mm_args_string(a, "--emoji-font"), err);
-        if (code != mm_code_ok) break;
         int colour;
         uint32_t mask;
-        mm_colours_measure(&thing.sprite, &colour, &mask);
+        mm_colours_measure(&things[i].sprite, &colour, &mask);
         printf("%04X\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t", (unsigned)r->code, r->name,
                r->word ? r->word : "-", r->rank, r->group, r->subgroup, r->kind ? r->kind : "-",
                colour >= 0 ? mm_colour_names[colour] : "-");
@@ -243,8 +246,11 @@ static enum mm_code paint_table(const struct mm_args *a, struct mm_error *err) {
             if (mask >> c & 1u) printf("%s%s", n++ ? "," : "", mm_colour_names[c]);
         }
         printf("%s\n", mask ? "" : "-");
-        free(thing.sprite.rgba);
     }
+    for (int i = 0; i < t.n; i++) {
+        free(things[i].sprite.rgba);
+    }
+    free(things);
     mm_table_free(&t);
     return code;
 }

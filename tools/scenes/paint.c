@@ -60,10 +60,10 @@ static struct span reach(const struct mm_canvas *c, double x, double y, double h
 
 void mm_paint_sprite(struct mm_canvas *c, const struct mm_sprite *s, double x, double y,
                      double size, double angle) {
-    const double k = s->width / size;  // source pixels a canvas pixel
+    const int32_t longer = s->width > s->height ? s->width : s->height;
+    const double k = longer / size;  // source pixels a canvas pixel
     const double cs = cos(angle) * k, sn = sin(angle) * k;
-    const double tall = s->height > s->width ? (double)s->height / s->width : 1.0;
-    const struct span span = reach(c, x, y, 0.5 * size * tall);
+    const struct span span = reach(c, x, y, 0.5 * size);
     // Source coordinates in 1/65536 of a pixel: steps are exact, and the same everywhere.
     const int64_t step_c = llrint(cs * 65536 / sub), step_s = llrint(sn * 65536 / sub);
     const int64_t max_x = (int64_t)s->width << 16, max_y = (int64_t)s->height << 16;

@@ -20,7 +20,7 @@ struct mm_ground {
 };
 void mm_paint_ground(struct mm_canvas *c, const struct mm_ground *g);
 
-// The sprite centred at (x, y), its width `size` pixels, turned by `angle` radians.
+// The sprite centred at (x, y), its longer side `size` pixels, turned by `angle` radians.
 void mm_paint_sprite(struct mm_canvas *c, const struct mm_sprite *s, double x, double y,
                      double size, double angle);
 // A drawn shape with a thin contour that keeps it visible on any ground.

@@ -53,7 +53,7 @@ static bool name_of(const char *png, char name[max_name]) {
     if (!article && !strncmp(line, "an ", 3)) line += 3, article = true;
     size_t n = strlen(line), words = 1;
     if (n > 0 && line[n - 1] == '.') line[--n] = 0;
-    bool ok = article && n > 1 && n < max_name;
+    bool ok = article && n > 1 && n < max_name && !strstr(line, " of ");  // "a pair of pants"
     for (size_t i = 0; i < n && ok; i++) {
         words += line[i] == ' ';
         ok = line[i] == ' ' || (line[i] >= 'a' && line[i] <= 'z');
