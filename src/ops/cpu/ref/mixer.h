@@ -7,6 +7,7 @@
 // Element (row, col) of a view of any float type; 0 for an absent view.
 static inline double mm_ref_get(struct mm_view v, int64_t row, int64_t col) {
     if (!v.data) return 0.0;
+    if (v.dtype == mm_dtype_f32) return (double)((const float *)v.data)[row * v.ld + col];
     float f;
     mm_to_f32(&f, mm_view_at(v, row, col), v.dtype, 1);
     return (double)f;
