@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 CMAKE_FLAGS ?=
 NINJA_FLAGS ?=
 
-.PHONY: all setup test asan demo install format format-check fuzz fuzz-keep check-fresh clean help
+.PHONY: all setup test asan demo demo-clean install format format-check fuzz fuzz-keep check-fresh clean help
 
 all: setup  ## build/mmamba and the libraries
 	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS) >/dev/null
@@ -22,8 +22,13 @@ asan: setup  ## the same tests under AddressSanitizer and UndefinedBehaviorSanit
 	@ninja -C build-asan $(NINJA_FLAGS)
 	@TEST_TIMEOUT=1500 scripts/test.sh build-asan
 
-demo: all  ## a data set, a teacher, a carving, three stages, a report: about ten minutes
-	@scripts/demo.sh
+demo: setup  ## a data set, a teacher, a carving, three stages, a report: within ten minutes
+	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS) >/dev/null
+	@ninja -C $(BUILD) $(NINJA_FLAGS) mmamba scenes bars
+	@BUILD=$(BUILD) scripts/demo.sh
+
+demo-clean:  ## forgets what `make demo` made (out/demo)
+	rm -rf out/demo
 
 install: all  ## program, libraries, header, pkg-config file, under DESTDIR and PREFIX
 	@cmake --install $(BUILD) --prefix $(PREFIX)

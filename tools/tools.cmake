@@ -14,3 +14,6 @@ target_link_libraries(scenes PRIVATE mmamba_lib PkgConfig::FREETYPE)
 add_executable(scenes_check tests/tools/scenes_check.c tests/tools/scene_answers.c)
 target_link_libraries(scenes_check PRIVATE mmamba_lib)
 set_target_properties(scenes_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+
+add_executable(bars ${CMAKE_SOURCE_DIR}/tools/bars/main.c)
+target_link_libraries(bars PRIVATE PkgConfig::CAIRO)
