@@ -99,15 +99,27 @@ number() {  # MODEL TOKENS KEY
 
 # memory.tsv: bytes that one conversation keeps.
 memory() {
-    local tokens model
+    local tokens model bytes
     printf 'tokens\tteacher\tlinear student\thybrid\n' >"$out/memory.tsv"
     for tokens in 100 1000 10000 100000; do
         printf '%s' "$tokens"
         for model in "$DEMO_TEACHER" "$out/run/model" "$out/run-hybrid/model"; do
-            printf '\t%s' $(($(number "$model" "$tokens" state_bytes) + $(number "$model" "$tokens" cache_bytes)))
+            bytes=$(($(number "$model" "$tokens" state_bytes) + $(number "$model" "$tokens" cache_bytes)))
+            printf '\t%s.%02d MB' $((bytes / 1000000)) $((bytes / 10000 % 100))
         done
         printf '\n'
     done >>"$out/memory.tsv"
+}
+
+# How fast the stages went, from the run's log.
+speed() {
+    awk -F'[:,]' '{
+        for (i = 1; i < NF; i++) { gsub(/[{" ]/, "", $i); field[$i] = $(i + 1) }
+        s = field["stage"]; steps[s]++; tokens[s] += field["tokens"]; time[s] += field["tokens"] / field["tokens_per_s"]
+    } END {
+        for (s = 1; s <= 3; s++) if (steps[s])
+            printf "stage %d: %d steps in %.1f s, %.0f tokens/s\n", s, steps[s], time[s], tokens[s] / time[s]
+    }' "$out/run/log.jsonl"
 }
 
 in_columns() {
@@ -124,7 +136,9 @@ html_table() {
 }
 
 picture() {  # FILE WIDTH
-    [ -f "$1" ] && printf '<p><img width="%s" src="data:image/png;base64,%s">\n' "$2" "$(base64 -w0 "$1")"
+    if [ -f "$1" ]; then
+        printf '<p><img width="%s" src="data:image/png;base64,%s">\n' "$2" "$(base64 -w0 "$1")"
+    fi
 }
 
 page() {
@@ -143,7 +157,7 @@ HEAD
     echo "<h2>The same questions about one picture</h2>"
     picture "$out/sample/images/train/000/000000.png" 224
     html_table "$out/answers.tsv"
-    echo "<h2>Bytes that one conversation keeps, by its length</h2>"
+    echo "<h2>Memory that one conversation keeps, by its length in tokens</h2>"
     html_table "$out/memory.tsv"
     echo "<h2>Loss</h2>"
     picture "$out/run/loss.png" 900
@@ -163,12 +177,12 @@ all() {
     printf '\n== The same questions about one picture, %s\n' "$out/sample/images/train/000/000000.png"
     ask_all
     in_columns 40 <"$out/answers.tsv"
-    printf '\n== Bytes that one conversation keeps, by its length\n'
+    printf '\n== Memory that one conversation keeps, by its length in tokens\n'
     memory
     in_columns 12 <"$out/memory.tsv"
     printf '\n== Seconds\n'
     awk -F'\t' '{ printf "%-16s %7.1f\n", $1, $2; sum += $2 } END { printf "%-16s %7.1f\n", "all", sum }' "$out/times"
-    tail -n 1 "$out/run/log.jsonl" | sed -nE 's/.*"tokens_per_s":([0-9.]+).*/the last step distilled \1 tokens a second/p'
+    speed
     page >"$out/report.part"
     mv "$out/report.part" "$out/report.html"
     printf '\nThe report: %s\n' "$out/report.html"

@@ -29,6 +29,9 @@ fail() {
 tiny=${DEMO_TINY:-}
 if [ -n "$tiny" ]; then
     pictures=64 questions=6 steps=2,2,3 hybrid_steps=1,1,2
+    mkdir -p "$out"
+    sed 's/"batch": 16/"batch": 2/' "$recipe" >"$out/tiny-recipe.json"
+    recipe=$out/tiny-recipe.json
 fi
 while [ $# -gt 0 ]; do
     case $1 in
@@ -60,13 +63,19 @@ if [ -f "$out/settings" ] && [ "$(cat "$out/settings")" != "$settings" ]; then
 fi
 echo "$settings" >"$out/settings"
 touch "$out/times"
+if [ -s "$out/times" ]; then echo "demo: goes on in $out; make demo-clean forgets what is there"; fi
 
 # part NAME COMMAND...: runs a part that is not finished yet and notes how long it took.
 part() {
-    local name=$1 begin=$EPOCHREALTIME
+    local name=$1 begin=$EPOCHREALTIME status=0
     shift
     if grep -q "^$name	" "$out/times"; then return; fi
-    "$@" || fail "$name did not work; its message stands above"
+    "$@" || status=$?
+    if [ "$status" = 130 ]; then
+        echo "demo: interrupted; make demo goes on from here" >&2
+        exit 130
+    fi
+    [ "$status" = 0 ] || fail "'$name' did not work; its message stands above"
     printf '%s\t%s\n' "$name" "$(awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')" \
         >>"$out/times"
 }
@@ -108,7 +117,7 @@ evaluate() {
         at=$out/scores/$name.$bench
         [ -f "$at.json" ] && continue
         "$mmamba" eval "$model" --bench "$bench" --data "$out/world/$(test_of "$bench")" \
-            --out "$at.jsonl" --json --quiet >"$at.json.part" || return 1
+            --out "$at.jsonl" --json --quiet >"$at.json.part" || return
         mv "$at.json.part" "$at.json"
     done
 }
@@ -126,7 +135,7 @@ distil_linear() {
     if [ -n "$steps" ]; then set -- --steps "$steps"; fi
     distil "$out/run" "$@" && for stage in 1 2 3; do
         rm -rf "$out/stage$stage"
-        "$mmamba" export "$out/run" "$out/stage$stage" --stage "$stage" --quiet || return 1
+        "$mmamba" export "$out/run" "$out/stage$stage" --stage "$stage" --quiet || return
     done
 }
 
