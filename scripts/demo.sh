@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The demonstration: composes a small world, measures the bundled teacher, carves it, distils it in
 # three stages, measures after each, asks teacher and students about a picture, writes a report.
-#   scripts/demo.sh [--recipe FILE [--steps N,N,N]]
+#   scripts/demo.sh [--recipe FILE] [--steps N,N,N]
+# The published recipe, shorter: scripts/demo.sh --recipe recipes/paper.json --steps 40,40,200
 # Everything goes to out/demo. What is finished there is not done again, so an interrupted
 # demonstration goes on when it is started again; `make demo-clean` forgets it.
 # Variables: DEMO_OUT (folder), DEMO_TEACHER (model folder), DEMO_TINY=1 (a run of seconds that shows
@@ -29,14 +30,11 @@ fail() {
 tiny=${DEMO_TINY:-}
 if [ -n "$tiny" ]; then
     pictures=64 questions=6 steps=2,2,3 hybrid_steps=1,1,2
-    mkdir -p "$out"
-    sed 's/"batch": 16/"batch": 2/' "$recipe" >"$out/tiny-recipe.json"
-    recipe=$out/tiny-recipe.json
 fi
 while [ $# -gt 0 ]; do
     case $1 in
-        --recipe) recipe=${2:?demo: --recipe needs a file} && shift ;;
-        --steps) steps=${2:?demo: --steps needs three numbers} hybrid_steps=$2 && shift ;;
+        --recipe) recipe=${2:?--recipe needs a file} hybrid_steps=$steps && shift ;;
+        --steps) steps=${2:?--steps needs three numbers} hybrid_steps=$2 && shift ;;
         *)
             echo "demo: '$1' is not understood; there are --recipe FILE and --steps N,N,N" >&2
             exit 2
@@ -53,6 +51,10 @@ done
 [ -n "$tiny" ] || [ -f "$teacher/model.safetensors" ] || [ -f "$teacher/model.safetensors.index.json" ] ||
     fail "$teacher holds no weights (model.safetensors)"
 mkdir -p "$out" || fail "cannot make the folder $out"
+if [ -n "$tiny" ]; then
+    sed 's/"batch": 16/"batch": 2/' "$recipe" >"$out/tiny-recipe.json"
+    recipe=$out/tiny-recipe.json
+fi
 
 # The same folder must not mix two demonstrations.
 settings="pictures $pictures, questions $questions, steps ${steps:-as in the recipe}, hybrid $hybrid_steps
@@ -122,7 +124,7 @@ evaluate() {
     done
 }
 
-# distil RUN STEPS OPTION...: a run that is there goes on.
+# distil RUN OPTION...: a run that is there goes on.
 distil() {
     local run=$1 how=()
     shift
@@ -132,8 +134,7 @@ distil() {
 }
 
 distil_linear() {
-    if [ -n "$steps" ]; then set -- --steps "$steps"; fi
-    distil "$out/run" "$@" && for stage in 1 2 3; do
+    distil "$out/run" ${steps:+--steps "$steps"} && for stage in 1 2 3; do
         rm -rf "$out/stage$stage"
         "$mmamba" export "$out/run" "$out/stage$stage" --stage "$stage" --quiet || return
     done
@@ -145,7 +146,7 @@ carve() {
 }
 
 distil_hybrid() {
-    distil "$out/run-hybrid" --keep head-interleaved:2 --steps "$hybrid_steps"
+    distil "$out/run-hybrid" --keep head-interleaved:2 ${hybrid_steps:+--steps "$hybrid_steps"}
 }
 
 say "A world of $pictures pictures, three questions each"
