@@ -32,8 +32,9 @@ void mm_sample_scratch_init(struct mm_sample_scratch *s, int64_t V);
 void mm_sample_scratch_deinit(struct mm_sample_scratch *s);
 
 // Draws a token. `answer` holds the n_answer tokens of the answer so far; `banned` ids never come.
-// Ties go to the lower id, so top_k keeps exactly k. One number of *rng a call, none when greedy.
-// -1: no logit is finite. Deterministic: the same logits, settings and rng give the same token.
+// Ties go to the lower id, so top_k keeps exactly k. One 64-bit number of *rng a call, none when
+// greedy. -1: no logit is finite. Deterministic: the same logits, settings and rng give the same
+// token.
 int32_t mm_sample(struct mm_sample_scratch *s, const float *logits, const struct mm_sampling *how,
                   struct mm_rng *rng, const int32_t *answer, int64_t n_answer,
                   const int32_t *banned, int n_banned);

@@ -15,6 +15,7 @@
 #ifndef MM_INFER_SESSION_H
 #define MM_INFER_SESSION_H
 
+#include "infer/answer.h"
 #include "infer/engine.h"
 #include "infer/picture.h"
 
@@ -33,7 +34,7 @@ enum { mm_session_default_marks = 8, mm_session_max_marks = 1024 };
 struct mm_mark {
     int n_refs;
     void *fixed;  // device memory, NULL for the empty state
-    int64_t n_embed, n_llm, n_ids, n_fed, n_answered;
+    int64_t n_embed, n_llm, n_ids, n_fed, n_answered, answer_from;
     float *logits;  // (V), NULL when there were none
     struct mm_rng rng;
     bool finished;
@@ -43,14 +44,16 @@ struct mm_mark {
 struct mm_session {
     struct mm_engine *e;
     struct mm_state state;
-    struct mm_ids ids;   // everything said, pictures as their tokens
-    int64_t n_fed;       // of ids, those that are in the state; the rest waits
-    int64_t n_answered;  // of ids, up to the end of the last answer
+    struct mm_ids ids;    // everything said, pictures as their tokens
+    int64_t n_fed;        // of ids, those that are in the state; the rest waits
+    int64_t n_answered;   // of ids, up to the end of the last answer
+    int64_t answer_from;  // of ids, where the last answer begins
     int64_t n_turns;
     float *logits;     // (V) after ids[n_fed - 1]
     bool have_logits;  // false only before the first token
     bool finished;     // the last answer ended with <|im_end|>, and nothing was added since
-    bool broken;       // a failure left the state between turns
+    bool marked;       // nothing but turns was added since the last mark
+    bool broken;       // a failure left the state inside a turn
     struct mm_sampling sampling;
     struct mm_rng rng;
     struct mm_queued_picture *pictures;  // (n_pictures) waiting, in order
@@ -60,8 +63,8 @@ struct mm_session {
     struct mm_tile_rule tiles;
     int64_t piece_tokens;
     char *system;
-    struct mm_buf answer;  // text of the last answer
-    double asked_at;       // mm_now() when the waiting turn was added
+    struct mm_answer_text answer;
+    double asked_at;  // mm_now() when the waiting turn was added
 };
 
 // Sampling starts as the engine's (generation_config.json, else greedy), the seed as 0.
@@ -71,6 +74,8 @@ void mm_session_free(struct mm_session *s);  // NULL is allowed
 enum mm_code mm_session_set_sampling(struct mm_session *s, const struct mm_sampling *how,
                                      struct mm_error *err);
 void mm_session_set_seed(struct mm_session *s, uint64_t seed);  // the numbers start again
+// Fails for a session that an earlier failure left inside a turn with no mark to go back to.
+enum mm_code mm_session_check(const struct mm_session *s, struct mm_error *err);
 
 // Appends a user's turn and opens the answer; the system message comes first in an empty session,
 // and an answer that was cut short is closed. What the user wrote cannot become special tokens.

@@ -1,0 +1,219 @@
+// Owns: the two loops that compute: reading what waits in a session, and writing an answer.
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "infer/session.h"
+
+// Room made before the first token; a longer answer grows what it needs by half now and then.
+enum { room_tokens = 8192, room_bytes = 1 << 20 };
+
+const char *mm_finish_name(enum mm_finish f) {
+    static const char *const names[] = {"stop", "length", "cancelled"};
+    return names[f];
+}
+
+// ---- reading ------------------------------------------------------------------------------------
+
+static enum mm_code room_for_tiles(struct mm_engine *e, int64_t n, struct mm_error *err) {
+    if (n <= e->n_pixel_tiles) return mm_code_ok;
+    const int64_t S = e->model.config.image_size;
+    const size_t bytes = (size_t)(n * 3 * S * S) * sizeof(float);
+    float *pixels = realloc(e->pixels, bytes);
+    if (pixels == NULL) {
+        return mm_fail(err, mm_code_memory, "no memory for %lld tiles of %lld x %lld pixels",
+                       (long long)n, (long long)S, (long long)S);
+    }
+    e->pixels = pixels;
+    e->n_pixel_tiles = n;
+    return mm_code_ok;
+}
+
+// The next n tiles of the waiting pictures, normalised, in the engine's pixels.
+static enum mm_code read_tiles(struct mm_session *s, int64_t n, struct mm_error *err) {
+    struct mm_engine *e = s->e;
+    MM_TRY(room_for_tiles(e, n, err));
+    const int64_t S = e->model.config.image_size;
+    int next = 0;
+    for (int64_t done = 0; done < n;) {
+        while (next < s->n_pictures && s->pictures[next].n_read == s->pictures[next].n_tiles)
+            next++;
+        if (next == s->n_pictures) {
+            // text given with <IMG_CONTEXT> written out, and no picture for it
+            return mm_fail(err, mm_code_input,
+                           "the text has %lld more <IMG_CONTEXT> tiles than the pictures given",
+                           (long long)(n - done));
+        }
+        struct mm_queued_picture *q = &s->pictures[next];
+        int64_t take = q->n_tiles - q->n_read;
+        if (take > n - done) take = n - done;
+        MM_TRY(
+            mm_queued_picture_read(q, &s->tiles, (int32_t)take, e->pixels + done * 3 * S * S, err));
+        done += take;
+    }
+    return mm_code_ok;
+}
+
+static enum mm_code read_piece(struct mm_session *s, int64_t end, int64_t n_tiles,
+                               struct mm_error *err) {
+    struct mm_engine *e = s->e;
+    const int64_t n = end - s->n_fed;
+    MM_TRY(read_tiles(s, n_tiles, err));
+    MM_TRY(mm_piece_memory_reserve(&e->memory, &e->model, n, n_tiles, 1, err));
+    struct mm_view hidden;
+    MM_TRY(mm_piece_run(&e->memory, &e->model, &s->state, s->ids.data + s->n_fed, n, e->pixels,
+                        n_tiles, NULL, &hidden, "the conversation", err));
+    s->n_fed = end;
+    if (end < s->ids.n) return mm_code_ok;
+    MM_TRY(mm_piece_logits(&e->memory, &e->model, hidden, 1, s->logits, err));
+    s->have_logits = true;
+    return mm_code_ok;
+}
+
+static enum mm_code read_all(struct mm_session *s, const struct mm_listener *l,
+                             struct mm_error *err) {
+    const int64_t from = s->n_fed;
+    while (s->n_fed < s->ids.n) {
+        int64_t n_tiles;
+        const int64_t end = mm_piece_end(&s->e->model.config, s->ids.data, s->ids.n, s->n_fed,
+                                         s->piece_tokens, &n_tiles);
+        MM_TRY(read_piece(s, end, n_tiles, err));
+        if (l && l->read && !l->read(l->arg, s->n_fed - from, s->ids.n - from)) {
+            return mm_fail(err, mm_code_interrupted, "stopped after %lld of %lld tokens",
+                           (long long)(s->n_fed - from), (long long)(s->ids.n - from));
+        }
+    }
+    for (int i = 0; i < s->n_pictures; i++)
+        mm_queued_picture_deinit(&s->pictures[i]);
+    s->n_pictures = 0;
+    return mm_code_ok;
+}
+
+// After a failure inside a turn the state is that of no token list; back to the turn's start.
+static void take_back(struct mm_session *s) {
+    struct mm_error ignored;
+    s->broken = true;
+    if (s->marked) mm_session_rewind(s, 1, &ignored);
+}
+
+enum mm_code mm_session_prefill(struct mm_session *s, const struct mm_listener *l,
+                                struct mm_error *err) {
+    MM_TRY(mm_session_check(s, err));
+    const enum mm_code code = read_all(s, l, err);
+    if (code) take_back(s);
+    return code;
+}
+
+// ---- writing ------------------------------------------------------------------------------------
+
+static enum mm_code check(const struct mm_session *s, const struct mm_generation *g,
+                          struct mm_error *err) {
+    MM_TRY(mm_session_check(s, err));
+    if (g->max_new_tokens < 1) {
+        return mm_fail(err, mm_code_input, "max_new_tokens is %lld, must be at least 1",
+                       (long long)g->max_new_tokens);
+    }
+    if (g->min_new_tokens < 0 || g->min_new_tokens > g->max_new_tokens) {
+        return mm_fail(err, mm_code_input,
+                       "min_new_tokens is %lld, must be 0 to max_new_tokens, which is %lld",
+                       (long long)g->min_new_tokens, (long long)g->max_new_tokens);
+    }
+    if (s->ids.n == 0) {
+        return mm_fail(err, mm_code_input, "there is nothing to answer; add a turn first");
+    }
+    if (s->finished) {
+        return mm_fail(err, mm_code_input, "the answer has ended; add a turn first");
+    }
+    return mm_code_ok;
+}
+
+// What n tokens more will touch, so that the steps find it there.
+static enum mm_code make_room(struct mm_session *s, int64_t n, struct mm_error *err) {
+    if (n > room_tokens) n = room_tokens;
+    if (s->ids.cap < s->ids.n + n) {
+        s->ids.cap = s->ids.n + n;
+        s->ids.data = mm_xrealloc(s->ids.data, (size_t)s->ids.cap * sizeof *s->ids.data);
+    }
+    int64_t bytes = n * s->e->longest_piece;
+    if (bytes > room_bytes) bytes = room_bytes;
+    mm_answer_text_begin(&s->answer, (size_t)bytes, (size_t)s->e->longest_piece);
+    const int64_t rows = s->state.n_embed > s->state.n_llm ? s->state.n_embed : s->state.n_llm;
+    MM_TRY(mm_piece_memory_reserve(&s->e->memory, &s->e->model, 1, 0, 1, err));
+    return mm_state_reserve(&s->state, rows + n, err);
+}
+
+static int32_t draw(struct mm_session *s, bool may_end) {
+    const struct mm_chat_special *sp = &s->e->special;
+    // a picture cannot be said: its token has no embedding of its own
+    const int32_t banned[2] = {sp->img_context, sp->im_end};
+    return mm_sample(&s->e->scratch, s->logits, &s->sampling, &s->rng, s->ids.data + s->answer_from,
+                     s->ids.n - s->answer_from, banned, may_end ? 1 : 2);
+}
+
+// Shows text[from, n_shown); false when the listener wants no more.
+static bool show(const struct mm_session *s, const struct mm_listener *l, size_t from) {
+    const struct mm_answer_text *t = &s->answer;
+    if (l == NULL || l->text == NULL) return true;
+    return l->text(l->arg, t->text.data + from, t->n_shown - from);
+}
+
+static enum mm_code write_answer(struct mm_session *s, const struct mm_generation *g,
+                                 const struct mm_listener *l, double asked, struct mm_answer *a,
+                                 struct mm_error *err) {
+    double first = 0.0, last = 0.0;
+    for (int64_t i = 0; i < g->max_new_tokens; i++) {
+        if (i > 0) MM_TRY(read_piece(s, s->ids.n, 0, err));
+        const int32_t id = draw(s, i >= g->min_new_tokens);
+        if (id < 0) {
+            return mm_fail(err, mm_code_input,
+                           "%s: the model's logits are not finite after %lld tokens; its weights "
+                           "are damaged or its dtype is too narrow",
+                           s->e->model.path, (long long)s->ids.n);
+        }
+        last = mm_now();
+        if (i == 0) first = last;
+        mm_ids_add(&s->ids, id);
+        a->new_tokens = i + 1;
+        if (id == s->e->special.im_end) {
+            a->finish = mm_finish_stop;
+            s->finished = true;
+            break;
+        }
+        const size_t from =
+            mm_answer_text_add(&s->answer, s->e->tok, id, s->ids.n - 1 == s->answer_from);
+        // called for silent tokens too: this is where a listener can stop the answer
+        if (!show(s, l, from)) {
+            a->finish = mm_finish_cancelled;
+            break;
+        }
+        if (s->ids.n >= INT32_MAX / 4) break;  // positions are counted in 32 bits
+    }
+    a->ttft_s = first - asked;
+    a->decode_s = last - first;
+    if (a->new_tokens > 1 && a->decode_s > 0.0) {
+        a->decode_tok_s = (double)(a->new_tokens - 1) / a->decode_s;
+    }
+    return mm_code_ok;
+}
+
+enum mm_code mm_session_generate(struct mm_session *s, const struct mm_generation *g,
+                                 const struct mm_listener *l, struct mm_answer *a,
+                                 struct mm_error *err) {
+    MM_TRY(check(s, g, err));
+    const double asked = s->asked_at > 0.0 ? s->asked_at : mm_now();
+    s->asked_at = 0.0;
+    if (s->ids.n > s->n_answered) s->answer_from = s->ids.n;
+    *a = (struct mm_answer){.prompt_tokens = s->ids.n - s->n_answered, .finish = mm_finish_length};
+    MM_TRY(mm_session_prefill(s, l, err));
+    enum mm_code code = make_room(s, g->max_new_tokens, err);
+    if (!code) code = write_answer(s, g, l, asked, a, err);
+    if (code) {
+        take_back(s);
+        return code;
+    }
+    const size_t from = mm_answer_text_end(&s->answer);
+    if (s->answer.n_shown > from && a->finish != mm_finish_cancelled) show(s, l, from);
+    s->n_answered = s->ids.n;
+    a->text = s->answer.text.data;
+    a->n_bytes = s->answer.text.len;
+    return mm_code_ok;
+}
