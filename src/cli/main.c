@@ -11,6 +11,7 @@ static const struct verb {
     int (*run)(int argc, char **argv);
     const char *summary;
 } verbs[] = {
+    {"chat", mm_cmd_chat, "talk with a model about pictures"},
     {"inspect", mm_cmd_inspect, "a model's blocks, sizes, and what it will take in memory"},
     {"train", mm_cmd_train, "train a model on conversations about pictures"},
     {"carve", mm_cmd_carve, "cut the Mamba-2 student out of a teacher, as it starts"},
