@@ -126,7 +126,7 @@ static enum mm_code number(const char *text, const char *what, int max, int *n,
 
 // Without a number: a copy of the present branch, and on in the copy. With one: on in that branch.
 static enum mm_code do_fork(struct talk *t, const char *which, struct mm_error *err) {
-    int n;
+    int n = 0;
     if (*which) {
         MM_TRY(number(which, "/fork", t->n_branches, &n, err));
         t->at = n - 1;

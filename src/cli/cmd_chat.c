@@ -59,7 +59,7 @@ static enum mm_code check(const struct mm_args *args, int *dtype, struct mm_erro
     } else if (mm_args_count(args, "--image") == 0) {
         MM_TRY(mm_args_refuse(args, "--max-tiles", "there is no picture", err));
     }
-    *dtype = -1;
+
     const char *name = mm_args_string(args, "--dtype");
     if (name) {
         *dtype = mm_dtype_parse(name);
@@ -165,7 +165,7 @@ static enum mm_code talk(struct mm_engine *e, struct mm_session *s, const struct
 }
 
 static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
-    int dtype;
+    int dtype = -1;
     MM_TRY(check(args, &dtype, err));
     struct mm_backend *be = NULL;
     struct mm_engine *e = NULL;

@@ -33,8 +33,7 @@ static char *fixture_path(const char *name) {
     return mm_xasprintf("%s/%s", fixture_dir, name);
 }
 
-// The golden teacher's config with V and the picture token of the golden tokenizer. `scale` makes
-// the random weights larger, so that answers are not all the same token.
+// The golden teacher's config with V and the picture token of the golden tokenizer.
 static void fixture_config(struct mm_config *c, const char *golden) {
     char *path = mm_xasprintf("tests/golden/%s/teacher_config.json", golden);
     json_t *o = NULL;
@@ -59,6 +58,7 @@ static char *fixture_model(const char *name, const char *golden, const char *kee
     mm_model_init(&teacher, &c, fixture_be, mm_dtype_f32);
     OK(mm_model_alloc(&teacher, &err));
     mm_model_randomize(&teacher, seed);
+    // larger than at the start of a training, so that answers are not all the same token
     for (int i = 0; i < teacher.n_params; i++) {
         const struct mm_param *p = &teacher.params[i];
         if (p->role != mm_role_text && p->role != mm_role_output) continue;
