@@ -17,11 +17,11 @@ static void config_hash(const struct mm_config *c, char out[33]) {
     const struct mm_stack_config *stacks[2] = {&c->embed, &c->llm};
     for (int i = 0; i < 2; i++) {
         const struct mm_stack_config *s = stacks[i];
-        mm_buf_addf(&b, "%lld %lld %lld %lld %lld %lld %a %a %d %a %lld %d%d%d%d%d %lld\n",
+        mm_buf_addf(&b, "%lld %lld %lld %lld %lld %lld %a %a %d %a %lld %d%d%d %lld\n",
                     (long long)s->n_blocks, (long long)s->D, (long long)s->H, (long long)s->G,
                     (long long)s->P, (long long)s->F, s->rms_eps, s->rope_theta,
-                    (int)s->rope_scaling, s->rope_factor, (long long)s->max_positions, s->use_conv,
-                    s->use_gnorm, s->use_A, s->use_D, s->use_qknorm, (long long)s->K);
+                    (int)s->rope_scaling, s->rope_factor, (long long)s->max_positions, s->use_A,
+                    s->use_D, s->use_qknorm, (long long)s->K);
     }
     for (int64_t i = 0; i < mm_config_blocks(c); i++)
         mm_buf_addf(&b, "%d", (int)c->mixers[i]);

@@ -50,8 +50,8 @@ static void fixture_config(struct mm_config *c, const char *golden) {
 }
 
 // Writes folder `name` with the blocks that `keep` lists as attention; returns its path.
-static char *fixture_model(const char *name, const char *golden, const char *keep_text,
-                           uint64_t seed) {
+static inline char *fixture_model(const char *name, const char *golden, const char *keep_text,
+                                  uint64_t seed) {
     struct mm_config c;
     fixture_config(&c, golden);
     struct mm_model teacher, student;
@@ -81,7 +81,7 @@ static char *fixture_model(const char *name, const char *golden, const char *kee
     return folder;
 }
 
-static struct mm_engine *fixture_engine(const char *folder) {
+static inline struct mm_engine *fixture_engine(const char *folder) {
     struct mm_engine *e;
     OK(mm_engine_open(&e, fixture_be, folder, -1, &err));
     return e;
