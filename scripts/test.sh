@@ -9,6 +9,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # halt_on_error is the default for ASan; UBSan needs to be told to say where it was.
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$PWD/tests/lsan.supp:print_suppressions=0}
 # A sleeping OpenMP thread (the dense products' library) must not hold up the test beside it.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
