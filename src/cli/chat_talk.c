@@ -152,11 +152,10 @@ static enum mm_code do_rewind(struct talk *t, const char *how_far, struct mm_err
 static enum mm_code do_stats(struct talk *t, const char *rest, struct mm_error *err) {
     (void)rest, (void)err;
     const struct mm_session *s = here(t);
-    const int64_t rows = s->state.n_embed > s->state.n_llm ? s->state.n_embed : s->state.n_llm;
     printf("turns %lld (%d can be taken back), tokens %lld\n", (long long)s->n_turns, s->n_marks,
            (long long)s->ids.n);
     printf("state %zu bytes, keys and values of kept attention %lld bytes\n", s->state.fixed_bytes,
-           (long long)mm_model_cache_bytes_per_token(&t->e->model) * (long long)rows);
+           (long long)mm_session_cache_bytes(s));
     if (t->last.new_tokens > 0) {
         printf(
             "last answer: %lld tokens read, %lld written, the first after %.3f s, then %.1f "

@@ -362,6 +362,19 @@ enum mm_code mm_session_add_text(struct mm_session *s, const char *text,
 
 // ---- looking ------------------------------------------------------------------------------------
 
+int64_t mm_session_cache_bytes(const struct mm_session *s) {
+    const struct mm_model *m = &s->e->model;
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < m->n_blocks; i++) {
+        const struct mm_stack_config *c = m->blocks[i].stack;
+        const int64_t rows = i < m->config.embed.n_blocks ? s->state.n_embed : s->state.n_llm;
+        if (m->blocks[i].mixer == mm_mixer_mha) {
+            bytes += 2 * rows * c->G * c->P * (int64_t)sizeof(float);
+        }
+    }
+    return bytes;
+}
+
 void mm_session_text(const struct mm_session *s, struct mm_buf *out) {
     const struct mm_chat_special *sp = &s->e->special;
     struct mm_utf8_stream utf8 = {0};

@@ -127,6 +127,8 @@ enum mm_code mm_session_fork(struct mm_session **to, const struct mm_session *fr
                              struct mm_error *err);
 // Takes back the last n turns, exactly: state, tokens, random numbers. At most s->n_marks.
 enum mm_code mm_session_rewind(struct mm_session *s, int n, struct mm_error *err);
+// Bytes of keys and values of kept attention that are in use.
+int64_t mm_session_cache_bytes(const struct mm_session *s);
 // Appends everything said: markers in place, pictures as "<image>".
 void mm_session_text(const struct mm_session *s, struct mm_buf *out);
 
