@@ -96,7 +96,7 @@ static const struct {
     {13, presence_any, NULL},       {5, NULL, mm_ask_existence},   {10, mm_ask_count, NULL},
     {6, NULL, mm_ask_count_yesno},  {13, mm_ask_place, NULL},      {5, mm_ask_where, NULL},
     {22, mm_ask_relation, NULL},    {9, NULL, mm_ask_position},    {11, mm_ask_compositional, NULL},
-    {7, NULL, mm_ask_colour},       {44, mm_ask_text, NULL},       {4, mm_ask_choice_which, NULL},
+    {7, NULL, mm_ask_colour},       {30, mm_ask_text, NULL},       {4, mm_ask_choice_which, NULL},
     {5, mm_ask_choice_place, NULL}, {4, mm_ask_choice_kind, NULL},
 };
 enum { n_mixture = sizeof mixture / sizeof mixture[0], insist = 30 };
@@ -125,7 +125,7 @@ static bool ask_one(struct mm_question *q, const struct mm_world *w, const struc
 
 int mm_ask_some(struct mm_question *q, int max, const struct mm_world *w, const struct mm_scene *s,
                 struct mm_rng *rng) {
-    int n = 0;
+    int n = mm_ask_describe(&q[0], w, s, rng);  // first of all
     for (int tries = 0; tries < 200 && n < max; tries++) {
         if (!ask_one(&q[n], w, s, rng)) continue;
         bool fresh = true;

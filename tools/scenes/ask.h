@@ -17,7 +17,7 @@ struct mm_question {
     enum mm_form form;
     const char *topic;  // the category of the test row: "existence", "place", ...
     char text[160];     // without the benchmark's instruction
-    char answer[40];
+    char answer[256];
     char hint[64];  // mm_form_choice: may be empty
     char option[4][40];
     int n_options;
@@ -36,6 +36,7 @@ bool mm_ask_presence(struct mm_question *q, const struct mm_world *w, const stru
                      struct mm_rng *rng, bool yes, enum mm_negative negative);
 mm_ask_yesno_fn mm_ask_existence, mm_ask_count_yesno, mm_ask_position, mm_ask_colour;
 mm_ask_fn mm_ask_count, mm_ask_place, mm_ask_where, mm_ask_relation, mm_ask_compositional;
+mm_ask_fn mm_ask_describe;
 mm_ask_fn mm_ask_text, mm_ask_choice_which, mm_ask_choice_place, mm_ask_choice_kind;
 
 // Up to `max` different questions for a training picture; returns how many.

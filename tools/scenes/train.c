@@ -10,7 +10,7 @@
 #include "io/json.h"
 #include "scenes/write.h"
 
-enum { block = 512, per_folder = 1000, n_turns = 3 };
+enum { block = 512, per_folder = 1000, n_turns = 4 };
 
 static void add_string(struct mm_buf *out, const char *text) {
     json_t *s = json_string(text);
