@@ -210,6 +210,20 @@ static bool say(char *out, size_t n, const char *text, const char *question) {
     return true;
 }
 
+// Everything with its place, in reading order.
+static void describe(char *out, size_t n, const struct dumped *d) {
+    size_t used = 0;
+    for (int cell = 0; cell < d->grid * d->grid; cell++) {
+        for (int i = 0; i < d->n; i++) {
+            if (d->thing[i].row * d->grid + d->thing[i].col != cell) continue;
+            char place[32];
+            place_of(place, sizeof place, d, i);
+            used += (size_t)snprintf(out + used, n - used, "%s%s %s", used ? ", " : "", place,
+                                     d->thing[i].name);
+        }
+    }
+}
+
 // `body` is the question without its question mark.
 static bool open_answer(char *out, size_t n, const struct dumped *d, char *body,
                         const char *question) {
@@ -262,6 +276,10 @@ static bool open_answer(char *out, size_t n, const struct dumped *d, char *body,
     if ((rest = after(body, "What color is the "))) {
         i = meant(d, rest);
         return say(out, n, i < 0 ? NULL : d->thing[i].colour, question);
+    }
+    if (!strcmp(body, "What is in the image")) {
+        describe(out, n, d);
+        return true;
     }
     if ((rest = after(body, "What is at the "))) {
         i = at_place(d, rest);

@@ -129,7 +129,7 @@ static void check_answers(const struct dumped *d) {
         for (int k = 0; k < n && k < 4; k++) {
             option[k] = json_string_value(json_array_get(opts, (size_t)k));
         }
-        char wanted[64];
+        char wanted[256];
         const char *text = text_of(q, "text"), *given = text_of(q, "answer");
         const bool ok = answer_of(wanted, sizeof wanted, d, text, option, n);
         CHECK(ok && !strcmp(wanted, given), "%s: '%s': answer '%s', should be '%s'", d->split, text,
@@ -174,7 +174,7 @@ static void check_sample(const char *line, const struct dumped *d) {
     }
     const json_t *turns = json_object_get(root, "conversations");
     const size_t n = json_array_size(d->questions);
-    CHECK(n == 3 && json_array_size(turns) == 2 * n, "%zu questions, %zu turns", n,
+    CHECK(n == 4 && json_array_size(turns) == 2 * n, "%zu questions, %zu turns", n,
           json_array_size(turns));
     for (size_t i = 0; i < n; i++) {
         const json_t *q = json_array_get(d->questions, i);

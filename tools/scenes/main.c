@@ -24,7 +24,7 @@ static const struct mm_opt options[] = {
      "how many emoji, everyday ones first; 0: all that have a "
      "plain name",
      "120", 0, 2000, false},
-    {"--pictures", mm_opt_kind_int, "N", "training pictures, three questions each", "2000", 1, 1e7,
+    {"--pictures", mm_opt_kind_int, "N", "training pictures, a description and three questions each", "2000", 1, 1e7,
      false},
     {"--test", mm_opt_kind_int, "N", "rows of each test file; 0: no test files", "600", 0, 100000,
      false},
