@@ -1,0 +1,114 @@
+// MMBench, circular: a question counts when it is answered rightly in every rotation of its
+// options. Rotation k of question i has the index i + k * 10^6.
+#include <stdlib.h>
+#include "eval/mcq.h"
+#include "eval/prompt.h"
+
+struct group {
+    bool wrong;  // in one rotation at least
+    bool main;   // the question itself was there
+    bool main_hit;
+    int64_t cell[mm_tally_kinds];
+};
+
+struct mmbench {
+    struct mm_mcq mcq;
+    const struct mm_questions *all;
+    struct mm_names indexes;  // of the groups
+    struct group *groups;     // (indexes.n)
+    int64_t cap;
+};
+
+static enum mm_code begin(void **state, const struct mm_questions *all, const struct mm_report *r,
+                          struct mm_error *err) {
+    (void)r;
+    (void)err;
+    struct mmbench *b = mm_xcalloc(1, sizeof *b);
+    b->all = all;
+    *state = b;
+    return mm_code_ok;
+}
+
+// The index of the question that this row is a rotation of.
+static enum mm_code group_index(const struct mmbench *b, const struct mm_question *q, char room[24],
+                                struct mm_str *out, struct mm_error *err) {
+    *out = q->g_index;
+    if (q->g_index.s) return mm_code_ok;
+    int64_t v = 0;
+    for (size_t i = 0; i < q->index.n; i++) {
+        const char c = q->index.s[i];
+        if (c < '0' || c > '9' || q->index.n > 18) {
+            return mm_questions_wrong(b->all, "index", err,
+                                      "must be a whole number, the rotation times 1000000 plus "
+                                      "the question's");
+        }
+        v = v * 10 + (c - '0');
+    }
+    snprintf(room, 24, "%lld", (long long)(v % 1000000));
+    *out = mm_str_of(room);
+    return mm_code_ok;
+}
+
+static enum mm_code add(void *state, const struct mm_question *q, struct mm_str prediction,
+                        struct mm_report *r, struct mm_error *err) {
+    struct mmbench *b = state;
+    char room[24];
+    struct mm_str index;
+    bool hit;
+    MM_TRY(group_index(b, q, room, &index, err));
+    MM_TRY(mm_mcq_hit(&b->mcq.room, q, q->answer, prediction, &hit, r, err));
+    const int64_t number = mm_names_add(&b->indexes, index);
+    if (b->indexes.n > b->cap) {
+        const int64_t cap = b->cap ? 2 * b->cap : 1024;
+        b->groups = mm_xrealloc(b->groups, (size_t)cap * sizeof *b->groups);
+        memset(b->groups + b->cap, 0, (size_t)(cap - b->cap) * sizeof *b->groups);
+        b->cap = cap;
+    }
+    struct group *g = &b->groups[number];
+    g->wrong = g->wrong || !hit;
+    if (mm_str_equal(index, q->index)) {
+        g->main = true;
+        g->main_hit = hit;
+        mm_tally_cells(&b->mcq.tally, q, g->cell);
+    }
+    return mm_code_ok;
+}
+
+static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) {
+    (void)err;
+    struct mmbench *b = state;
+    int64_t n = 0, vanilla = 0;
+    for (int64_t i = 0; i < b->indexes.n; i++) {
+        const struct group *g = &b->groups[i];
+        if (!g->main) continue;
+        mm_tally_count(&b->mcq.tally, g->cell, !g->wrong);
+        n++;
+        vanilla += g->main_hit;
+    }
+    mm_tally_report(&b->mcq.tally, "dev", r);
+    if (n) mm_report_extra(r, 100.0 * ((double)vanilla / (double)n), "vanilla");
+    mm_report_extra(r, (double)n, "groups");
+    return mm_code_ok;
+}
+
+static void release(void *state) {
+    struct mmbench *b = state;
+    if (!b) return;
+    mm_tally_free(&b->mcq.tally);
+    mm_normalizer_deinit(&b->mcq.room);
+    mm_names_free(&b->indexes);
+    free(b->groups);
+    free(b);
+}
+
+const struct mm_bench mm_bench_mmbench = {
+    .name = "mmbench",
+    .title = "MMBench",
+    .max_new_tokens = {1024, 0},
+    .max_tiles = 6,
+    .prompt = mm_prompt_choice,
+    .begin = begin,
+    .add = add,
+    .end = end,
+    .release = release,
+};

@@ -1,0 +1,20 @@
+// Questions as the mmMamba adapter and the InternVL kit put them to the model. Nothing is trimmed.
+#ifndef MM_EVAL_PROMPT_H
+#define MM_EVAL_PROMPT_H
+
+#include "eval/bench.h"
+
+// One per shape of question; each appends the text that follows the picture.
+void mm_prompt_mme(const struct mm_question *q, bool kit, struct mm_buf *out);
+void mm_prompt_pope(const struct mm_question *q, bool kit, struct mm_buf *out);
+void mm_prompt_gqa(const struct mm_question *q, bool kit, struct mm_buf *out);
+void mm_prompt_vqa(const struct mm_question *q, bool kit, struct mm_buf *out);
+void mm_prompt_bare(const struct mm_question *q, bool kit, struct mm_buf *out);  // MM-Vet
+void mm_prompt_choice(const struct mm_question *q, bool kit, struct mm_buf *out);
+
+// The user's whole message with "<image>" where pictures go: one in front; several as numbered
+// headers and, behind the text, tags of their numbers; none.
+void mm_prompt_message(const struct mm_bench *bench, const struct mm_question *q, bool kit,
+                       int n_pictures, struct mm_buf *out);
+
+#endif

@@ -1,0 +1,138 @@
+// Scoring a file of predictions.
+#include "eval/score.h"
+
+#include <stdlib.h>
+#include "base/log.h"
+#include "eval/predictions.h"
+#include "eval/questions.h"
+#include "io/file.h"
+
+struct scoring {
+    const struct mm_score_job *job;
+    struct mm_questions questions;
+    struct mm_predictions predictions;
+    void *state;
+    struct mm_report *report;
+};
+
+// VLMEvalKit writes its results to an xlsx file and reads them back before it scores: a prediction
+// that looks like a missing value becomes "nan".
+static struct mm_str read_back(const struct scoring *s, struct mm_str prediction) {
+    if (s->questions.kit || s->job->bench == &mm_bench_gqa) return prediction;
+    return mm_tsv_is_missing(prediction, s->job->pandas1) ? mm_str_of("nan") : prediction;
+}
+
+static enum mm_code score_all(struct scoring *s, struct mm_error *err) {
+    const struct mm_bench *bench = s->job->bench;
+    struct mm_report *r = s->report;
+    struct mm_question q;
+    struct mm_prediction p;
+    for (;;) {
+        bool end;
+        MM_TRY(mm_questions_next(&s->questions, &q, &end, err));
+        if (end) break;
+        MM_TRY(mm_predictions_find(&s->predictions, q.index, &p, err));
+        if (!p.found) {
+            r->unanswered++;
+        } else if (p.missing_image) {
+            r->missing_images++;
+        } else {
+            MM_TRY(bench->add(s->state, &q, read_back(s, p.text), r, err));
+            r->questions++;
+        }
+    }
+    if (!s->job->limit) MM_TRY(mm_predictions_end(&s->predictions, s->job->data, err));
+    if (r->questions == 0) {
+        return mm_fail(err, mm_code_input, "%s: has no prediction for a question of %s",
+                       s->job->predictions, s->job->data);
+    }
+    if (r->unanswered) {
+        mm_warn("%lld questions of %s have no prediction and are left out of the scores",
+                (long long)r->unanswered, s->job->data);
+    }
+    r->missing_images += s->questions.n_dropped;
+    if (r->missing_images) {
+        mm_warn("%lld questions had no picture and are left out of the scores",
+                (long long)r->missing_images);
+    }
+    return bench->end(s->state, r, err);
+}
+
+static enum mm_code open_all(struct scoring *s, struct mm_error *err) {
+    const struct mm_score_job *job = s->job;
+    MM_TRY(mm_questions_open(&s->questions, job->bench, job->data, job->pandas1, mm_tsv_form_result,
+                             job->limit, err));
+    MM_TRY(mm_predictions_open(&s->predictions, job->predictions, err));
+    MM_TRY(job->bench->begin(&s->state, &s->questions, s->report, err));
+    return score_all(s, err);
+}
+
+enum mm_code mm_score_run(const struct mm_score_job *job, struct mm_report *r,
+                          struct mm_error *err) {
+    *r = (struct mm_report){.bench = job->bench->name, .judge_path = job->judge};
+    const double start = mm_now();
+    if (job->unresolved) {
+        r->unresolved_to = fopen(job->unresolved, "we");
+        if (!r->unresolved_to) return mm_fail_errno(err, "%s: cannot be written", job->unresolved);
+    }
+    struct scoring s = {.job = job, .report = r};
+    enum mm_code code = open_all(&s, err);
+    job->bench->release(s.state);
+    mm_predictions_close(&s.predictions);
+    mm_questions_close(&s.questions);
+    if (r->unresolved_to && fclose(r->unresolved_to) != 0 && code == mm_code_ok) {
+        code = mm_fail_errno(err, "%s: cannot be written", job->unresolved);
+    }
+    r->unresolved_to = NULL;
+    r->seconds = mm_now() - start;
+    if (code != mm_code_ok) mm_report_free(r);
+    return code;
+}
+
+// ---- export ----
+
+// A cell that pandas reads back as it was.
+static void add_cell(struct mm_buf *out, struct mm_str s, char then) {
+    const bool plain = !s.n || (!memchr(s.s, '\t', s.n) && !memchr(s.s, '\n', s.n) &&
+                                !memchr(s.s, '\r', s.n) && !memchr(s.s, '"', s.n));
+    if (!plain) mm_buf_add(out, "\"", 1);
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.s[i] == '"') mm_buf_add(out, "\"", 1);
+        mm_buf_add(out, &s.s[i], 1);
+    }
+    if (!plain) mm_buf_add(out, "\"", 1);
+    mm_buf_add(out, &then, 1);
+}
+
+static enum mm_code export_all(struct scoring *s, struct mm_buf *out, struct mm_error *err) {
+    struct mm_question q;
+    struct mm_prediction p;
+    mm_buf_adds(out, "index\tquestion\tanswer\tcategory\tprediction\n");
+    for (;;) {
+        bool end;
+        MM_TRY(mm_questions_next(&s->questions, &q, &end, err));
+        if (end) return mm_code_ok;
+        MM_TRY(mm_predictions_find(&s->predictions, q.index, &p, err));
+        if (!p.found || p.missing_image) continue;
+        add_cell(out, q.index, '\t');
+        add_cell(out, q.text, '\t');
+        add_cell(out, q.answer, '\t');
+        add_cell(out, q.category, '\t');
+        add_cell(out, p.text, '\n');
+    }
+}
+
+enum mm_code mm_score_export(const struct mm_score_job *job, const char *path,
+                             struct mm_error *err) {
+    struct scoring s = {.job = job};
+    struct mm_buf out = {0};
+    enum mm_code code = mm_questions_open(&s.questions, job->bench, job->data, job->pandas1,
+                                          mm_tsv_form_table, job->limit, err);
+    if (code == mm_code_ok) code = mm_predictions_open(&s.predictions, job->predictions, err);
+    if (code == mm_code_ok) code = export_all(&s, &out, err);
+    if (code == mm_code_ok) code = mm_file_write(path, out.data, out.len, err);
+    mm_predictions_close(&s.predictions);
+    mm_questions_close(&s.questions);
+    mm_buf_free(&out);
+    return code;
+}
