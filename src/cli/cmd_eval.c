@@ -3,8 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "cli/cli.h"
+#include "eval/questions.h"
+#include "eval/run.h"
 #include "eval/score.h"
+#include "io/file.h"
+#include "train/run.h"
 
 #define EVAL_SHARED                                                                             \
     {"--bench", mm_opt_kind_string,                                                             \
@@ -42,6 +47,14 @@ static const struct mm_opt score_opts[] = {
     EVAL_SHARED,
     {"--predictions", mm_opt_kind_string, "FILE", "JSON lines {\"index\", \"prediction\"}", NULL, 0,
      0, false},
+    MM_CLI_COMMON};
+
+static const struct mm_opt run_opts[] = {
+    EVAL_SHARED,
+    {"--out", mm_opt_kind_string, "FILE",
+     "keep the predictions there; what it holds already is not asked again", NULL, 0, 0, false},
+    {"--images", mm_opt_kind_string, "DIR", "where the picture files are, when not beside the data",
+     NULL, 0, 0, false},
     MM_CLI_COMMON};
 
 static enum mm_code wanted(const struct mm_args *args, const char *verb, const char *const *names,
@@ -101,6 +114,82 @@ static enum mm_code score(const struct mm_args *args, struct mm_error *err) {
     return score_and_print(&job, args, 0, err);
 }
 
+// A run folder stands for the model it ended with. The caller frees *folder.
+static enum mm_code model_folder(char **folder, const char *path, struct mm_error *err) {
+    *folder = NULL;
+    if (!mm_run_is_folder(path)) {
+        *folder = mm_xstrdup(path);
+        return mm_code_ok;
+    }
+    char *inside = mm_path_join(path, "model");
+    if (!mm_path_is_folder(inside)) {
+        free(inside);
+        return mm_fail(
+            err, mm_code_input,
+            "%s: is a run that has not ended; `mmamba export %s FOLDER` writes the model "
+            "of its last checkpoint, to be given here",
+            path, path);
+    }
+    *folder = inside;
+    return mm_code_ok;
+}
+
+static enum mm_code ask(const struct mm_args *args, const struct mm_eval_job *job,
+                        struct mm_error *err) {
+    char *folder;
+    struct mm_backend *be = NULL;
+    struct mm_engine *engine = NULL;
+    MM_TRY(model_folder(&folder, mm_args_positional(args, 0), err));
+    enum mm_code code = mm_cli_backend(&be, args, err);
+    if (code == mm_code_ok) code = mm_engine_open(&engine, be, folder, -1, err);
+    if (code == mm_code_ok) {
+        mm_interrupt_catch();
+        code = mm_eval_run(job, engine, err);
+    }
+    mm_engine_close(engine);
+    if (be) mm_backend_close(be);
+    free(folder);
+    return code;
+}
+
+// Where the predictions go when nobody wants to keep them.
+static enum mm_code temporary(char *path, size_t room, struct mm_error *err) {
+    const char *folder = getenv("TMPDIR");
+    snprintf(path, room, "%s/mmamba-eval-XXXXXX", folder && *folder ? folder : "/tmp");
+    const int fd = mkstemp(path);
+    if (fd < 0) return mm_fail_errno(err, "%s: cannot be written", path);
+    close(fd);
+    return mm_code_ok;
+}
+
+static enum mm_code evaluate(const struct mm_args *args, struct mm_error *err) {
+    static const char *const needs[] = {"--bench", "--data", NULL};
+    if (mm_args_n_positional(args) != 1) {
+        return mm_fail(err, mm_code_usage, "eval: wanted one MODEL (or `score`), got %d arguments",
+                       mm_args_n_positional(args));
+    }
+    MM_TRY(wanted(args, "eval", needs, err));
+    struct mm_score_job score_job = {0};
+    MM_TRY(shared_options(&score_job, args, err));
+    struct mm_eval_job job = {.bench = score_job.bench,
+                              .data = score_job.data,
+                              .images = mm_args_string(args, "--images"),
+                              .out = mm_args_string(args, "--out"),
+                              .pandas1 = score_job.pandas1,
+                              .limit = score_job.limit};
+    char room[4096] = "";
+    if (!job.out) {
+        MM_TRY(temporary(room, sizeof room, err));
+        job.out = room;
+    }
+    score_job.predictions = job.out;
+    const double start = mm_now();
+    enum mm_code code = ask(args, &job, err);
+    if (code == mm_code_ok) code = score_and_print(&score_job, args, mm_now() - start, err);
+    if (*room) unlink(room);
+    return code;
+}
+
 int mm_cmd_eval(int argc, char **argv) {
     struct mm_args *args = NULL;
     struct mm_error err = {0};
@@ -113,7 +202,12 @@ int mm_cmd_eval(int argc, char **argv) {
                             argv + 1, &done, &err);
         if (!code && !done) code = score(args, &err);
     } else {
-        code = mm_fail(&err, mm_code_unsupported, "eval: only `eval score` is built yet");
+        code = mm_cli_parse(&args, run_opts,
+                            "mmamba eval MODEL --bench NAME --data PATH [OPTION]...\n"
+                            "       mmamba eval score --bench NAME --data PATH --predictions FILE",
+                            "Puts a benchmark's questions to a model and scores the answers.", argc,
+                            argv, &done, &err);
+        if (!code && !done) code = evaluate(args, &err);
     }
     mm_args_free(args);
     return code ? mm_cli_exit(&err) : 0;
