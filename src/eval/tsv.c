@@ -337,7 +337,7 @@ static enum mm_code read_rows(struct mm_tsv *t, struct walk *w, struct mm_tsv_ra
 }
 
 static enum mm_code open_mapped(struct mm_tsv *t, struct mm_error *err) {
-    const char *data = (const char *)t->map.data;
+    const char *data = t->map.data ? (const char *)t->map.data : "";
     struct walk w = {.p = data, .stop = data, .end = data + t->map.bytes};
     if (t->map.bytes >= 3 && !memcmp(data, "\xef\xbb\xbf", 3)) w.p = w.stop = data + 3;
     MM_TRY(read_header(t, &w, err));
