@@ -1,12 +1,12 @@
 // The CPU as a backend: its memory is the process's own, its operations run on the pool before
 // they return. MMAMBA_ISA picks the instruction set; without it, the best there is.
-#include <cpuid.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include "base/buf.h"
+#include "ops/cpu/amx.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/dnnl.h"
 
@@ -14,19 +14,6 @@ static const char *const isa_names[mm_isa_count] = {"plain", "avx2", "avx512", "
 
 const char *mm_isa_name(enum mm_isa isa) {
     return isa_names[isa];
-}
-
-// AMX needs the processor's word (leaf 7), and the kernel's that it saves the tiles (XCR0).
-static bool has_amx_bf16(void) {
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    const unsigned bf16 = 1u << 22, tile = 1u << 24;
-    if (!(d & bf16) || !(d & tile)) return false;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return false;
-    unsigned low, high;
-    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    const unsigned tile_state = 3u << 17;
-    return (low & tile_state) == tile_state;
 }
 
 enum mm_isa mm_isa_best(void) {
@@ -40,7 +27,7 @@ enum mm_isa mm_isa_best(void) {
         return mm_isa_avx2;
     }
     if (!__builtin_cpu_supports("avx512bf16")) return mm_isa_avx512;
-    return has_amx_bf16() ? mm_isa_amx : mm_isa_avx512bf16;
+    return mm_amx_available() ? mm_isa_amx : mm_isa_avx512bf16;
 }
 
 static enum mm_code choose_isa(enum mm_isa *isa, struct mm_error *err) {

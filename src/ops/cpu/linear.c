@@ -2,8 +2,10 @@
 // by columns, never the sum, so every element is one sum in one order.
 //
 // A product with a bf16 weight rounds the other operand to bf16 where the processor multiplies
-// bf16 (AVX512-BF16, AMX); elsewhere the weight is widened, a block at a time, and f16 weights
-// always are. Up to four rows (decoding) go to the matrix-vector kernels of gemv.c instead.
+// bf16: on AMX by our own kernels (amx.c), on AVX512-BF16 by oneDNN. Elsewhere the weight is
+// widened, a block at a time, and f16 weights always are. Up to four rows (decoding) go to the
+// matrix-vector kernels of gemv.c instead.
+#include "ops/cpu/amx.h"
 #include "ops/cpu/convert.h"
 #include "ops/cpu/dnnl.h"
 #include "ops/cpu/gemv.h"
@@ -164,6 +166,10 @@ static bool operands(struct mm_backend *be, struct product_job *j, struct mm_vie
 
 // ---- the operations ----
 
+static struct mm_amx_side side(struct mm_view v, bool by_k) {
+    return (struct mm_amx_side){v.data, v.dtype, v.ld, by_k};
+}
+
 struct bias_job {
     struct mm_view y;
     const float *bias;
@@ -196,7 +202,12 @@ void mm_linear_fwd_cpu(struct mm_backend *be, struct mm_view y, struct mm_view x
                                   .ldc = y.ld,
                                   .trans_b = true,
                                   .accumulate = b != NULL}};
-    if (operands(be, &j, x, w)) product(be, &j);
+    if (w.dtype == mm_dtype_bf16 && mm_cpu_isa(be) >= mm_isa_amx) {
+        mm_amx_product(be, y.data, y.ld, j.p.m, j.p.n, j.p.k, side(x, false), side(w, false),
+                       b != NULL);
+    } else if (operands(be, &j, x, w)) {
+        product(be, &j);
+    }
 }
 
 void mm_linear_bwd_x_cpu(struct mm_backend *be, struct mm_view dx, struct mm_view dy,
@@ -207,7 +218,12 @@ void mm_linear_bwd_x_cpu(struct mm_backend *be, struct mm_view dx, struct mm_vie
                                   .c = dx.data,
                                   .ldc = dx.ld,
                                   .accumulate = accumulate}};
-    if (operands(be, &j, dy, w)) product(be, &j);
+    if (w.dtype == mm_dtype_bf16 && mm_cpu_isa(be) >= mm_isa_amx) {
+        mm_amx_product(be, dx.data, dx.ld, j.p.m, j.p.n, j.p.k, side(dy, false), side(w, true),
+                       accumulate);
+    } else if (operands(be, &j, dy, w)) {
+        product(be, &j);
+    }
 }
 
 struct dbias_job {
@@ -249,6 +265,11 @@ void mm_linear_bwd_w_cpu(struct mm_backend *be, struct mm_view dw, struct mm_vie
     if (dbias.data) {
         struct dbias_job b = {dbias.data, dy};
         mm_parallel_for(be->pool, (mm_view_cols(dy) + 63) / 64, 2, dbias_columns, &b);
+    }
+    if (how == mm_dtype_bf16 && mm_cpu_isa(be) >= mm_isa_amx) {
+        mm_amx_product(be, dw.data, dw.ld, j.p.m, j.p.n, j.p.k, side(dy, true), side(x, true),
+                       true);
+        return;
     }
     struct mm_view a = dy, b = x;
     if (how == mm_dtype_bf16) {
