@@ -20,7 +20,7 @@ struct mm_chat_input {
 
 // ---- signals ------------------------------------------------------------------------------------
 
-static volatile sig_atomic_t stopped, waiting, have_terminal;
+static volatile sig_atomic_t stopped, waiting, leaving, have_terminal;
 static struct termios terminal;  // as it was found
 
 static void on_signal(int number) {
@@ -29,7 +29,7 @@ static void on_signal(int number) {
         if (have_terminal && write(STDERR_FILENO, "\n", 1) < 0) _exit(130);
         _exit(130);
     }
-    (void)number;
+    if (number == SIGTERM || !have_terminal) leaving = 1;
     stopped = 1;
 }
 
@@ -42,7 +42,11 @@ void mm_chat_catch(void) {
 }
 
 void mm_chat_work_begin(void) {
-    stopped = 0;
+    stopped = leaving;
+}
+
+bool mm_chat_leaving(void) {
+    return leaving != 0;
 }
 
 bool mm_chat_stopped(void) {

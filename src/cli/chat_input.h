@@ -20,5 +20,7 @@ bool mm_chat_input_line(struct mm_chat_input *in, const char *prompt, struct mm_
 void mm_chat_catch(void);
 void mm_chat_work_begin(void);  // forgets an earlier signal
 bool mm_chat_stopped(void);
+// What came was SIGTERM, or nobody at a terminal could go on.
+bool mm_chat_leaving(void);
 
 #endif

@@ -253,7 +253,7 @@ enum mm_code mm_chat_talk(struct mm_engine *e, struct mm_session *first,
     struct mm_buf line = {NULL, 0, 0};
     enum mm_code result = mm_code_ok;
     char prompt[32] = "> ";
-    while (!t.quit && mm_chat_input_line(in, prompt, &line)) {
+    while (!t.quit && !mm_chat_leaving() && mm_chat_input_line(in, prompt, &line)) {
         struct mm_error e1 = {mm_code_ok, ""};
         const enum mm_code code = one_line(&t, line.data, &e1);
         if (code) mm_log(mm_log_level_error, "%s", e1.text);
@@ -262,6 +262,7 @@ enum mm_code mm_chat_talk(struct mm_engine *e, struct mm_session *first,
         }
         if (t.n_branches > 1) snprintf(prompt, sizeof prompt, "%d> ", t.at + 1);
     }
+    if (mm_chat_leaving()) result = mm_fail(err, mm_code_interrupted, "interrupted");
     if (terminal && !t.quit) putchar('\n');
     mm_chat_input_close(in);
     mm_buf_free(&line);

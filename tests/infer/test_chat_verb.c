@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <pty.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "infer/infer_fixture.h"
@@ -283,33 +284,39 @@ static void a_conversation_on_a_terminal(void **state) {
     assert_int_equal(screen_close(&s), 130);
 }
 
-static void interrupted_answers_say_so(void **state) {
-    (void)state;
+// Starts an answer without end, signals it, and gives the exit status.
+static int interrupted(const char *input, const char *option, const char *value, int number) {
+    char *in = fixture_path("lines"), *out = fixture_path("stream");
+    OK(mm_file_write(in, input, strlen(input), &err));
+    unlink(out);
     const pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        const int nothing = open("/dev/null", O_RDWR);
-        dup2(nothing, 2);
-        char *out = fixture_path("stream");
+        dup2(open(in, O_RDONLY), 0);
         dup2(open(out, O_RDWR | O_CREAT, 0600), 1);
-        execl(program, program, "chat", model, "-p", "Hello", "--max-new-tokens", "1000000000",
+        dup2(open("/dev/null", O_RDWR), 2);
+        execl(program, program, "chat", model, "--max-new-tokens", "1000000000", option, value,
               (char *)NULL);
         _exit(99);
     }
-    char *out = fixture_path("stream");
     for (int i = 0; i < 600; i++) {  // until the answer has begun
-        struct mm_buf b = {NULL, 0, 0};
-        const bool begun = mm_file_read(&b, out, 1 << 28, &err) == mm_code_ok && b.len > 0;
-        mm_buf_free(&b);
-        if (begun) break;
+        struct stat st;
+        if (stat(out, &st) == 0 && st.st_size > 0) break;
         usleep(100000);
     }
-    kill(pid, SIGINT);
+    kill(pid, number);
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 130);
+    free(in);
     free(out);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static void interrupted_answers_say_so(void **state) {
+    (void)state;
+    assert_int_equal(interrupted("", "-p", "Hello", SIGINT), 130);
+    assert_int_equal(interrupted("", "-p", "Hello", SIGTERM), 130);
+    assert_int_equal(interrupted("Hello\nnever said\n", "--threads", "1", SIGINT), 130);
 }
 
 int main(void) {
