@@ -96,7 +96,7 @@ static const struct {
     {13, presence_any, NULL},       {5, NULL, mm_ask_existence},   {10, mm_ask_count, NULL},
     {6, NULL, mm_ask_count_yesno},  {13, mm_ask_place, NULL},      {5, mm_ask_where, NULL},
     {22, mm_ask_relation, NULL},    {9, NULL, mm_ask_position},    {11, mm_ask_compositional, NULL},
-    {7, NULL, mm_ask_colour},       {30, mm_ask_text, NULL},       {4, mm_ask_choice_which, NULL},
+    {7, NULL, mm_ask_colour},       {50, mm_ask_text, NULL},       {4, mm_ask_choice_which, NULL},
     {5, mm_ask_choice_place, NULL}, {4, mm_ask_choice_kind, NULL},
 };
 enum { n_mixture = sizeof mixture / sizeof mixture[0], insist = 30 };
@@ -125,8 +125,8 @@ static bool ask_one(struct mm_question *q, const struct mm_world *w, const struc
 
 int mm_ask_some(struct mm_question *q, int max, const struct mm_world *w, const struct mm_scene *s,
                 struct mm_rng *rng) {
-    int n = mm_ask_describe(&q[0], w, s, rng);  // first of all
-    for (int tries = 0; tries < 200 && n < max; tries++) {
+    int n = 0;
+    for (int tries = 0; tries < 200 && n < max - 1; tries++) {
         if (!ask_one(&q[n], w, s, rng)) continue;
         bool fresh = true;
         for (int i = 0; i < n && fresh; i++) {
@@ -136,7 +136,8 @@ int mm_ask_some(struct mm_question *q, int max, const struct mm_world *w, const 
         }
         n += fresh;
     }
-    return n;
+    // Last: in front, the other answers could be read off the text instead of the picture.
+    return n + mm_ask_describe(&q[n], w, s, rng);
 }
 
 void mm_ask_prompt(struct mm_buf *out, const struct mm_question *q) {
