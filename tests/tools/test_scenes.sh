@@ -61,8 +61,16 @@ make_world 0 --out "$dir/d" "${tiny[@]}" --seed 9
 cmp -s "$dir/d/train.jsonl" "$dir/kept/train.jsonl" && complain "another seed, the same questions"
 
 # Killed in the middle: no meta.json.
-{ timeout -s KILL 1 "$scenes" --out "$dir/e" --pictures 200000 --test 0; } >/dev/null 2>&1
-[ -d "$dir/e/images" ] || complain "not begun within a second"
+shown="scenes, killed"
+"$scenes" --out "$dir/e" --pictures 1000000 --test 0 >/dev/null 2>&1 &
+job=$!
+for ((i = 0; i < 600; i++)); do
+    [ -e "$dir/e/images/train/000/000003.png" ] && break
+    sleep 0.1
+done
+kill -KILL "$job"
+wait "$job" 2>/dev/null
+[ -e "$dir/e/images/train/000/000003.png" ] || complain "not begun within a minute"
 [ ! -e "$dir/e/meta.json" ] || complain "an interrupted world looks complete"
 
 # What is refused, in one sentence.
