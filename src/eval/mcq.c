@@ -76,19 +76,22 @@ static char take_apart(struct mm_str key, struct mm_str *split, struct mm_str *n
     return key.s[0];
 }
 
-// A category of the same name as an l2-category takes its place, as in the kit's table.
-static bool is_replaced(const struct mm_tally *t, struct mm_str key) {
-    if (key.s[0] != '1') return false;
-    struct mm_buf room = {0};
-    mm_buf_add(&room, key.s, key.n);
-    room.data[0] = '2';
-    const bool there = mm_names_find(&t->cells, (struct mm_str){room.data, room.len}) >= 0;
-    mm_buf_free(&room);
-    return there;
+// The names of all categories. One that is the name of an l2-category, too, takes its place in
+// every split, as in the kit's table.
+static struct mm_names categories_of(const struct mm_tally *t) {
+    struct mm_names names = {0};
+    struct mm_str split, name;
+    for (int64_t i = 0; i < t->cells.n; i++) {
+        if (take_apart(mm_names_get(&t->cells, i), &split, &name) == '2') {
+            mm_names_add(&names, name);
+        }
+    }
+    return names;
 }
 
 void mm_tally_report(const struct mm_tally *t, const char *headline_split, struct mm_report *r) {
     int64_t *order = mm_names_sorted(&t->cells);
+    struct mm_names categories = categories_of(t);
     int n_splits = 0;
     int64_t n = 0, hits = 0;
     double headline = 0;
@@ -106,9 +109,8 @@ void mm_tally_report(const struct mm_tally *t, const char *headline_split, struc
     }
     for (int64_t k = 0; k < t->cells.n; k++) {
         const int64_t i = order[k];
-        const struct mm_str key = mm_names_get(&t->cells, i);
-        const char kind = take_apart(key, &split, &name);
-        if (!t->n[i] || is_replaced(t, key)) continue;
+        const char kind = take_apart(mm_names_get(&t->cells, i), &split, &name);
+        if (!t->n[i] || (kind == '1' && mm_names_find(&categories, name) >= 0)) continue;
         if (kind == '0') name = mm_str_of("Overall");
         const double value = 100.0 * ((double)t->hits[i] / (double)t->n[i]);
         if (n_splits > 1) {
@@ -118,6 +120,7 @@ void mm_tally_report(const struct mm_tally *t, const char *headline_split, struc
         }
     }
     free(order);
+    mm_names_free(&categories);
     if (n) mm_report_headline(r, named ? headline : 100.0 * ((double)hits / (double)n));
 }
 

@@ -27,6 +27,9 @@ static enum mm_code open_table(struct mm_questions *q, bool pandas1, struct mm_e
                            q->path, column_names[i]);
         }
     }
+    if (q->form == mm_tsv_form_result && q->column[mm_column_image] >= 0) {
+        mm_tsv_recount(&q->tsv, q->column[mm_column_image]);
+    }
     mm_tsv_row_init(&q->row, &q->tsv);
     return mm_code_ok;
 }

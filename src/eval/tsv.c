@@ -1,5 +1,5 @@
-// Tables of tab-separated values: cutting rows into cells as pandas' C parser does, and the kinds
-// of columns. One pass from front to back when a table is opened; later a row at a time.
+// Tables of tab-separated values: the kinds of columns, and reading cells. One pass from front to
+// back when a table is opened; later a row at a time.
 #include "eval/tsv.h"
 
 #include <inttypes.h>
@@ -9,116 +9,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "base/utf8.h"
+#include "eval/tsv_cut.h"
 #include "eval/tsv_number.h"
 
 enum { forget_bytes = 64 << 20 };  // how much of the mapping is kept resident behind a reader
-
-// ---- cutting ----
-
-// A walk over the file's bytes. stop is the end of the line that p is in (its CR or LF, or the
-// file's end), valid while p <= stop.
-struct walk {
-    const char *p, *stop, *end;
-    const char *lf;   // the first LF at or behind p, where one was looked for
-    bool open_quote;  // the file ended inside a quoted cell
-};
-
-static void find_stop(struct walk *w) {
-    if (!w->lf || w->lf < w->p) {
-        w->lf = memchr(w->p, '\n', (size_t)(w->end - w->p));
-        if (!w->lf) w->lf = w->end;
-    }
-    const char *cr = memchr(w->p, '\r', (size_t)(w->lf - w->p));
-    w->stop = cr ? cr : w->lf;
-}
-
-static void skip_line_end(struct walk *w) {
-    if (w->p < w->end && *w->p == '\r') {
-        w->p++;
-        if (w->p < w->end && *w->p == '\n') w->p++;
-    } else if (w->p < w->end) {
-        w->p++;
-    }
-}
-
-// To the next line that is not empty or of spaces only. False at the end of the file.
-static bool next_line(struct walk *w) {
-    while (w->p < w->end) {
-        const char *q = w->p;
-        while (q < w->end && *q == ' ')
-            q++;
-        if (q == w->end) return false;
-        if (*q != '\n' && *q != '\r') {
-            find_stop(w);
-            return true;
-        }
-        w->p = q + 1;
-        // Behind an empty line that ends with CR alone, pandas loses a tab.
-        if (*q == '\r' && w->p < w->end && (*w->p == '\n' || *w->p == '\t')) w->p++;
-    }
-    return false;
-}
-
-// A quoted cell, w->p at its first quote: to the tab or line end behind the closing quote.
-static void skip_quoted(struct walk *w) {
-    const char *q = w->p + 1;
-    for (;;) {
-        q = memchr(q, '"', (size_t)(w->end - q));
-        if (!q) {
-            w->open_quote = true;
-            w->p = w->stop = w->end;
-            return;
-        }
-        if (q + 1 < w->end && q[1] == '"') {
-            q += 2;
-        } else {
-            break;
-        }
-    }
-    w->p = q + 1;
-    if (w->p > w->stop) find_stop(w);
-}
-
-// Cuts the row at w->p into at most `room` cells and goes behind its line end. Returns the number
-// of cells that the row has.
-static int cut_row(struct walk *w, struct mm_tsv_raw *raw, int room) {
-    int n = 0;
-    for (;;) {
-        const char *begin = w->p;
-        if (w->p < w->end && *w->p == '"') skip_quoted(w);
-        const char *tab = memchr(w->p, '\t', (size_t)(w->stop - w->p));
-        const char *end = tab ? tab : w->stop;
-        if (n < room) raw[n] = (struct mm_tsv_raw){begin, end};
-        n++;
-        w->p = end;
-        if (!tab) break;
-        w->p = tab + 1;
-    }
-    skip_line_end(w);
-    return n;
-}
-
-// The text of a cell; decoded into *room where quotes have to be taken off.
-static struct mm_str decode(struct mm_tsv_raw raw, struct mm_buf *room) {
-    const size_t n = (size_t)(raw.end - raw.begin);
-    if (n == 0 || raw.begin[0] != '"') return (struct mm_str){raw.begin, n};
-    if (n >= 2 && raw.end[-1] == '"' && !memchr(raw.begin + 1, '"', n - 2)) {
-        return (struct mm_str){raw.begin + 1, n - 2};
-    }
-    mm_buf_reset(room);
-    mm_buf_add(room, "", 0);
-    const char *p = raw.begin + 1;
-    for (;;) {
-        const char *q = memchr(p, '"', (size_t)(raw.end - p));
-        mm_buf_add(room, p, (size_t)(q - p));
-        p = q + 1;
-        if (p == raw.end || *p != '"') break;
-        mm_buf_add(room, "\"", 1);
-        p++;
-    }
-    mm_buf_add(room, p, (size_t)(raw.end - p));  // what follows the closing quote
-    return (struct mm_str){room->data ? room->data : "", room->len};
-}
 
 // ---- missing cells ----
 
@@ -156,6 +50,11 @@ static void guess_int(struct guess *g, struct mm_str cell) {
     }
 }
 
+// Beyond 2^53 no double has a fraction; infinity is not whole.
+static bool has_fraction(double v) {
+    return v < 9e15 && v > -9e15 ? v != (double)(int64_t)v : v - v != 0;
+}
+
 static void guess_cell(struct guess *g, struct mm_str cell) {
     bool truth;
     double value = 0;
@@ -163,10 +62,7 @@ static void guess_cell(struct guess *g, struct mm_str cell) {
     if (!g->not_int) guess_int(g, cell);
     if (!g->not_float) {
         g->not_float = !mm_number_float(cell, &value);
-        // Beyond 2^53 no double has a fraction; infinity is not whole.
-        g->fraction =
-            g->fraction ||
-            (value < 9e15 && value > -9e15 ? value != (double)(int64_t)value : value - value != 0);
+        g->fraction = g->fraction || has_fraction(value);
     }
     if (!g->not_bool) g->not_bool = !mm_number_bool(cell, &truth);
     g->text = g->text || (g->not_int && g->not_float && g->not_bool);
@@ -231,14 +127,14 @@ static enum mm_code check_bytes(const struct mm_tsv *t, struct mm_tsv_raw raw, c
     return mm_code_ok;
 }
 
-static enum mm_code read_header(struct mm_tsv *t, struct walk *w, struct mm_error *err) {
-    if (!next_line(w)) {
+static enum mm_code read_header(struct mm_tsv *t, struct mm_tsv_walk *w, struct mm_error *err) {
+    if (!mm_tsv_next_line(w)) {
         return mm_fail(err, mm_code_input, "%s: is empty; a line of column names is wanted",
                        t->path);
     }
     const char *at = w->p;
     struct mm_tsv_raw *raw = mm_xcalloc(mm_tsv_max_columns, sizeof *raw);
-    const int n = cut_row(w, raw, mm_tsv_max_columns);
+    const int n = mm_tsv_cut_row(w, raw, mm_tsv_max_columns);
     enum mm_code code = mm_code_ok;
     if (w->open_quote) {
         code = mm_fail(err, mm_code_input, "%s: line %lld: the quote of a column name never ends",
@@ -252,7 +148,7 @@ static enum mm_code read_header(struct mm_tsv *t, struct walk *w, struct mm_erro
     for (int i = 0; i < n && code == mm_code_ok; i++) {
         code = check_bytes(t, raw[i], "(a name)", err);
         if (code != mm_code_ok) break;
-        const struct mm_str name = decode(raw[i], &room);
+        const struct mm_str name = mm_tsv_decode(raw[i], &room);
         t->column[i].name = mm_xasprintf("%.*s", (int)name.n, name.s);
         t->n_columns = i + 1;
     }
@@ -276,8 +172,8 @@ static enum mm_code add_offset(struct mm_tsv *t, int64_t at, struct mm_error *er
     return mm_code_ok;
 }
 
-static enum mm_code wrong_row(const struct mm_tsv *t, const char *at, const struct walk *w, int n,
-                              const struct mm_tsv_raw *raw, struct mm_error *err) {
+static enum mm_code wrong_row(const struct mm_tsv *t, const char *at, const struct mm_tsv_walk *w,
+                              int n, const struct mm_tsv_raw *raw, struct mm_error *err) {
     const long long line = line_of(t, at);
     if (w->open_quote) {
         return mm_fail(err, mm_code_input,
@@ -299,15 +195,15 @@ static void forget(const struct mm_tsv *t, size_t *from, size_t upto) {
     *from = upto;
 }
 
-static enum mm_code read_rows(struct mm_tsv *t, struct walk *w, struct mm_tsv_raw *raw,
+static enum mm_code read_rows(struct mm_tsv *t, struct mm_tsv_walk *w, struct mm_tsv_raw *raw,
                               struct guess *guesses, struct mm_error *err) {
     struct mm_buf room = {0};
     enum mm_code code = mm_code_ok;
     const char *base = (const char *)t->map.data;
     size_t forgotten = 0;
-    while (code == mm_code_ok && next_line(w)) {
+    while (code == mm_code_ok && mm_tsv_next_line(w)) {
         const char *at = w->p;
-        const int n = cut_row(w, raw, t->n_columns);
+        const int n = mm_tsv_cut_row(w, raw, t->n_columns);
         if (n > t->n_columns || w->open_quote) {
             code = wrong_row(t, at, w, n, raw, err);
             break;
@@ -321,7 +217,7 @@ static enum mm_code read_rows(struct mm_tsv *t, struct walk *w, struct mm_tsv_ra
             code = check_bytes(t, raw[i], t->column[i].name, err);
             // A long cell of a text column is not worth decoding.
             if (guesses[i].text && raw[i].end - raw[i].begin > 64) continue;
-            const struct mm_str cell = decode(raw[i], &room);
+            const struct mm_str cell = mm_tsv_decode(raw[i], &room);
             if (mm_tsv_is_missing(cell, t->pandas1)) {
                 t->column[i].n_missing++;
             } else if (!guesses[i].text) {
@@ -338,7 +234,7 @@ static enum mm_code read_rows(struct mm_tsv *t, struct walk *w, struct mm_tsv_ra
 
 static enum mm_code open_mapped(struct mm_tsv *t, struct mm_error *err) {
     const char *data = t->map.data ? (const char *)t->map.data : "";
-    struct walk w = {.p = data, .stop = data, .end = data + t->map.bytes};
+    struct mm_tsv_walk w = {.p = data, .stop = data, .end = data + t->map.bytes};
     if (t->map.bytes >= 3 && !memcmp(data, "\xef\xbb\xbf", 3)) w.p = w.stop = data + 3;
     MM_TRY(read_header(t, &w, err));
     struct guess *guesses = mm_xcalloc((size_t)t->n_columns, sizeof *guesses);
@@ -416,10 +312,10 @@ void mm_tsv_row_load(struct mm_tsv_row *r, int64_t row) {
     const struct mm_tsv *t = r->tsv;
     const char *base = (const char *)t->map.data;
     const bool last = row + 1 == t->n_rows;
-    struct walk w = {.p = base + t->offset[row],
-                     .end = last ? base + t->map.bytes : base + t->offset[row + 1]};
-    find_stop(&w);
-    const int n = cut_row(&w, r->raw, t->n_columns);
+    struct mm_tsv_walk w = {.p = base + t->offset[row],
+                            .end = last ? base + t->map.bytes : base + t->offset[row + 1]};
+    mm_tsv_find_stop(&w);
+    const int n = mm_tsv_cut_row(&w, r->raw, t->n_columns);
     for (int i = n; i < t->n_columns; i++) {
         r->raw[i] = (struct mm_tsv_raw){base, base};
     }
@@ -436,7 +332,7 @@ struct mm_str mm_tsv_cell(struct mm_tsv_row *r, int column, enum mm_tsv_form for
     if (column < 0) return none;
     const struct mm_tsv_column *c = &r->tsv->column[column];
     struct mm_buf *room = &r->text[column];
-    const struct mm_str cell = decode(r->raw[column], room);
+    const struct mm_str cell = mm_tsv_decode(r->raw[column], room);
     if (mm_tsv_is_missing(cell, r->tsv->pandas1)) return none;
     if (c->kind == mm_tsv_kind_text) return cell;
 
@@ -477,4 +373,36 @@ struct mm_str mm_tsv_cell(struct mm_tsv_row *r, int column, enum mm_tsv_form for
     mm_buf_reset(room);
     mm_buf_adds(room, text);
     return (struct mm_str){room->data, room->len};
+}
+
+void mm_tsv_recount(struct mm_tsv *t, int column) {
+    bool any = false;
+    for (int c = 0; c < t->n_columns; c++) {
+        any =
+            any || t->column[c].kind == mm_tsv_kind_float || t->column[c].kind == mm_tsv_kind_bool;
+    }
+    if (!any || t->column[column].n_missing == 0) return;
+    for (int c = 0; c < t->n_columns; c++) {
+        t->column[c].n_missing = 0;
+        t->column[c].whole = t->column[c].kind == mm_tsv_kind_float;
+    }
+    struct mm_tsv_row row;
+    mm_tsv_row_init(&row, t);
+    for (int64_t i = 0; i < t->n_rows; i++) {
+        mm_tsv_row_load(&row, i);
+        if (!mm_tsv_cell(&row, column, mm_tsv_form_table).s) continue;
+        for (int c = 0; c < t->n_columns; c++) {
+            if (t->column[c].kind != mm_tsv_kind_float && t->column[c].kind != mm_tsv_kind_bool) {
+                continue;
+            }
+            double value = 0;
+            const struct mm_str cell = mm_tsv_decode(row.raw[c], &row.text[c]);
+            if (mm_tsv_is_missing(cell, t->pandas1)) {
+                t->column[c].n_missing++;
+            } else if (mm_number_float(cell, &value) && has_fraction(value)) {
+                t->column[c].whole = false;
+            }
+        }
+    }
+    mm_tsv_row_deinit(&row);
 }

@@ -51,6 +51,10 @@ void mm_tsv_close(struct mm_tsv *t);
 int mm_tsv_find(const struct mm_tsv *t, const char *name);  // the first of that name; -1: none
 int64_t mm_tsv_line(const struct mm_tsv *t, int64_t row);   // in the file, from 1; reads the file
 
+// Counts n_missing and whole again without the rows whose cell in `column` is missing: what the
+// result form goes by once those rows have been dropped.
+void mm_tsv_recount(struct mm_tsv *t, int column);
+
 struct mm_tsv_raw {  // a cell as it stands in the file
     const char *begin, *end;
 };

@@ -200,6 +200,27 @@ static void test_choice(void **state) {
     is("", 100.0 * 2 / 3);
 }
 
+// What the kit's tables and its xlsx file do on the way.
+static void test_kit_quirks(void **state) {
+    (void)state;
+    // A category named as an l2-category takes its place, in every split.
+    const char *data = put("names.tsv",
+                           "index\tquestion\tA\tB\tanswer\tcategory\tl2-category\tsplit\n"
+                           "0\tq\tx\ty\tA\tk\tp\tdev\n1\tq\tx\ty\tB\tm\tk\tval\n");
+    good(&mm_bench_seed, data, said("0=A\n1=B\n"));
+    is("dev/k", 100);
+    assert_true(isnan(mm_report_get(&report, "val/k")));
+    // True in a column with holes reads back as 1.0; the row without picture makes no hole.
+    data = put("holes.tsv",
+               "index\timage\tquestion\tA\tB\tanswer\n"
+               "0\tx\tq\tTrue\tTrue\tA\n1\tx\tq\tFalse\t\tA\n2\t\tq\t\tTrue\tA\n");
+    good(&mm_bench_seed, data, said("0=it is true\n1=false\n"));
+    is("Overall", 100);
+    assert_int_equal(report.unresolved, 0);
+    good(&mm_bench_seed, data, said("0=it is true or 1.0\n1=false\n"));
+    is("Overall", 50);
+}
+
 static void test_mmbench(void **state) {
     (void)state;
     const char *data = put("MMBench.tsv",
@@ -403,17 +424,12 @@ static void test_unresolved_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mme),
-        cmocka_unit_test(test_pope_table),
-        cmocka_unit_test(test_pope_kit),
-        cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_mmbench),
-        cmocka_unit_test(test_mmmu),
-        cmocka_unit_test(test_textvqa),
-        cmocka_unit_test(test_gqa),
-        cmocka_unit_test(test_mmvet),
-        cmocka_unit_test(test_predictions),
-        cmocka_unit_test(test_unresolved_file),
+        cmocka_unit_test(test_mme),         cmocka_unit_test(test_pope_table),
+        cmocka_unit_test(test_pope_kit),    cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_kit_quirks),  cmocka_unit_test(test_mmbench),
+        cmocka_unit_test(test_mmmu),        cmocka_unit_test(test_textvqa),
+        cmocka_unit_test(test_gqa),         cmocka_unit_test(test_mmvet),
+        cmocka_unit_test(test_predictions), cmocka_unit_test(test_unresolved_file),
     };
     const int status = cmocka_run_group_tests(tests, make, clear);
     mm_report_free(&report);
