@@ -20,7 +20,7 @@ title() {
     esac
 }
 
-# score NAME BENCH: 0..100. MME counts points, 200 a kind of question at most.
+# score NAME BENCH: 0..100 by the benchmark's own rules. MME counts points, 200 a kind of question at most.
 score() {
     local points most=100
     points=$(sed -nE 's/.*"headline": *(-?[0-9.]+).*/\1/p' "$out/scores/$1.$2.json" | head -n 1)
@@ -41,7 +41,7 @@ line() {
 collect() {
     local bench model
     {
-        printf 'answers right, %%'
+        printf 'score, 0 to 100'
         for model in $models; do printf '\t%s' "$(title "$model")"; done
         printf '\n'
         for bench in $benches; do
@@ -150,7 +150,7 @@ table { border-collapse: collapse } td, th { padding: .2em .8em; text-align: rig
 td:first-child, th:first-child { text-align: left }
 </style>
 <h1>A Transformer becomes a Mamba-2 model</h1>
-<p>Test pictures are composed anew; none was trained on. MME's points are shown as a share of the points there are.
+<p>Test pictures are composed anew; none was trained on. Scores are those of each benchmark's rules (POPE: F1; MME: share of the points there are).
 HEAD
     html_table "$out/results.tsv"
     picture "$out/results.png" 900
@@ -171,7 +171,7 @@ HEAD
 
 all() {
     collect
-    printf '\n== Answers right, %%, of questions about pictures that nobody trained on\n'
+    printf '\n== Scores by the rules of each benchmark, pictures that nobody trained on\n'
     table
     "${BARS:-build/bars}" "$out/results.png" <"$out/results.tsv"
     printf '\n== The same questions about one picture, %s\n' "$out/sample/images/train/000/000000.png"

@@ -18,7 +18,7 @@ out=${DEMO_OUT:-out/demo}
 teacher=${DEMO_TEACHER:-models/pico}
 recipe=models/pico/demo-recipe.json
 steps= hybrid_steps=100,100,400
-pictures=10000 questions=120 things=120
+pictures=10000 questions=150 things=120
 sample_seed=15  # of the one picture they are asked about
 benches="pope mme textvqa sqa gqa"
 
@@ -111,7 +111,8 @@ test_of() {
     esac
 }
 
-# evaluate NAME MODEL: every test; the answers and scores go to scores/NAME.*
+# evaluate NAME MODEL: every test; answers, scores and warnings (that MME has other kinds of
+# question, too; that a student says neither yes nor no) go to scores/NAME.*
 evaluate() {
     local name=$1 model=$2 bench at
     mkdir -p "$out/scores"
@@ -119,7 +120,11 @@ evaluate() {
         at=$out/scores/$name.$bench
         [ -f "$at.json" ] && continue
         "$mmamba" eval "$model" --bench "$bench" --data "$out/world/$(test_of "$bench")" \
-            --out "$at.jsonl" --json --quiet >"$at.json.part" || return
+            --out "$at.jsonl" --json --quiet >"$at.json.part" 2>"$at.log" || {
+            local status=$?
+            cat "$at.log" >&2
+            return "$status"
+        }
         mv "$at.json.part" "$at.json"
     done
 }
