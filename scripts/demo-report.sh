@@ -78,7 +78,7 @@ questions() {
 
 ask() {
     "${MMAMBA:-build/mmamba}" chat "$1" -i "$out/sample/images/train/000/000000.png" \
-        -p "$(printf '%b' "$2")" --max-new-tokens 16 --quiet | tr '\n' ' '
+        -p "$(printf '%b' "$2")" --max-new-tokens 48 --quiet | tr '\n\t' '  '
 }
 
 # answers.tsv: question, right answer, teacher's, linear student's, hybrid's.
@@ -176,7 +176,8 @@ all() {
     "${BARS:-build/bars}" "$out/results.png" <"$out/results.tsv"
     printf '\n== The same questions about one picture, %s\n' "$out/sample/images/train/000/000000.png"
     ask_all
-    in_columns 40 <"$out/answers.tsv"
+    awk -F'\t' 'NR == 1 { for (i = 2; i <= NF; i++) name[i] = $i }
+        NR > 1 { print $1; for (i = 2; i <= NF; i++) printf "    %-16s%s\n", name[i], $i }' "$out/answers.tsv"
     printf '\n== Memory that one conversation keeps, by its length in tokens\n'
     memory
     in_columns 12 <"$out/memory.tsv"

@@ -53,6 +53,8 @@ static const struct mm_opt run_opts[] = {
     EVAL_SHARED,
     {"--out", mm_opt_kind_string, "FILE",
      "keep the predictions there; what it holds already is not asked again", NULL, 0, 0, false},
+    {"--max-new-tokens", mm_opt_kind_int, "N",
+     "most tokens of an answer (default: what the benchmark allows)", NULL, 1, 1e9, false},
     {"--images", mm_opt_kind_string, "DIR", "where the picture files are, when not beside the data",
      NULL, 0, 0, false},
     MM_CLI_COMMON};
@@ -177,6 +179,9 @@ static enum mm_code evaluate(const struct mm_args *args, struct mm_error *err) {
                               .out = mm_args_string(args, "--out"),
                               .pandas1 = score_job.pandas1,
                               .limit = score_job.limit};
+    if (mm_args_given(args, "--max-new-tokens")) {
+        job.max_new_tokens = mm_args_int(args, "--max-new-tokens");
+    }
     char room[4096] = "";
     if (!job.out) {
         MM_TRY(temporary(room, sizeof room, err));

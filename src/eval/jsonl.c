@@ -42,7 +42,8 @@ enum mm_code mm_jsonl_next(struct mm_jsonl *j, json_t **o, struct mm_error *err)
         j->at += n + (lf ? 1 : 0);
         j->line++;
         if (is_blank(s, n)) continue;
-        *o = json_loadb(s, n, JSON_REJECT_DUPLICATES, NULL);
+        // a model may say U+0000; texts carry their length
+        *o = json_loadb(s, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
         if (json_is_object(*o)) return mm_code_ok;
         char what[512];
         snprintf(what, sizeof what, "%s: line %" PRId64, j->path, j->line);

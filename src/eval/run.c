@@ -222,7 +222,8 @@ static enum mm_code read_pictures(struct run *r, const struct mm_question *q, bo
 static enum mm_code answer(struct run *r, const struct mm_question *q, struct mm_error *err) {
     const struct mm_bench *bench = r->job->bench;
     const int kit = r->questions.kit;
-    const struct mm_generation how = {.max_new_tokens = bench->max_new_tokens[kit],
+    const int64_t most = r->job->max_new_tokens;
+    const struct mm_generation how = {.max_new_tokens = most ? most : bench->max_new_tokens[kit],
                                       .min_new_tokens = bench->never_empty[kit] ? 1 : 0};
     struct mm_session *s = NULL;
     struct mm_answer a;

@@ -11,7 +11,8 @@ struct mm_eval_job {
     const char *images;  // where picture files are; NULL: beside the data
     const char *out;     // predictions, JSON lines; what it holds already is not asked again
     bool pandas1;
-    int64_t limit;  // 0: all questions
+    int64_t limit;           // 0: all questions
+    int64_t max_new_tokens;  // of an answer; 0: what the benchmark allows
 };
 
 // Appends a line a question to job->out, in the data set's order, each when it is answered: after

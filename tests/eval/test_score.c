@@ -386,6 +386,12 @@ static void test_predictions(void **state) {
     is("", 100);
     assert_int_equal(report.missing_images, 1);
     assert_int_equal(report.questions, 2);
+    good(
+        &mm_bench_seed, data,  // a model without training says anything
+        put("p",
+            "{\"index\": 0, \"prediction\": \"\\u0000\\u0000\"}\n"
+            "{\"index\": 1, \"prediction\": \"B\"}\n{\"index\": 2, \"prediction\": \"B\\u0000\"}"));
+    assert_int_equal(report.questions, 3);
     bad(&mm_bench_seed, data, said("0=A\n1=A\n2=A\n3=A\n"), "line 4: index '3' is of no question");
     bad(&mm_bench_seed, data, said("1=A\n0=A\n7=A\n"), "index '7' is of no question");
     bad(&mm_bench_seed, data, said("1=A\n0=A\n1=B\n"),
