@@ -192,6 +192,9 @@ static enum mm_code evaluate(const struct mm_args *args, struct mm_error *err) {
     enum mm_code code = ask(args, &job, err);
     if (code == mm_code_ok) code = score_and_print(&score_job, args, mm_now() - start, err);
     if (*room) unlink(room);
+    if (*room && code == mm_code_interrupted) {
+        code = mm_fail(err, code, "interrupted; nothing was kept, with --out it could go on");
+    }
     return code;
 }
 

@@ -31,7 +31,6 @@ static void append(struct mm_score **list, int64_t *n, char *name, double value)
 }
 
 void mm_report_add(struct mm_report *r, double value, const char *name, ...) {
-    struct mm_buf text = {0};
     char room[512];
     va_list args;
     va_start(args, name);
@@ -46,7 +45,6 @@ void mm_report_add(struct mm_report *r, double value, const char *name, ...) {
     vsnprintf(longer, (size_t)n + 1, name, args);
     va_end(args);
     append(&r->scores, &r->n_scores, longer, value);
-    mm_buf_free(&text);
 }
 
 void mm_report_extra(struct mm_report *r, double value, const char *name) {

@@ -99,7 +99,7 @@ static void test_shared_pictures(void **state) {
     int n_different = 0;
     char *first = said("together.jsonl", "0");
     for (int i = 0; i < 5; i++) {
-        char index[4];
+        char index[16];
         snprintf(index, sizeof index, "%d", i);
         char *one = said("together.jsonl", index), *other = said("turns.jsonl", index);
         assert_non_null(one);

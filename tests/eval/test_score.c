@@ -362,6 +362,7 @@ static void test_mmvet(void **state) {
         assert_int_equal(report.unresolved, 0);
     }
     job.judge = put("judge", "{\"index\": 0, \"score\": 1.5}\n");
+    mm_report_free(&report);
     assert_int_equal(mm_score_run(&job, &report, &err), mm_code_input);
     assert_non_null(strstr(err.text, "line 1: score is 1.5"));
     const char *out = put("export.tsv", "");

@@ -167,7 +167,7 @@ static void test_numbers(void **state) {
     assert_string_equal(text, "nan");
 }
 
-static void refused(const char *text, size_t n, const char *words) {
+static void refused_bytes(const char *text, size_t n, const char *words) {
     struct mm_tsv t;
     put(text, n);
     assert_int_equal(mm_tsv_open(&t, path, false, &err), mm_code_input);
@@ -175,18 +175,19 @@ static void refused(const char *text, size_t n, const char *words) {
     assert_null(t.column);
 }
 
+#define REFUSED(text, words) refused_bytes(text, sizeof(text) - 1, words)
+
 static void test_refused(void **state) {
     (void)state;
-    refused("", 0, "is empty");
-    refused("\n \n", 3, "is empty");
-    refused("a\tb\n\nx\ty\nx\ty\tz\n", 17, "line 4, column 3: the row has 3 cells, the header 2");
-    refused("a\tb\nx\t\"y\nz\n", 11, "line 2: column 'b': the quote that opens here never ends");
-    refused("a\t\"b\nx", 6, "line 1: the quote of a column name never ends");
-    refused("a\tb\nx\ty\xff\n", 10, "line 2: column 'b': byte 2 of the cell is 0xff");
-    refused("a\tb\nx\t\0y\n", 10,
-            "line 2: column 'b': byte 1 of the cell is 0x00, which is a zero");
-    refused("a\tb\n\"x\n\n\"\ty\nx\ty\tz\n", 20, "line 5, column 3");
-    refused("a\tb\rx\ty\rx\ty\tz\r", 15, "line 3, column 3");
+    REFUSED("", "is empty");
+    REFUSED("\n \n", "is empty");
+    REFUSED("a\tb\n\nx\ty\nx\ty\tz\n", "line 4, column 3: the row has 3 cells, the header 2");
+    REFUSED("a\tb\nx\t\"y\nz\n", "line 2: column 'b': the quote that opens here never ends");
+    REFUSED("a\t\"b\nx", "line 1: the quote of a column name never ends");
+    REFUSED("a\tb\nx\ty\xff\n", "line 2: column 'b': byte 2 of the cell is 0xff");
+    REFUSED("a\tb\nx\t\0y\n", "line 2: column 'b': byte 1 of the cell is 0x00, which is a zero");
+    REFUSED("a\tb\n\"x\n\n\"\ty\nx\ty\tz\n", "line 5, column 3");
+    REFUSED("a\tb\rx\ty\rx\ty\tz\r", "line 3, column 3");
     struct mm_tsv t;
     assert_int_not_equal(mm_tsv_open(&t, "/tmp/mm_tsv_none", false, &err), mm_code_ok);
     assert_int_not_equal(mm_tsv_open(&t, "/tmp", false, &err), mm_code_ok);
