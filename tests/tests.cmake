@@ -39,7 +39,10 @@ endforeach()
 
 add_executable(json_check tests/cli/json_check.c)
 target_link_libraries(json_check PRIVATE PkgConfig::JANSSON)
-set_target_properties(json_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+add_executable(st_tool tests/cli/st_tool.c)
+target_link_libraries(st_tool PRIVATE mmamba_lib)
+set_target_properties(json_check st_tool PROPERTIES
+  RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 
 # Every tests/<folder>/test_<name>.sh is a CTest test too; it gets the program and the build folder.
 file(GLOB MMAMBA_SCRIPT_TESTS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/*/test_*.sh)
