@@ -106,6 +106,8 @@ static enum mm_code run_stages(struct mm_run_context *c, struct mm_error *err) {
         c->at.step = 0;
         MM_TRY(mm_run_save_checkpoint(c, NULL, err));
     }
+    // killed between the last stage and the result: what that stage left is the student
+    if (o->distill && !c->has_student) MM_TRY(make_student(c, mm_run_done, err));
     return mm_code_ok;
 }
 
