@@ -38,8 +38,9 @@ static const double tol_golden_grad = 1e-3;
 static const double tol_ill_conditioned = 1e-3;
 // The same sequence in pieces, or token by token: the same sums in another order.
 static const double tol_pieces = 1e-4;
-// A directional derivative of a whole model's f32 loss by four points, relative to the length of
-// the gradient: the loss moves by about 1e-2, its roundings are some 1e-6.
-static const double tol_model_difference = 2e-3;
+// A directional derivative of a whole model's loss by four points, relative to the length of the
+// gradient: an f32 loss of 5 moves by some thousandths and is known to 1e-7; LayerNorm over four
+// values (use_qknorm) is so curved that the step must be smaller than that likes.
+static const double tol_model_difference = 1e-2;
 
 #endif
