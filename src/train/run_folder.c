@@ -192,6 +192,7 @@ enum mm_code mm_run_save_checkpoint(struct mm_run_context *c, const struct mm_op
         if (fflush(c->log) != 0) return mm_fail_errno(err, "%s/log.jsonl", c->opt->out);
         c->at.log_bytes = ftell(c->log);
     }
+    if (c->at.total_steps > 0) draw_log(c);  // first, so that a finished run has its picture
     int n = 0;
     struct mm_st_tensor *tensors = o ? mm_optim_tensors(o, true, &n) : NULL;
     json_t *at = at_json(&c->at);
@@ -203,7 +204,6 @@ enum mm_code mm_run_save_checkpoint(struct mm_run_context *c, const struct mm_op
     free(text);
     json_decref(at);
     mm_optim_tensors_free(tensors, n);
-    if (!code && c->at.total_steps > 0) draw_log(c);
     return code;
 }
 

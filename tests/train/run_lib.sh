@@ -64,7 +64,7 @@ steady_log() {
 # Everything that a run leaves is the same to the bit, except for the clock and run.json's paths.
 same_run() {
     local file
-    for file in "$1"/stage*.safetensors "$1"/model/*; do
+    for file in "$1"/stage*.safetensors "$1"/model/* "$1/loss.png"; do
         [ -e "$file" ] || continue
         cmp -s "$file" "$2/${file#"$1/"}" || complain "${file#"$1/"} differs"
     done
