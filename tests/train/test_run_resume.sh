@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `train` and `distill` killed with -9 again and again, interrupted, and resumed: the end is the same
 # to the bit. What does not fit a run is refused.
-#   test_run.sh MMAMBA BUILD
+#   test_run_resume.sh MMAMBA BUILD
 set -uo pipefail
 . tests/cli/lib.sh
 . tests/train/run_lib.sh
