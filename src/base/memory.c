@@ -30,6 +30,11 @@ int64_t mm_memory_available(void) {
     return allowed >= 0 && allowed < bytes ? allowed : bytes;
 }
 
+int64_t mm_memory_used(void) {
+    const int64_t bytes = proc_bytes("/proc/self/status", "VmRSS:");
+    return bytes < 0 ? 0 : bytes;
+}
+
 int64_t mm_memory_peak(void) {
     // Not getrusage's ru_maxrss where it can be helped: that one survives exec, so that it may be
     // the size of whoever started this program.

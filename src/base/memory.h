@@ -8,6 +8,9 @@
 // container allows, whichever is smaller. An estimate, true at the moment of the call.
 int64_t mm_memory_available(void);
 
+// Bytes of memory that this process has resident now, files it maps included.
+int64_t mm_memory_used(void);
+
 // Bytes of memory that this process has had resident at most, files it maps included.
 int64_t mm_memory_peak(void);
 

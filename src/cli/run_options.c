@@ -28,10 +28,11 @@ static void print_summary(const struct mm_run_summary *s, bool json) {
             (double)s->peak_bytes / 1073741824.0, (long long)s->skipped_samples);
         return;
     }
-    json_t *o = json_pack("{s:I, s:f, s:f, s:I, s:f, s:I, s:I}", "steps", (json_int_t)s->steps,
-                          "loss", s->loss, "seconds", s->seconds, "tokens", (json_int_t)s->tokens,
-                          "tokens_per_s", rate, "peak_bytes", (json_int_t)s->peak_bytes,
-                          "skipped_samples", (json_int_t)s->skipped_samples);
+    json_t *o =
+        json_pack("{s:I, s:f, s:f, s:I, s:f, s:I, s:I, s:I}", "steps", (json_int_t)s->steps, "loss",
+                  s->loss, "seconds", s->seconds, "tokens", (json_int_t)s->tokens, "tokens_per_s",
+                  rate, "planned_bytes", (json_int_t)s->planned_bytes, "peak_bytes",
+                  (json_int_t)s->peak_bytes, "skipped_samples", (json_int_t)s->skipped_samples);
     char *text = json_dumps(o, JSON_REAL_PRECISION(9));
     puts(text);
     free(text);

@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "base/buf.h"
+#include "base/memory.h"
 #include "base/rng.h"
 
 enum { in_mha = 1, in_mamba2 = 2, in_both = 3 };
@@ -353,6 +354,18 @@ enum mm_code mm_model_own(struct mm_model *m, int param, struct mm_error *err) {
 }
 
 enum mm_code mm_model_alloc(struct mm_model *m, struct mm_error *err) {
+    size_t bytes = 0;
+    for (int i = 0; i < m->n_params; i++) {
+        const struct mm_view w = m->params[i].w;
+        if (w.data == NULL) bytes += (size_t)mm_view_count(w) * mm_dtype_bytes(w.dtype);
+    }
+    // The host hands out pages it does not have, and kills whoever touches them.
+    const int64_t room = m->be->host_memory ? mm_memory_available() : INT64_MAX;
+    if (bytes > (size_t)room) {
+        return mm_fail(err, mm_code_memory, "%s: the weights take %.2f GiB and %.2f GiB are free",
+                       *m->path ? m->path : "this config", (double)bytes / 1073741824.0,
+                       (double)room / 1073741824.0);
+    }
     for (int i = 0; i < m->n_params; i++) {
         if (m->params[i].w.data == NULL) MM_TRY(mm_model_own(m, i, err));
     }

@@ -53,6 +53,13 @@ void mm_optim_deinit(struct mm_optim *o) {
     *o = (struct mm_optim){0};
 }
 
+size_t mm_optim_moment_bytes(const struct mm_optim *o) {
+    size_t bytes = 0;
+    for (int i = 0; i < o->n; i++)
+        bytes += 2 * param_bytes(&o->model->params[o->slots[i].param]);
+    return bytes;
+}
+
 void mm_optim_publish(struct mm_optim *o) {
     for (int i = 0; i < o->n; i++) {
         const struct mm_view w = o->model->params[o->slots[i].param].w;
@@ -110,8 +117,11 @@ struct mm_st_tensor *mm_optim_tensors(const struct mm_optim *o, bool moments, in
         const struct mm_param *p = &o->model->params[s->param];
         for (int k = 0; k < (moments ? 3 : 1); k++) {
             const size_t bytes = (size_t)mm_view_count(s->w) * sizeof(float);
-            void *values = mm_xmalloc(bytes);
-            o->model->be->download(o->model->be, values, part(s, k).data, bytes);
+            void *values = part(s, k).data;
+            if (!o->model->be->host_memory) {
+                values = mm_xmalloc(bytes);
+                o->model->be->download(o->model->be, values, part(s, k).data, bytes);
+            }
             t[*n] = (struct mm_st_tensor){mm_xasprintf("%s%s", moments ? kinds[k] : "", p->name),
                                           mm_dtype_f32,
                                           p->n_axes,
@@ -124,10 +134,10 @@ struct mm_st_tensor *mm_optim_tensors(const struct mm_optim *o, bool moments, in
     return t;
 }
 
-void mm_optim_tensors_free(struct mm_st_tensor *t, int n) {
+void mm_optim_tensors_free(const struct mm_optim *o, struct mm_st_tensor *t, int n) {
     for (int i = 0; i < n; i++) {
         free((void *)(uintptr_t)t[i].name);
-        free((void *)(uintptr_t)t[i].data);
+        if (!o->model->be->host_memory) free((void *)(uintptr_t)t[i].data);
     }
     free(t);
 }

@@ -26,6 +26,7 @@ enum mm_code mm_optim_init(struct mm_optim *o, struct mm_model *m, const struct 
                            struct mm_error *err);
 void mm_optim_deinit(struct mm_optim *o);
 size_t mm_optim_plan(const struct mm_model *m, const struct mm_stage_recipe *r);  // bytes
+size_t mm_optim_moment_bytes(const struct mm_optim *o);
 
 // Clips the gradients' norm, updates masters, refreshes the model's copies. step counts from 0.
 // *norm receives the gradient norm before clipping; a norm that is not finite is an error.
@@ -34,10 +35,10 @@ enum mm_code mm_optim_step(struct mm_optim *o, struct mm_grads *g, int64_t step,
 
 // After masters were overwritten (resume): refreshes the model's copies.
 void mm_optim_publish(struct mm_optim *o);
-// Masters, moments by name ("w.", "m.", "v." in front of the parameter's), to the host. values are
-// malloc'ed, one pointer a tensor; *n tensors.
+// Masters, moments by name ("w.", "m.", "v." in front of the parameter's), for writing: *n tensors.
+// A backend with host memory lends its own; else the values are copied to the host.
 struct mm_st_tensor *mm_optim_tensors(const struct mm_optim *o, bool moments, int *n);
-void mm_optim_tensors_free(struct mm_st_tensor *t, int n);
+void mm_optim_tensors_free(const struct mm_optim *o, struct mm_st_tensor *t, int n);
 // Takes masters (and moments) from a file: tensors that are not there keep their values.
 enum mm_code mm_optim_load(struct mm_optim *o, const struct mm_st *st, bool moments,
                            struct mm_error *err);

@@ -167,6 +167,7 @@ enum mm_code mm_run(const struct mm_run_options *options, struct mm_backend *be,
         .skipped_samples = c.at.cursor.skipped,
         .loss = c.at.loss,
         .seconds = c.at.seconds,
+        .planned_bytes = c.planned_bytes,
         .peak_bytes = mm_memory_peak(),
     };
     close_run(&c);

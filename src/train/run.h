@@ -26,8 +26,8 @@ struct mm_run_options {
 
 struct mm_run_summary {
     int64_t steps, tokens, skipped_samples;
-    double loss, seconds;  // loss: of the last step
-    int64_t peak_bytes;
+    double loss, seconds;               // loss: of the last step
+    int64_t planned_bytes, peak_bytes;  // said before the stages began, the largest; taken
 };
 
 // Runs, or goes on. mm_code_interrupted after a checkpoint was written. Says on standard error

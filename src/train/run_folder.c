@@ -203,7 +203,7 @@ enum mm_code mm_run_save_checkpoint(struct mm_run_context *c, const struct mm_op
     free(path);
     free(text);
     json_decref(at);
-    mm_optim_tensors_free(tensors, n);
+    if (o) mm_optim_tensors_free(o, tensors, n);
     return code;
 }
 
@@ -242,7 +242,7 @@ enum mm_code mm_run_save_stage(struct mm_run_context *c, int stage, const struct
         free(values[i]);
     free(values);
     free(all);
-    mm_optim_tensors_free(masters, n_masters);
+    mm_optim_tensors_free(o, masters, n_masters);
     return code;
 }
 

@@ -31,6 +31,7 @@ struct mm_run_context {
     bool keep[mm_max_blocks];
     char data_hash[33], model_hash[33];
     struct mm_checkpoint at;
+    int64_t planned_bytes;  // of the hungriest stage so far
     FILE *log;
 };
 

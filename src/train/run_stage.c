@@ -49,37 +49,40 @@ static double gib(size_t bytes) {
     return (double)bytes / 1073741824.0;
 }
 
-// Chooses recomputation, says what the stage will take, refuses what does not fit.
+// Chooses recomputation, says what the stage will take, refuses what does not fit. What the process
+// holds now is counted as it is: weights have been touched, moments and gradients not yet.
 static enum mm_code plan_memory(struct stage *s, int64_t T, int64_t n_seqs, int64_t n_tiles,
                                 struct mm_error *err) {
     struct mm_run_context *c = s->c;
     const enum mm_recompute choice = c->opt->recipe.recompute;
-    const size_t fixed = mm_model_weight_bytes(c->has_teacher ? &c->teacher : &c->student) +
-                         s->grads.bytes + s->optim.bytes + s->pixels_bytes +
-                         mm_data_max_bytes(s->data);
+    const size_t data = s->pixels_bytes + mm_data_max_bytes(s->data) +
+                        mm_layout_host_bytes(&c->student, T, n_seqs, n_tiles);
+    const size_t held = (size_t)mm_memory_used();
+    const size_t more = s->grads.bytes + mm_optim_moment_bytes(&s->optim) + data;
     const size_t room = (size_t)mm_memory_available();
     s->objective.recompute = choice == mm_recompute_always;
     s->block_bytes = mm_objective_plan(&s->objective, &s->grads.grads, T, n_seqs, n_tiles);
     if (choice == mm_recompute_auto && s->objective.kind != mm_objective_kind_layerwise &&
-        fixed + s->block_bytes > room) {
+        more + s->block_bytes > room) {
         s->objective.recompute = true;
         s->block_bytes = mm_objective_plan(&s->objective, &s->grads.grads, T, n_seqs, n_tiles);
     }
-    if (fixed + s->block_bytes > room) {
+    if (more + s->block_bytes > room) {
         return mm_fail(err, mm_code_memory,
-                       "this needs up to %.2f GiB (activations of %lld tokens a micro-batch: %.2f "
-                       "GiB) and %.2f GiB are free; lower 'batch' or 'max_length' in the recipe%s",
-                       gib(fixed + s->block_bytes), (long long)T, gib(s->block_bytes), gib(room),
+                       "this needs up to %.2f GiB more (activations of %lld tokens a micro-batch: "
+                       "%.2f GiB) and %.2f GiB are free; lower 'batch' or 'max_length' in the "
+                       "recipe%s",
+                       gib(more + s->block_bytes), (long long)T, gib(s->block_bytes), gib(room),
                        s->objective.recompute ? "" : ", or allow 'recompute'");
     }
+    const size_t planned = held + more + s->block_bytes;
+    if ((int64_t)planned > c->planned_bytes) c->planned_bytes = (int64_t)planned;
     mm_info(
-        "memory at most %.2f GiB: weights %.2f, gradients %.2f, masters and moments %.2f, "
+        "memory at most %.2f GiB: weights and what is open %.2f, gradients %.2f, moments %.2f, "
         "activations of up to %lld tokens %.2f%s, data %.2f",
-        gib(fixed + s->block_bytes),
-        gib(mm_model_weight_bytes(c->has_teacher ? &c->teacher : &c->student)), gib(s->grads.bytes),
-        gib(s->optim.bytes), (long long)T, gib(s->block_bytes),
-        s->objective.recompute ? " (recomputed)" : "",
-        gib(s->pixels_bytes + mm_data_max_bytes(s->data)));
+        gib(planned), gib(held), gib(s->grads.bytes), gib(mm_optim_moment_bytes(&s->optim)),
+        (long long)T, gib(s->block_bytes), s->objective.recompute ? " (recomputed)" : "",
+        gib(data));
     return mm_code_ok;
 }
 
