@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "io/chat.h"
 #include "io/file.h"
 #include "io/json.h"
 #include "train/run_internal.h"
@@ -14,12 +15,15 @@
 
 static enum mm_code open_tokenizer(struct mm_run_context *c, const struct mm_config *config,
                                    struct mm_error *err) {
+    struct mm_chat_special special;
     MM_TRY(mm_tokenizer_open(&c->tokenizer, c->assets, err));
-    if (mm_tokenizer_size(c->tokenizer) > config->V + config->n_special) {
+    MM_TRY(mm_tokenizer_check_vocab(c->tokenizer, config->V + config->n_special, c->assets, err));
+    MM_TRY(mm_chat_special_find(&special, c->tokenizer, c->assets, err));
+    if (special.img_context != config->img_context_id) {
         return mm_fail(err, mm_code_input,
-                       "%s: the tokenizer has ids up to %d, the model's vocabulary ends at %lld",
-                       c->assets, mm_tokenizer_size(c->tokenizer) - 1,
-                       (long long)(config->V + config->n_special - 1));
+                       "%s: config.json has 'img_context_token_id' %lld, the tokenizer gives "
+                       "<IMG_CONTEXT> the id %d; they must be the same",
+                       c->assets, (long long)config->img_context_id, (int)special.img_context);
     }
     return mm_code_ok;
 }

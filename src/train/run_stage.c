@@ -126,12 +126,27 @@ static void close_stage(struct stage *s) {
     mm_data_close(s->data);
 }
 
+// Ids that stand for special embeddings have no row in the output: no answer can hold one.
+static enum mm_code check_targets(const struct stage *s, const struct mm_batch *b,
+                                  struct mm_error *err) {
+    const int64_t V = s->c->student.config.V;
+    for (int64_t t = 0; t < b->n_tokens; t++) {
+        if (b->targets[t] < V) continue;
+        return mm_fail(err, mm_code_input,
+                       "%s: an answer holds token id %d, which the model, with %lld outputs, could "
+                       "never say",
+                       s->c->opt->data, (int)b->targets[t], (long long)V);
+    }
+    return mm_code_ok;
+}
+
 // One micro-batch: forward, backward, gradients added.
 static enum mm_code micro_step(struct stage *s, struct mm_objective_result *r, int64_t *tokens,
                                struct mm_error *err) {
     struct mm_run_context *c = s->c;
     const struct mm_batch *b;
     MM_TRY(mm_data_next(s->data, &b, err));
+    MM_TRY(check_targets(s, b, err));
     const int64_t S = c->student.config.image_size;
     mm_arena_release(&s->device, 0);
     mm_arena_release(&s->host, 0);
