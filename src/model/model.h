@@ -150,7 +150,7 @@ void mm_model_randomize(struct mm_model *m, uint64_t seed);
 // Copies host f32 values into a parameter, converting (n elements), and back.
 void mm_param_put(struct mm_model *m, struct mm_view w, const float *src);
 void mm_param_get(const struct mm_model *m, struct mm_view w, float *dst);
-// 128-bit content hash of the weights and the config, as 32 hex digits.
+// 128-bit hash of the names and values of the weights, as 32 hex digits.
 void mm_model_hash(const struct mm_model *m, char out[33]);
 
 // ---- carving (docs/MODEL.md section 3) ----------------------------------------------------------
