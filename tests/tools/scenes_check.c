@@ -174,7 +174,7 @@ static void check_sample(const char *line, const struct dumped *d) {
     }
     const json_t *turns = json_object_get(root, "conversations");
     const size_t n = json_array_size(d->questions);
-    CHECK(n == 4 && json_array_size(turns) == 2 * n, "%zu questions, %zu turns", n,
+    CHECK((n == 3 || n == 4) && json_array_size(turns) == 2 * n, "%zu questions, %zu turns", n,
           json_array_size(turns));
     for (size_t i = 0; i < n; i++) {
         const json_t *q = json_array_get(d->questions, i);

@@ -136,6 +136,7 @@ int mm_ask_some(struct mm_question *q, int max, const struct mm_world *w, const 
         }
         n += fresh;
     }
+    if (mm_rng_f32(rng) >= (float)w->describe_share) return n;
     // Last: in front, the other answers could be read off the text instead of the picture.
     return n + mm_ask_describe(&q[n], w, s, rng);
 }

@@ -24,7 +24,7 @@ static const struct mm_opt options[] = {
      "how many emoji, everyday ones first; 0: all that have a "
      "plain name",
      "120", 0, 2000, false},
-    {"--pictures", mm_opt_kind_int, "N", "training pictures, a description and three questions each", "2000", 1, 1e7,
+    {"--pictures", mm_opt_kind_int, "N", "training pictures, three questions each", "2000", 1, 1e7,
      false},
     {"--test", mm_opt_kind_int, "N", "rows of each test file; 0: no test files", "600", 0, 100000,
      false},
@@ -38,6 +38,8 @@ static const struct mm_opt options[] = {
      mm_scene_max_grid, false},
     {"--shapes", mm_opt_kind_float, "SHARE", "of all things, the share of drawn shapes", "0.15", 0,
      1, false},
+    {"--describe", mm_opt_kind_float, "SHARE", "of training pictures that are described as well",
+     "0.5", 0, 1, false},
     {"--rotate", mm_opt_kind_float, "DEGREES", "things are turned by up to this much", "0", 0, 180,
      false},
     {"--clutter", mm_opt_kind_int, "N", "up to N faint strokes in the background", "0", 0, 1000,
@@ -77,6 +79,7 @@ static enum mm_code world_open(struct mm_world *w, const struct mm_args *a, stru
     *w = (struct mm_world){
         .size = (int)mm_args_int(a, "--size"),
         .grid = (int)mm_args_int(a, "--grid"),
+        .describe_share = mm_args_float(a, "--describe"),
         .shape_share = mm_args_float(a, "--shapes"),
         .max_angle = mm_args_float(a, "--rotate") * 3.14159265358979 / 180,
         .marks = (int)mm_args_int(a, "--clutter"),
@@ -122,8 +125,9 @@ static char *made_by(const struct mm_args *a) {
     for (size_t i = 0; i < sizeof ints / sizeof ints[0]; i++) {
         mm_buf_addf(&b, " %s %lld", ints[i], (long long)mm_args_int(a, ints[i]));
     }
-    mm_buf_addf(&b, " --words %s --shapes %g --rotate %g", mm_args_string(a, "--words"),
-                mm_args_float(a, "--shapes"), mm_args_float(a, "--rotate"));
+    mm_buf_addf(&b, " --words %s --shapes %g --rotate %g --describe %g",
+                mm_args_string(a, "--words"), mm_args_float(a, "--shapes"),
+                mm_args_float(a, "--rotate"), mm_args_float(a, "--describe"));
     if (mm_args_given(a, "--stamps")) {
         mm_buf_addf(&b, " --stamps %s", mm_args_string(a, "--stamps"));
     }

@@ -11,11 +11,12 @@ enum { mm_scene_max_grid = 3, mm_scene_max_items = mm_scene_max_grid * mm_scene_
 struct mm_world {
     struct mm_things things;
     struct mm_fonts *fonts;
-    int size;            // pixels a side
-    int grid;            // cells a side, 2..mm_scene_max_grid
-    double shape_share;  // of the things in a picture, how many are drawn shapes
-    double max_angle;    // radians
-    int marks;           // strokes of clutter, at most
+    int size;               // pixels a side
+    int grid;               // cells a side, 2..mm_scene_max_grid
+    double describe_share;  // of the training pictures, how many are described as well
+    double shape_share;     // of the things in a picture, how many are drawn shapes
+    double max_angle;       // radians
+    int marks;              // strokes of clutter, at most
     uint64_t seed;
 };
 
