@@ -41,10 +41,6 @@ void mm_chat_catch(void) {
     sigaction(SIGTERM, &action, NULL);
 }
 
-void mm_chat_work_begin(void) {
-    stopped = leaving;
-}
-
 bool mm_chat_leaving(void) {
     return leaving != 0;
 }
@@ -113,6 +109,7 @@ bool mm_chat_input_line(struct mm_chat_input *in, const char *prompt, struct mm_
     mm_buf_reset(line);
     in->prompt = prompt;
     fflush(stdout);
+    stopped = leaving;  // from here on: a signal between a line and its answer still stops it
     waiting = 1;
     bool got;
     if (in->el) {

@@ -18,7 +18,6 @@ bool mm_chat_input_line(struct mm_chat_input *in, const char *prompt, struct mm_
 // From here on SIGINT and SIGTERM set a flag; a second one, or one while a line is waited for,
 // ends the process with 130 and leaves the terminal as it was found.
 void mm_chat_catch(void);
-void mm_chat_work_begin(void);  // forgets an earlier signal
 bool mm_chat_stopped(void);
 // What came was SIGTERM, or nobody at a terminal could go on.
 bool mm_chat_leaving(void);

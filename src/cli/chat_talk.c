@@ -69,7 +69,6 @@ static enum mm_code say(struct talk *t, const char *text, struct mm_error *err) 
     enum mm_code code = mm_session_add_turn(here(t), text, p, t->n_pictures, err);
     free(p);
     forget_pictures(t);
-    mm_chat_work_begin();
     if (!code) {
         code = mm_session_generate(here(t), t->g, &mm_chat_to_stdout, &t->last, err);
         putchar('\n');
