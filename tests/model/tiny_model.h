@@ -13,6 +13,7 @@ struct tiny {
     const char *keep;     // of a student
     const char *options;  // of both stacks, as JSON: "\"use_D\": true, "
     int n_special;
+    double theta;  // rope_theta; 0: 100
 };
 
 enum { tiny_V = 23, tiny_image_id = 21, tiny_S = 8, tiny_patch = 2, tiny_max_tokens = 96 };
@@ -29,9 +30,9 @@ static inline void tiny_config(struct mm_config *c, const struct tiny *t) {
     char stack[1024];
     snprintf(stack, sizeof stack,
              "\"hidden_size\": 12, \"num_attention_heads\": 3, \"num_key_value_heads\": 1, "
-             "\"intermediate_size\": 10, \"rms_norm_eps\": 1e-5, \"rope_theta\": 100.0, "
+             "\"intermediate_size\": 10, \"rms_norm_eps\": 1e-5, \"rope_theta\": %.17g, "
              "\"max_position_embeddings\": 12, \"rope_scaling\": %s, %s",
-             rope, t->options ? t->options : "");
+             t->theta ? t->theta : 100.0, rope, t->options ? t->options : "");
     char text[4096];
     const int n = snprintf(
         text, sizeof text,
