@@ -18,7 +18,7 @@ out=${DEMO_OUT:-out/demo}
 teacher=${DEMO_TEACHER:-models/pico}
 recipe=models/pico/demo-recipe.json
 steps= hybrid_steps=60,60,250
-pictures=10000 questions=150 things=120
+pictures=10000 questions=150 things=120 words=short:40
 sample_seed=15  # of the one picture they are asked about
 benches="pope mme textvqa sqa gqa"
 
@@ -87,9 +87,9 @@ say() {
 }
 
 make_world() {
-    "$scenes" --out "$out/world" --things "$things" --pictures "$pictures" --test "$questions" &&
+    "$scenes" --out "$out/world" --things "$things" --words "$words" --pictures "$pictures" --test "$questions" &&
         "$scenes" --sheet "$out/world.png" --things "$things" --quiet &&
-        "$scenes" --out "$out/sample" --things "$things" --pictures 1 --test 0 --seed "$sample_seed" --quiet
+        "$scenes" --out "$out/sample" --things "$things" --words "$words" --pictures 1 --test 0 --seed "$sample_seed" --quiet
 }
 
 # Of no use but to show that the parts work.
