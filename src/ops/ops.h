@@ -247,7 +247,7 @@ struct mm_backend {
     void (*move)(struct mm_backend *, void *dst, const void *src, size_t bytes);
     enum mm_code (*sync)(struct mm_backend *, struct mm_error *err);  // waits; returns be->error
     void (*close)(struct mm_backend *);
-    bool host_memory;       // device pointers can be read by the host (CPU): uploads may be skipped
+    bool host_memory;  // device pointers can be read by the host (CPU): uploads may be skipped
 };
 
 // n_threads 0: all this process may use. The environment variable MMAMBA_ISA names an
