@@ -290,7 +290,8 @@ MM_OPS_TABLE(MM_OPS_DECLARE)
 //               follows. y may be x.
 // rmsnorm_bwd   dx, and dw (D) += (NULL: not wanted). dx may be dy.
 // l2norm        y = x / ||x||_2 a row; rinv (rows) = 1 / ||x||.  bwd: dx may be dy.
-// swiglu        y = silu(a) * b.  bwd overwrites da, db; da may be a, db may be b (same storage).
+// swiglu        y = silu(a) * b; y may be a or b.  bwd overwrites da, db; da may be a, db may be b
+//               (same storage).
 // gelu          y = x * Phi(x), the erf form.
 //
 // qkv_rope_fwd  qkv (T, (H+2G)P) packed a key/value group at a time: H/G query heads, one key
