@@ -14,6 +14,8 @@ static const struct {
 };
 
 const char *mm_dtype_name(enum mm_dtype dtype) {
+    if (dtype == mm_dtype_q8) return "q8";
+    if (dtype == mm_dtype_q4) return "q4";
     assert((unsigned)dtype < mm_dtype_count);
     return dtypes[dtype].name;
 }

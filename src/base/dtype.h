@@ -13,15 +13,19 @@ enum mm_dtype {
     mm_dtype_i32,
     mm_dtype_i64,
     mm_dtype_u8,
-    mm_dtype_count,
+    mm_dtype_count,  // above: element types, as safetensors has them
+    // Rows of quantized weights (base/quant.h): only a product takes them.
+    mm_dtype_q8 = mm_dtype_count,
+    mm_dtype_q4,
 };
 
-// Bytes of one element. Inline: addressing calls it everywhere.
+// Bytes of one element; 0 for q8 and q4, whose rows mm_quant_row_bytes measures. Inline: addressing
+// calls it everywhere.
 static inline size_t mm_dtype_bytes(enum mm_dtype dtype) {
-    static const unsigned char bytes[mm_dtype_count] = {4, 2, 2, 4, 8, 1};
+    static const unsigned char bytes[] = {4, 2, 2, 4, 8, 1, 0, 0};
     return bytes[dtype];
 }
-const char *mm_dtype_name(enum mm_dtype dtype);     // "f32", "bf16", ... as on the command line
+const char *mm_dtype_name(enum mm_dtype dtype);  // "f32", "bf16", ..., "q4": as on the command line
 const char *mm_dtype_st_name(enum mm_dtype dtype);  // "F32", "BF16", ... as in safetensors
 int mm_dtype_parse(const char *text);               // either spelling; -1 when unknown
 

@@ -10,7 +10,9 @@
 // Conventions
 // - Activations and gradients are f32 on the CPU (another backend may use bf16). Weights are f32,
 //   bf16 or f16. A product with a bf16 weight may round its other operand to bf16; it always
-//   accumulates in f32. A product with an f32 or f16 weight computes in f32.
+//   accumulates in f32. A product with an f32 or f16 weight computes in f32. The weight of
+//   linear_fwd may also be quantized, q8 or q4: a dense view of (N, K) rows as base/quant.h lays
+//   them out, which also says what the product is.
 // - *_fwd overwrites its outputs. *_bwd overwrites activation gradients and ADDS to weight
 //   gradients (f32). Where an operand may be NULL (view.data == NULL) the comment says so.
 // - Operands do not overlap unless the comment says they may.
@@ -22,6 +24,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/dtype.h"
+#include "base/quant.h"
 #include "base/status.h"
 #include "base/threads.h"
 
@@ -56,7 +59,11 @@ static inline int64_t mm_view_cols(struct mm_view v) {  // elements of a row
 static inline int64_t mm_view_count(struct mm_view v) {  // elements of the view
     return v.shape[0] * mm_view_cols(v);
 }
+// The place of an element; of a row of quantized weights only (col = 0) the beginning.
 static inline void *mm_view_at(struct mm_view v, int64_t row, int64_t col) {
+    if (mm_dtype_quantized(v.dtype)) {
+        return (char *)v.data + row * mm_quant_row_bytes(v.dtype, mm_view_cols(v));
+    }
     return (char *)v.data + (size_t)(row * v.ld + col) * mm_dtype_bytes(v.dtype);
 }
 // Rows [begin, begin + n); the data pointer of a NULL view (dry run) stays NULL.
