@@ -48,6 +48,11 @@ static bool weight(struct mm_view v, int64_t rows, int64_t n) {
     return has(v, rows, n) && is_float(v);
 }
 
+// A weight that only linear_fwd takes: rows as base/quant.h lays them out, one after the other
+static bool quantized(struct mm_view v, int64_t rows, int64_t n) {
+    return mm_dtype_quantized(v.dtype) && v.n_axes == 2 && has(v, rows, n) && v.ld == n;
+}
+
 // A vector of n elements, dense
 static bool vec(struct mm_view v, int64_t n) {
     return weight(v, n, 1) && v.ld == 1;
@@ -175,7 +180,7 @@ static void check_pixel_shuffle_bwd(struct mm_backend *be, struct mm_view dx, st
 static void check_linear_fwd(struct mm_backend *be, struct mm_view y, struct mm_view x,
                              struct mm_view w, struct mm_view bias) {
     WANT(act(be, x, x.shape[0], cols(x)));
-    WANT(weight(w, w.shape[0], cols(x)));
+    WANT(weight(w, w.shape[0], cols(x)) || quantized(w, w.shape[0], cols(x)));
     WANT(act(be, y, x.shape[0], w.shape[0]));
     WANT(!given(bias) || vec(bias, w.shape[0]));
 }

@@ -48,6 +48,83 @@ static void backward_w(struct world *w, const int64_t *s, enum mm_dtype how, boo
     if (with_bias) expect_close("linear_bwd_w dbias", dbias, tol_sum);
 }
 
+// A quantized weight, guarded as the others are.
+static struct mm_view quantized_view(struct world *w, enum mm_dtype type, int64_t n, int64_t k) {
+    const int64_t row_bytes = mm_quant_row_bytes(type, k);
+    struct mm_view v = make(w, mm_dtype_u8, n, row_bytes, 0);
+    v = mm_view2(v.data, type, n, k);
+    const struct mm_view plain = random_view(w, mm_dtype_f32, n, k, 0, 1.0);
+    for (int64_t r = 0; r < n; r++)
+        mm_quantize_row(mm_view_at(v, r, 0), type, mm_view_at(plain, r, 0), NULL, k);
+    return v;
+}
+
+static void forward_quantized(struct world *w, const int64_t *s, enum mm_dtype type, bool with_bias,
+                              int64_t pad) {
+    const struct mm_view x = random_view(w, mm_dtype_f32, s[0], s[2], pad, 1.0);
+    // A block of zeros, and one whose largest entry is negative.
+    for (int64_t k = 0; k < s[2] && k < mm_quant_block; k++)
+        put(x, 0, k, 0.0f);
+    put(x, s[0] - 1, s[2] - 1, -9.0f);
+    const struct mm_view weight = quantized_view(w, type, s[1], s[2]);
+    const struct mm_view bias = with_bias ? random_vector(w, mm_dtype_bf16, s[1], 1.0) : MM_NONE;
+    const struct out y = poisoned(w, s[0], s[1], pad);
+    for (int b = 0; b < 2; b++)
+        mm_linear_fwd(w->be[b], y.v[b], x, weight, bias);
+    // Both round x the same way, so the inner sums are equal and only the outer one differs.
+    expect_close("linear_fwd, quantized", y, tol_sum);
+}
+
+static void quantized_parity(void **state) {
+    (void)state;
+    const int64_t more[][3] = {{1, 5, 127},  {1, 9, 128},   {2, 17, 129},   {6, 33, 385},
+                               {8, 70, 640}, {9, 130, 511}, {70, 45, 1000}, {3, 100, 2560}};
+    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+        struct world w;
+        world_open(&w, (enum mm_isa)isa, 2);
+        for (int v = 0; v < 4; v++) {
+            const enum mm_dtype type = v % 2 ? mm_dtype_q4 : mm_dtype_q8;
+            const bool odd = v / 2;
+            for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+                forward_quantized(&w, sizes[i], type, odd, odd ? 3 : 0), world_clear(&w);
+            for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+                forward_quantized(&w, more[i], type, odd, odd ? 3 : 0), world_clear(&w);
+        }
+        world_close(&w);
+    }
+}
+
+// The reference against the definition written out in f32 numbers: rows and x as their codes
+// stand for them.
+static void quantized_reference(void **state) {
+    (void)state;
+    enum { t_dim = 3, n_dim = 7, k = 300, padded = 384 };
+    struct world w;
+    world_open(&w, mm_isa_best(), 1);
+    for (int v = 0; v < 2; v++) {
+        const enum mm_dtype type = v ? mm_dtype_q4 : mm_dtype_q8;
+        const struct mm_view x = random_view(&w, mm_dtype_f32, t_dim, k, 0, 1.0);
+        const struct mm_view weight = quantized_view(&w, type, n_dim, k);
+        const struct out y = poisoned(&w, t_dim, n_dim, 0);
+        mm_linear_fwd(w.be[1], y.v[1], x, weight, MM_NONE);
+        for (int64_t t = 0; t < t_dim; t++) {
+            int8_t a[padded];
+            float r[padded / mm_quant_block], row[k];
+            mm_quantize_x(a, r, mm_view_at(x, t, 0), k);
+            for (int64_t n = 0; n < n_dim; n++) {
+                double sum = 0.0;
+                mm_dequantize_row(row, type, mm_view_at(weight, n, 0), k);
+                for (int i = 0; i < k; i++)
+                    sum += (double)row[i] * (double)r[i / mm_quant_block] * a[i];
+                put(y.v[0], t, n, (float)sum);
+            }
+        }
+        expect_close("quantized product", y, tol_sum);
+        world_clear(&w);
+    }
+    world_close(&w);
+}
+
 static void parity(void **state) {
     (void)state;
     const enum mm_dtype types[] = {mm_dtype_f32, mm_dtype_bf16, mm_dtype_f16};
@@ -113,6 +190,16 @@ static void threads_do_not_matter(void **state) {
             expect_close("linear_bwd_w dbias, threads", db, tol_exact);
             world_clear(&w);
         }
+        for (int v = 0; v < 4; v++) {
+            const int64_t t = v / 2 ? 3 : 131, n = 260, k = 333;
+            const struct mm_view x = random_view(&w, mm_dtype_f32, t, k, 0, 1.0);
+            const struct mm_view q = quantized_view(&w, v % 2 ? mm_dtype_q4 : mm_dtype_q8, n, k);
+            const struct out y = poisoned(&w, t, n, 0);
+            mm_linear_fwd(w.be[0], y.v[0], x, q, MM_NONE);
+            mm_linear_fwd(many, y.v[1], x, q, MM_NONE);
+            expect_close("linear_fwd of quantized weights, threads", y, tol_exact);
+            world_clear(&w);
+        }
         mm_backend_close(many);
     }
     world_close(&w);
@@ -140,6 +227,8 @@ static void scratch_settles(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parity),
+        cmocka_unit_test(quantized_parity),
+        cmocka_unit_test(quantized_reference),
         cmocka_unit_test(wide_weights),
         cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(scratch_settles),

@@ -4,11 +4,12 @@
 // A product with a bf16 weight rounds the other operand to bf16 where the processor multiplies
 // bf16: on AMX by our own kernels (amx.c), on AVX512-BF16 by oneDNN. Elsewhere the weight is
 // widened, a block at a time, and f16 weights always are. Up to four rows (decoding) go to the
-// matrix-vector kernels of gemv.c instead.
+// matrix-vector kernels of gemv.c instead, and products with quantized weights to quant_linear.c.
 #include "ops/cpu/amx.h"
 #include "ops/cpu/convert.h"
 #include "ops/cpu/dnnl.h"
 #include "ops/cpu/gemv.h"
+#include "ops/cpu/quant_linear.h"
 
 enum {
     rows_gemv_max = 4,
@@ -187,6 +188,10 @@ void mm_linear_fwd_cpu(struct mm_backend *be, struct mm_view y, struct mm_view x
                        struct mm_view bias) {
     const float *b = mm_cpu_vector(be, mm_scratch_b, bias);
     if (be->error.code) return;
+    if (mm_dtype_quantized(w.dtype)) {
+        mm_quant_linear(be, y, x, w, b);
+        return;
+    }
     if (x.shape[0] <= rows_gemv_max) {
         mm_gemv(be, y, x, w, b);
         return;
