@@ -6,6 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "files are mapped and used as they are: mmamba runs on little-endian machines only");
+
 enum mm_dtype {
     mm_dtype_f32,
     mm_dtype_bf16,

@@ -174,7 +174,7 @@ static enum mm_code pass_y(struct mm_image *dst, struct pass_x *x, enum mm_filte
 // Both passes into dst->rgb, which has been allocated.
 static enum mm_code resize_into(struct mm_image *dst, const struct mm_image *src,
                                 enum mm_filter filter, struct mm_error *err) {
-    const struct mm_resize_rows *rows = mm_resize_rows_avx2();
+    const struct mm_resize_rows *rows = mm_resize_rows_fast();
     rows = rows ? rows : &mm_resize_rows_plain;
     struct pass_x x;
     enum mm_code code = mm_code_ok;

@@ -3,12 +3,10 @@
 // Along x four input pixels are taken at a time. The 16-bit multiply-add of pairs wants 16-bit
 // coefficients, and ours have 23 bits, so each is split without loss: k = high 2^11 + low with
 // 0 <= low < 2^11. The two sums are put together at the end, modulo 2^32 as everywhere.
-#include "io/image_resize_rows.h"
-
-#if defined(__x86_64__)
 #include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
+#include "io/image_resize_rows.h"
 
 enum { low_bits = 11, group = 4, words = 16 };
 
@@ -100,15 +98,7 @@ __attribute__((target("avx2"))) static void along_y(uint8_t *dst, const uint8_t 
     }
 }
 
-const struct mm_resize_rows *mm_resize_rows_avx2(void) {
+const struct mm_resize_rows *mm_resize_rows_fast(void) {
     static const struct mm_resize_rows rows = {prepare_x, along_x, along_y};
     return __builtin_cpu_supports("avx2") ? &rows : NULL;
 }
-
-#else
-
-const struct mm_resize_rows *mm_resize_rows_avx2(void) {
-    return NULL;
-}
-
-#endif

@@ -1,5 +1,5 @@
 // The inner loops of the resize: one output row along x, and one along y. A plain version that is
-// the judge, and one for AVX2; all sums are integers, so both give the same bits.
+// the judge, and one for AVX2 or NEON; all sums are integers, so all give the same bits.
 #ifndef MM_IO_IMAGE_RESIZE_ROWS_H
 #define MM_IO_IMAGE_RESIZE_ROWS_H
 
@@ -39,7 +39,7 @@ struct mm_resize_rows {
 };
 
 extern const struct mm_resize_rows mm_resize_rows_plain;
-// NULL where this machine has none.
-const struct mm_resize_rows *mm_resize_rows_avx2(void);
+// The faster version of this architecture; NULL where this machine has none.
+const struct mm_resize_rows *mm_resize_rows_fast(void);
 
 #endif

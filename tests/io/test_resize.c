@@ -82,9 +82,9 @@ static void make_taps(struct mm_taps *t, struct mm_rng *rng, int32_t n_in, int32
     }
 }
 
-static void avx2_is_the_plain_version(void **state) {
+static void fast_is_the_plain_version(void **state) {
     (void)state;
-    const struct mm_resize_rows *fast = mm_resize_rows_avx2();
+    const struct mm_resize_rows *fast = mm_resize_rows_fast();
     if (!fast) {
         skip();
     }
@@ -100,7 +100,7 @@ static void avx2_is_the_plain_version(void **state) {
             row[i] = round % 3 ? (uint8_t)mm_rng_u32(&rng) : 255;
         }
         uint8_t *a = mm_xcalloc((size_t)n_out, 3), *b = mm_xcalloc((size_t)n_out, 3);
-        assert_true(fast->prepare_x(&t));
+        assert_true(!fast->prepare_x || fast->prepare_x(&t));
         plain->along_x(a, row, &t);
         fast->along_x(b, row, &t);
         assert_memory_equal(a, b, (size_t)n_out * 3);
@@ -171,7 +171,7 @@ static void flat_pictures_and_limits(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resizes_as_pillow),
-        cmocka_unit_test(avx2_is_the_plain_version),
+        cmocka_unit_test(fast_is_the_plain_version),
         cmocka_unit_test(flat_pictures_and_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,29 +6,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include "base/buf.h"
-#include "ops/cpu/amx.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/dnnl.h"
-
-static const char *const isa_names[mm_isa_count] = {"plain", "avx2", "avx512", "avx512bf16", "amx"};
-
-const char *mm_isa_name(enum mm_isa isa) {
-    return isa_names[isa];
-}
-
-enum mm_isa mm_isa_best(void) {
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
-        !__builtin_cpu_supports("f16c")) {
-        return mm_isa_plain;
-    }
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
-        return mm_isa_avx2;
-    }
-    if (!__builtin_cpu_supports("avx512bf16")) return mm_isa_avx512;
-    return mm_amx_available() ? mm_isa_amx : mm_isa_avx512bf16;
-}
 
 static enum mm_code choose_isa(enum mm_isa *isa, struct mm_error *err) {
     const enum mm_isa best = mm_isa_best();
@@ -37,15 +16,15 @@ static enum mm_code choose_isa(enum mm_isa *isa, struct mm_error *err) {
     if (!wanted || !*wanted) return mm_code_ok;
     char names[64] = "";
     for (int i = 0; i <= (int)best; i++) {
-        if (!strcmp(wanted, isa_names[i])) {
+        if (!strcmp(wanted, mm_isa_name((enum mm_isa)i))) {
             *isa = (enum mm_isa)i;
             return mm_code_ok;
         }
         const size_t at = strlen(names);
-        snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", isa_names[i]);
+        snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", mm_isa_name((enum mm_isa)i));
     }
     for (int i = (int)best + 1; i < mm_isa_count; i++) {
-        if (strcmp(wanted, isa_names[i])) continue;
+        if (strcmp(wanted, mm_isa_name((enum mm_isa)i))) continue;
         return mm_fail(err, mm_code_unsupported,
                        "MMAMBA_ISA is '%s', which this processor does not have; it has: %s", wanted,
                        names);
@@ -55,7 +34,8 @@ static enum mm_code choose_isa(enum mm_isa *isa, struct mm_error *err) {
 
 // ---- memory ----
 
-enum { page_bytes = 4096, huge_bytes = 2 << 20 };
+// The largest page that a kernel of our architectures may use (AArch64: 4, 16 or 64 KiB).
+enum { page_bytes = 65536, huge_bytes = 2 << 20 };
 
 static size_t whole_pages(size_t bytes) {
     return bytes ? (bytes + page_bytes - 1) / page_bytes * page_bytes : page_bytes;
@@ -130,16 +110,8 @@ const float *mm_cpu_vector(struct mm_backend *be, enum mm_scratch slot, struct m
 // ---- life ----
 
 static void name_device(struct mm_backend *be, enum mm_isa isa) {
-    char model[64] = "processor", line[256];
-    FILE *f = fopen("/proc/cpuinfo", "r");
-    while (f && fgets(line, sizeof line, f)) {
-        if (strncmp(line, "model name", 10) || !strchr(line, ':')) continue;
-        const char *from = strchr(line, ':') + 1;
-        from += strspn(from, " \t");
-        snprintf(model, sizeof model, "%.*s", (int)strcspn(from, "\n"), from);
-        break;
-    }
-    if (f) fclose(f);
+    char model[64];
+    mm_isa_processor(model, sizeof model);
     const int n = mm_pool_size(be->pool);
     snprintf(be->device, sizeof be->device, "%s, %s, %d thread%s", model, mm_isa_name(isa), n,
              n == 1 ? "" : "s");

@@ -7,20 +7,8 @@
 #ifndef MM_OPS_CPU_CPU_H
 #define MM_OPS_CPU_CPU_H
 
+#include "ops/cpu/isa.h"
 #include "ops/ops.h"
-
-// Each includes the ones before it. The names are those of MMAMBA_ISA.
-enum mm_isa {
-    mm_isa_plain,       // the reference
-    mm_isa_avx2,        // AVX2, FMA, F16C (x86-64-v3)
-    mm_isa_avx512,      // AVX-512 F, BW, DQ, VL
-    mm_isa_avx512bf16,  // and products of bf16 pairs
-    mm_isa_amx,         // and bf16 matrix tiles
-    mm_isa_count,
-};
-
-const char *mm_isa_name(enum mm_isa isa);
-enum mm_isa mm_isa_best(void);  // the most this processor and kernel support
 
 // Scratch of one operation. The slots are distinct blocks; each is valid until the next operation
 // asks for the same slot, grows when asked for more than ever before, and never shrinks, so that

@@ -1,6 +1,7 @@
-// The inner loops of everything but the mixer, one set for each instruction set: kernels_avx2.c
-// and kernels_avx512.c compile the same kernel_math.h. All work on n consecutive floats (a row, or
-// a piece of a dense tensor); threads, views and the order of sums are the callers'.
+// The inner loops of everything but the mixer, one set for each instruction set: kernels_avx2.c,
+// kernels_avx512.c and kernels_neon.c compile the same kernel_math.h. All work on n consecutive
+// floats (a row, or a piece of a dense tensor); threads, views and the order of sums are the
+// callers'.
 #ifndef MM_OPS_CPU_KERNELS_H
 #define MM_OPS_CPU_KERNELS_H
 
@@ -50,11 +51,8 @@ struct mm_kernels {
     void (*axpy)(float *y, float a, const float *x, int64_t n);  // y += a x
 };
 
-extern const struct mm_kernels mm_kernels_avx2, mm_kernels_avx512;
-
-static inline const struct mm_kernels *mm_kernels_of(const struct mm_backend *be) {
-    return mm_cpu_isa(be) >= mm_isa_avx512 ? &mm_kernels_avx512 : &mm_kernels_avx2;
-}
+extern const struct mm_kernels mm_kernels_avx2, mm_kernels_avx512, mm_kernels_neon;
+const struct mm_kernels *mm_kernels_of(const struct mm_backend *be);  // isa_x86.c, isa_arm.c
 
 // ---- spans: elementwise work on views of one shape ----
 

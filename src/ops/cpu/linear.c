@@ -47,7 +47,7 @@ static void convert_rows(void *arg, int64_t begin, int64_t end, int thread) {
 // A dense copy of f32 x in `slot`, bf16 or rounded; data NULL when there is no memory.
 static struct mm_view converted(struct mm_backend *be, enum mm_scratch slot, struct mm_view x,
                                 enum mm_dtype to) {
-    const bool native = mm_cpu_isa(be) >= mm_isa_avx512bf16;
+    const bool native = mm_isa_bf16(mm_cpu_isa(be));
     struct convert_job j = {.x = x, .isa = mm_cpu_isa(be), .round = !native};
     j.to = native ? to : mm_dtype_f32;
     const int64_t cols = mm_view_cols(x);
@@ -155,7 +155,7 @@ static bool operands(struct mm_backend *be, struct product_job *j, struct mm_vie
     j->p.b = w.data, j->p.ldb = w.ld;
     j->b_type = w.dtype;
     if (w.dtype == mm_dtype_f32) return true;
-    if (w.dtype == mm_dtype_bf16 && mm_cpu_isa(be) >= mm_isa_avx512bf16) {
+    if (w.dtype == mm_dtype_bf16 && mm_isa_bf16(mm_cpu_isa(be))) {
         const struct mm_view h = converted(be, mm_scratch_a, a, mm_dtype_bf16);
         j->p.a = h.data, j->p.lda = h.ld;
         j->bf16 = true;

@@ -1,18 +1,5 @@
-// What the fast operations of the mixer share: the choice of inner loops and sums over rows.
+// What the fast operations of the mixer share: sums over rows.
 #include "ops/cpu/mixer.h"
-#include <assert.h>
-
-const struct mm_mixer_kernels *mm_mixer_kernels(const struct mm_backend *be) {
-#if defined(__x86_64__)
-    const enum mm_isa isa = mm_cpu_isa(be);
-    assert(isa >= mm_isa_avx2);  // a plain backend has the table of the reference
-    return isa >= mm_isa_avx512 ? &mm_mixer_avx512 : &mm_mixer_avx2;
-#else
-    (void)be;
-    assert(!"no fast loops for this processor");
-    return NULL;
-#endif
-}
 
 enum { max_blocks = 64, min_block_rows = 16 };
 

@@ -1,7 +1,8 @@
-// The inner loops of the mixer, one set for each instruction set (mixer_avx2.c, mixer_avx512.c
-// compile the same kernel_*.h). conv.c, mixer_norm.c, ssd.c and ssd_bwd.c hold what is around
-// them: views, threads, scratch, order of sums. Matrices are f32, row-major; `ld` is the distance
-// of rows in elements. Kernel buffers are 64-byte aligned and padded to whole vectors with zeros.
+// The inner loops of the mixer, one set for each instruction set (mixer_avx2.c, mixer_avx512.c,
+// mixer_neon.c compile the same kernel_*.h). conv.c, mixer_norm.c, ssd.c and ssd_bwd.c hold what is
+// around them: views, threads, scratch, order of sums. Matrices are f32, row-major; `ld` is the
+// distance of rows in elements. Kernel buffers are 64-byte aligned and padded to whole vectors with
+// zeros.
 #ifndef MM_OPS_CPU_MIXER_H
 #define MM_OPS_CPU_MIXER_H
 
@@ -96,8 +97,9 @@ struct mm_mixer_kernels {
                          const float *bias, int64_t n);
 };
 
-extern const struct mm_mixer_kernels mm_mixer_avx2, mm_mixer_avx512;
-const struct mm_mixer_kernels *mm_mixer_kernels(const struct mm_backend *be);
+extern const struct mm_mixer_kernels mm_mixer_avx2, mm_mixer_avx512, mm_mixer_neon;
+const struct mm_mixer_kernels *mm_mixer_kernels(
+    const struct mm_backend *be);  // isa_x86.c, isa_arm.c
 
 // Sums over rows that do not depend on the number of threads: the rows are cut into blocks by
 // their number alone, each block has its own partial sum, and these are added in order.

@@ -1,7 +1,6 @@
 // The mixer's inner loops for AVX2 and FMA (CMakeLists.txt says so to the compiler). The loops
 // themselves are in kernel_ssd.h and kernel_rows.h.
 #include "ops/cpu/mixer.h"
-#if defined(__x86_64__)
 #include <math.h>
 #include <string.h>
 #include "ops/cpu/vmath.h"
@@ -13,4 +12,3 @@
 #define ZIP_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #include "ops/cpu/kernel_ssd.h"
 #include "ops/cpu/kernel_rows.h"
-#endif

@@ -8,6 +8,7 @@ struct point_ctx {
     const struct mm_kernels *k;
     float value;
     enum mm_dtype to, from;
+    enum mm_isa isa;
     const struct mm_adamw *adamw;
 };
 
@@ -43,17 +44,17 @@ static void copy_span(void *ctx, void *const *at, int64_t n) {
         const void *from = (const char *)at[1] + (size_t)i * mm_dtype_bytes(c->from);
         float between[piece];
         if (c->from != mm_dtype_f32) {
-            mm_convert_to_f32(mm_isa_avx2, c->to == mm_dtype_f32 ? to : between, from, c->from, m);
+            mm_convert_to_f32(c->isa, c->to == mm_dtype_f32 ? to : between, from, c->from, m);
             from = between;
         }
-        // Never the instruction that loses denormals: a copy keeps what can be kept.
-        if (c->to == mm_dtype_bf16) mm_convert_to_bf16(mm_isa_avx2, to, from, m);
+        // A copy keeps what can be kept.
+        if (c->to == mm_dtype_bf16) mm_convert_keep_bf16(to, from, m);
         if (c->to == mm_dtype_f16) mm_from_f32(to, mm_dtype_f16, from, m);
     }
 }
 
 void mm_copy_cpu(struct mm_backend *be, struct mm_view y, struct mm_view x) {
-    struct point_ctx c = {.to = y.dtype, .from = x.dtype};
+    struct point_ctx c = {.to = y.dtype, .from = x.dtype, .isa = mm_cpu_isa(be)};
     const struct mm_view views[] = {y, x};
     mm_for_spans(be, views, 2, copy_span, &c);
 }

@@ -1,34 +1,18 @@
-// Conversions between float types, by instruction set.
+// Conversions between float types, by instruction set of x86-64.
 #include "ops/cpu/convert.h"
 #include <immintrin.h>
+#include "ops/cpu/convert_bits.h"
 
 #define AVX2 __attribute__((target("avx2,fma,f16c")))
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
 #define AVX512BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 
-// Round to nearest even without a branch, so that loops over it vectorise; NaN stays NaN.
-static inline __attribute__((always_inline)) uint32_t round_bits(uint32_t u) {
-    const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    const uint32_t quiet = (u >> 16) | 0x40u;
-    return (u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
-}
-
-static inline __attribute__((always_inline)) void to_bf16_any(uint16_t *restrict dst,
-                                                              const float *restrict src,
-                                                              int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, &src[i], sizeof u);
-        dst[i] = (uint16_t)round_bits(u);
-    }
-}
-
 AVX2 static void to_bf16_avx2(uint16_t *restrict dst, const float *restrict src, int64_t n) {
-    to_bf16_any(dst, src, n);
+    mm_round_to_bf16(dst, src, n);
 }
 
 AVX512 static void to_bf16_avx512(uint16_t *restrict dst, const float *restrict src, int64_t n) {
-    to_bf16_any(dst, src, n);
+    mm_round_to_bf16(dst, src, n);
 }
 
 AVX512BF16 static void to_bf16_native(uint16_t *restrict dst, const float *restrict src,
@@ -57,13 +41,12 @@ void mm_convert_to_bf16(enum mm_isa isa, uint16_t *dst, const float *src, int64_
     }
 }
 
+void mm_convert_keep_bf16(uint16_t *dst, const float *src, int64_t n) {
+    to_bf16_avx2(dst, src, n);
+}
+
 AVX2 void mm_convert_round_bf16(float *dst, const float *src, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, &src[i], sizeof u);
-        u = round_bits(u) << 16;
-        memcpy(&dst[i], &u, sizeof u);
-    }
+    mm_round_by_bf16(dst, src, n);
 }
 
 AVX2 static void f16_to_f32(float *restrict dst, const uint16_t *restrict src, int64_t n) {

@@ -1,0 +1,50 @@
+// The levels of x86-64, and the inner loops that each takes.
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+#include "ops/cpu/amx.h"
+#include "ops/cpu/kernels.h"
+#include "ops/cpu/mixer.h"
+
+static const char *const names[mm_isa_count] = {"plain", "avx2", "avx512", "avx512bf16", "amx"};
+
+const char *mm_isa_name(enum mm_isa isa) {
+    return names[isa];
+}
+
+enum mm_isa mm_isa_best(void) {
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+        !__builtin_cpu_supports("f16c")) {
+        return mm_isa_plain;
+    }
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
+        return mm_isa_avx2;
+    }
+    if (!__builtin_cpu_supports("avx512bf16")) return mm_isa_avx512;
+    return mm_amx_available() ? mm_isa_amx : mm_isa_avx512bf16;
+}
+
+void mm_isa_processor(char *out, size_t room) {
+    char line[256];
+    snprintf(out, room, "processor");
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        if (strncmp(line, "model name", 10) || !strchr(line, ':')) continue;
+        const char *from = strchr(line, ':') + 1;
+        from += strspn(from, " \t");
+        snprintf(out, room, "%.*s", (int)strcspn(from, "\n"), from);
+        break;
+    }
+    if (f) fclose(f);
+}
+
+const struct mm_kernels *mm_kernels_of(const struct mm_backend *be) {
+    return mm_cpu_isa(be) >= mm_isa_avx512 ? &mm_kernels_avx512 : &mm_kernels_avx2;
+}
+
+const struct mm_mixer_kernels *mm_mixer_kernels(const struct mm_backend *be) {
+    assert(mm_cpu_isa(be) > mm_isa_plain);  // a plain backend has the table of the reference
+    return mm_cpu_isa(be) >= mm_isa_avx512 ? &mm_mixer_avx512 : &mm_mixer_avx2;
+}

@@ -1,0 +1,13 @@
+// The mixer's inner loops for AArch64. The loops themselves are in kernel_ssd.h and kernel_rows.h.
+#include "ops/cpu/mixer.h"
+#include <math.h>
+#include <string.h>
+#include "ops/cpu/vmath.h"
+
+#define KERNELS mm_mixer_neon
+#define LANES 4
+#define ROW_VECS 4
+#define ZIP_LOW 0, 4, 1, 5
+#define ZIP_HIGH 2, 6, 3, 7
+#include "ops/cpu/kernel_ssd.h"
+#include "ops/cpu/kernel_rows.h"
