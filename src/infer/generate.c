@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "infer/session.h"
+#include "infer/writing.h"
 
 // Room made before the first token; a longer answer grows what it needs by half now and then.
 enum { room_tokens = 8192, room_bytes = 1 << 20 };
@@ -150,70 +150,114 @@ static int32_t draw(struct mm_session *s, bool may_end) {
 }
 
 // Shows text[from, n_shown); false when the listener wants no more.
-static bool show(const struct mm_session *s, const struct mm_listener *l, size_t from) {
-    const struct mm_answer_text *t = &s->answer;
-    if (l == NULL || l->text == NULL) return true;
+static bool show(const struct mm_writing *w, size_t from) {
+    const struct mm_answer_text *t = &w->s->answer;
+    const struct mm_listener *l = &w->listener;
+    if (l->text == NULL) return true;
     return l->text(l->arg, t->text.data + from, t->n_shown - from);
 }
 
-static enum mm_code write_answer(struct mm_session *s, const struct mm_generation *g,
-                                 const struct mm_listener *l, double asked, struct mm_answer *a,
-                                 struct mm_error *err) {
-    double first = 0.0, last = 0.0;
-    for (int64_t i = 0; i < g->max_new_tokens; i++) {
-        if (i > 0) MM_TRY(read_piece(s, s->ids.n, 0, err));
-        const int32_t id = draw(s, i >= g->min_new_tokens);
-        if (id < 0) {
-            return mm_fail(err, mm_code_input,
-                           "%s: the model's logits are not finite after %lld tokens; its weights "
-                           "are damaged or its dtype is too narrow",
-                           s->e->model.path, (long long)s->ids.n);
-        }
-        last = mm_now();
-        if (i == 0) first = last;
-        mm_ids_add(&s->ids, id);
-        a->new_tokens = i + 1;
-        if (id == s->e->special.im_end) {
-            a->finish = mm_finish_stop;
-            s->finished = true;
-            break;
-        }
-        const size_t from =
-            mm_answer_text_add(&s->answer, s->e->tok, id, s->ids.n - 1 == s->answer_from);
-        // called for silent tokens too: this is where a listener can stop the answer
-        if (!show(s, l, from)) {
-            a->finish = mm_finish_cancelled;
-            break;
-        }
-        if (s->ids.n >= INT32_MAX / 4) break;  // positions are counted in 32 bits
-    }
-    a->ttft_s = first - asked;
-    a->decode_s = last - first;
+enum mm_code mm_writing_begin(struct mm_writing *w, struct mm_session *s,
+                              const struct mm_generation *g, const struct mm_listener *l,
+                              struct mm_error *err) {
+    MM_TRY(check(s, g, err));
+    *w =
+        (struct mm_writing){.s = s, .how = *g, .asked = s->asked_at > 0.0 ? s->asked_at : mm_now()};
+    if (l) w->listener = *l;
+    s->asked_at = 0.0;
+    if (s->ids.n > s->n_answered) s->answer_from = s->ids.n;
+    w->answer =
+        (struct mm_answer){.prompt_tokens = s->ids.n - s->n_answered, .finish = mm_finish_length};
+    MM_TRY(mm_session_prefill(s, l, err));
+    const enum mm_code code = make_room(s, g->max_new_tokens, err);
+    if (code) take_back(s);
+    return code;
+}
+
+static void end(struct mm_writing *w) {
+    struct mm_session *s = w->s;
+    struct mm_answer *a = &w->answer;
+    w->over = true;
+    a->ttft_s = w->first - w->asked;
+    a->decode_s = w->last - w->first;
     if (a->new_tokens > 1 && a->decode_s > 0.0) {
         a->decode_tok_s = (double)(a->new_tokens - 1) / a->decode_s;
     }
+    const size_t from = mm_answer_text_end(&s->answer);
+    if (s->answer.n_shown > from && a->finish != mm_finish_cancelled) show(w, from);
+    s->n_answered = s->ids.n;
+    a->text = s->answer.text.data;
+    a->n_bytes = s->answer.text.len;
+}
+
+// True when the token just drawn is the answer's last.
+static bool is_last(struct mm_writing *w, int32_t id) {
+    struct mm_session *s = w->s;
+    if (id == s->e->special.im_end) {
+        w->answer.finish = mm_finish_stop;
+        s->finished = true;
+        return true;
+    }
+    const size_t from =
+        mm_answer_text_add(&s->answer, s->e->tok, id, s->ids.n - 1 == s->answer_from);
+    // called for silent tokens too: this is where a listener can stop the answer
+    if (!show(w, from)) {
+        w->answer.finish = mm_finish_cancelled;
+        return true;
+    }
+    // positions are counted in 32 bits
+    return s->ids.n >= INT32_MAX / 4 || w->answer.new_tokens == w->how.max_new_tokens;
+}
+
+enum mm_code mm_writing_draw(struct mm_writing *w, struct mm_error *err) {
+    struct mm_session *s = w->s;
+    const int32_t id = draw(s, w->answer.new_tokens >= w->how.min_new_tokens);
+    if (id < 0) {
+        mm_fail(err, mm_code_input,
+                "%s: the model's logits are not finite after %lld tokens; its weights are damaged "
+                "or its dtype is too narrow",
+                s->e->model.path, (long long)s->ids.n);
+        take_back(s);
+        return mm_code_input;
+    }
+    w->last = mm_now();
+    if (w->answer.new_tokens == 0) w->first = w->last;
+    mm_ids_add(&s->ids, id);
+    w->answer.new_tokens++;
+    if (is_last(w, id)) end(w);
+    return mm_code_ok;
+}
+
+void mm_writing_cancel(struct mm_writing *w) {
+    w->answer.finish = mm_finish_cancelled;
+    if (w->answer.new_tokens == 0) w->first = w->last = mm_now();
+    end(w);
+}
+
+void mm_writing_fail(struct mm_writing *w) {
+    take_back(w->s);
+}
+
+enum mm_code mm_sessions_read_token(struct mm_session *const *s, int n, struct mm_error *err) {
+    for (int i = 0; i < n; i++)
+        MM_TRY(read_piece(s[i], s[i]->ids.n, 0, err));
     return mm_code_ok;
 }
 
 enum mm_code mm_session_generate(struct mm_session *s, const struct mm_generation *g,
                                  const struct mm_listener *l, struct mm_answer *a,
                                  struct mm_error *err) {
-    MM_TRY(check(s, g, err));
-    const double asked = s->asked_at > 0.0 ? s->asked_at : mm_now();
-    s->asked_at = 0.0;
-    if (s->ids.n > s->n_answered) s->answer_from = s->ids.n;
-    *a = (struct mm_answer){.prompt_tokens = s->ids.n - s->n_answered, .finish = mm_finish_length};
-    MM_TRY(mm_session_prefill(s, l, err));
-    enum mm_code code = make_room(s, g->max_new_tokens, err);
-    if (!code) code = write_answer(s, g, l, asked, a, err);
-    if (code) {
-        take_back(s);
-        return code;
+    struct mm_writing w;
+    MM_TRY(mm_writing_begin(&w, s, g, l, err));
+    for (;;) {
+        MM_TRY(mm_writing_draw(&w, err));
+        if (w.over) break;
+        const enum mm_code code = mm_sessions_read_token(&s, 1, err);
+        if (code) {
+            mm_writing_fail(&w);
+            return code;
+        }
     }
-    const size_t from = mm_answer_text_end(&s->answer);
-    if (s->answer.n_shown > from && a->finish != mm_finish_cancelled) show(s, l, from);
-    s->n_answered = s->ids.n;
-    a->text = s->answer.text.data;
-    a->n_bytes = s->answer.text.len;
+    *a = w.answer;
     return mm_code_ok;
 }
