@@ -44,3 +44,10 @@ int64_t mm_memory_peak(void) {
     getrusage(RUSAGE_SELF, &u);
     return (int64_t)u.ru_maxrss * 1024;
 }
+
+bool mm_memory_peak_reset(void) {
+    FILE *f = fopen("/proc/self/clear_refs", "we");
+    if (!f) return false;
+    const bool written = fputs("5", f) >= 0;
+    return fclose(f) == 0 && written;
+}

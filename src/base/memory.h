@@ -2,6 +2,7 @@
 #ifndef MM_BASE_MEMORY_H
 #define MM_BASE_MEMORY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 // Bytes this process may still take without swapping: what the kernel calls available, or what its
@@ -13,5 +14,8 @@ int64_t mm_memory_used(void);
 
 // Bytes of memory that this process has had resident at most, files it maps included.
 int64_t mm_memory_peak(void);
+
+// Lets mm_memory_peak start again from what is resident now; false where the kernel does not.
+bool mm_memory_peak_reset(void);
 
 #endif

@@ -237,8 +237,29 @@ struct mm_ops {
 };
 #undef MM_OPS_SLOT
 
+// What a device can do when nothing is in the way: the ceilings that `bench` holds its rows to, and
+// the most memory that was taken.
+enum mm_ceiling {
+    mm_ceiling_read,  // of memory, bytes a second
+    mm_ceiling_f32,   // products: operations a second, a multiplication and its addition are two
+    mm_ceiling_bf16,
+    mm_ceiling_int8,
+    mm_ceiling_count,
+};
+struct mm_gauges {
+    // Measures one for about `seconds`, with all threads or the whole device: the best of several
+    // windows. *how says what ran ("AMX tiles").
+    enum mm_code (*ceiling)(struct mm_backend *, enum mm_ceiling which, double seconds,
+                            double *rate, const char **how, struct mm_error *err);
+    // The most memory held at once since the last reset: the process's on a CPU, the device's
+    // otherwise. peak_reset is false where the count cannot be started anew.
+    bool (*peak_reset)(struct mm_backend *);
+    int64_t (*peak)(struct mm_backend *);
+};
+
 struct mm_backend {
     const struct mm_ops *ops;
+    const struct mm_gauges *gauges;
     const char *name;       // "cpu", "cuda"
     char device[128];       // for people: processor or card
     struct mm_pool *pool;   // host threads; operations and host code may use it

@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/dnnl.h"
+#include "ops/cpu/gauge.h"
 
 static enum mm_code choose_isa(enum mm_isa *isa, struct mm_error *err) {
     const enum mm_isa best = mm_isa_best();
@@ -143,6 +144,7 @@ enum mm_code mm_backend_open_cpu(struct mm_backend **out, int n_threads, struct 
     struct mm_cpu *cpu = mm_xcalloc(1, sizeof *cpu);
     *be = (struct mm_backend){
         .ops = isa == mm_isa_plain ? &mm_ops_cpu_ref : &mm_ops_cpu,
+        .gauges = &mm_gauges_cpu,
         .name = "cpu",
         .pool = pool,
         .impl = cpu,
