@@ -1,7 +1,15 @@
-// The pool. A loop is published by raising a generation number; each worker runs its range and
-// counts down. Waiting, on either side, spins for a few tens of microseconds (operations of one
-// model step follow each other that closely) and then sleeps on the futex, so that an idle pool,
-// or one that shares its cores with others, costs nothing.
+// The pool. A loop is cut into pieces; each thread has a queue of the pieces of its own contiguous
+// share, takes from the front of it, and when it is empty from the back of the others'. So a thread
+// that the kernel has taken off its core holds up the one piece it was in, not its share.
+//
+// A loop is published by opening the gate and raising a generation number. Workers enter through
+// the gate, which counts them; the caller shuts it when no piece is left and waits for those inside
+// only: a worker that never got a core, or was still waking up, is not waited for.
+//
+// Waiting, on either side, spins for some microseconds (operations of one model step follow each
+// other that closely) and then sleeps on the futex, so that an idle pool costs nothing. Each waiter
+// learns how long to spin: where waits keep outlasting the spin, the core is better left to whoever
+// is being waited for.
 #include "base/threads.h"
 
 #include <assert.h>
@@ -21,30 +29,50 @@
 #include <unistd.h>
 #include "base/cgroup.h"
 
-enum { cache_line = 64, max_threads = 4096, spin_ns = 40000, spins_per_look = 64 };
+enum {
+    cache_line = 64,
+    max_threads = 4096,
+    spin_min_ns = 1000,
+    spin_max_ns = 50000,
+    spins_per_look = 64,  // looks at the word between two looks at the clock
+    pieces_max = 8,       // of a thread's share
+};
+
+static const uint32_t gate_open = 1u << 31;  // the other bits count the workers inside
+
+// The pieces of one thread's share that nobody has taken: first in the upper half, end in the
+// lower.
+struct queue {
+    _Alignas(cache_line) _Atomic uint64_t left;
+};
 
 struct worker {
     struct mm_pool *pool;
     pthread_t thread;
-    int index;  // 1 .. size - 1; 0 is the caller
+    int index;         // 1 .. size - 1; 0 is the caller
+    int64_t patience;  // nanoseconds to spin
 };
 
 struct mm_pool {
     int size;
     bool spin;  // false when there are more threads than CPUs: a spinning one would hold up another
     struct worker *workers;  // (size - 1)
-    // The loop being run: written by the caller before `generation` rises, then only read.
+    struct queue *queues;    // (size)
+    int64_t patience;        // of the caller
+    // The loop being run: written by the caller while nobody is inside, then only read.
     mm_task_fn *fn;
     void *arg;
     int64_t n;
-    int parts;
-    bool stop;
+    int parts, pieces;  // shares, and pieces of a share
+    bool gang;          // every thread runs its own piece
     atomic_flag busy;
+    atomic_bool stop;
     // Each on its own line: they are written by different threads.
     _Alignas(cache_line) _Atomic uint32_t generation;
     _Alignas(
         cache_line) _Atomic uint32_t sleepers;  // workers asleep on `generation`, or about to be
-    _Alignas(cache_line) _Atomic uint32_t remaining;  // workers that have not finished this loop
+    _Alignas(cache_line) _Atomic uint32_t gate;
+    _Alignas(cache_line) _Atomic uint32_t absent;  // workers that have not run their gang piece
     _Alignas(cache_line) _Atomic uint32_t caller_sleeps;
 };
 
@@ -90,59 +118,149 @@ static int64_t now_ns(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-// Spins until *word differs from `seen` (equals = false) or equals it (equals = true); false when
-// that did not happen in time.
-static bool spin_until(_Atomic uint32_t *word, uint32_t seen, bool equals) {
-    const int64_t end = now_ns() + spin_ns;
+// ---- waiting ----
+
+static bool is_there(_Atomic uint32_t *word, uint32_t value, bool equals) {
+    return (atomic_load_explicit(word, memory_order_acquire) == value) == equals;
+}
+
+// Spins until *word differs from `value` (equals = false) or equals it (equals = true); false when
+// that did not happen before `end`.
+static bool spin_until(_Atomic uint32_t *word, uint32_t value, bool equals, int64_t end) {
     do {
         for (int i = 0; i < spins_per_look; i++) {
-            if ((atomic_load_explicit(word, memory_order_acquire) == seen) == equals) return true;
+            if (is_there(word, value, equals)) return true;
             cpu_relax();
         }
     } while (now_ns() < end);
     return false;
 }
 
+// After a wait of `ns`: a short one that spinning covers, or would have, brings the patience up
+// again within a few; one that outlasts any spin takes a quarter of it.
+static void learn(int64_t *patience, int64_t ns) {
+    if (ns <= spin_max_ns) {
+        *patience += (spin_max_ns - *patience + 3) / 4;
+    } else {
+        *patience -= (*patience - spin_min_ns) / 4;
+    }
+}
+
 // Waits for a generation other than `seen` and returns it.
-static uint32_t await_generation(struct mm_pool *p, uint32_t seen) {
-    if (!p->spin || !spin_until(&p->generation, seen, false)) {
-        // Announce, then look again: the caller raises the generation before it looks for sleepers,
-        // so one of the two sees the other. All of it sequentially consistent.
-        atomic_fetch_add(&p->sleepers, 1);
-        while (atomic_load(&p->generation) == seen) {
-            futex_wait(&p->generation, seen);
+static uint32_t await_generation(struct mm_pool *p, uint32_t seen, int64_t *patience) {
+    if (is_there(&p->generation, seen, true)) {
+        const int64_t begin = now_ns();
+        if (!p->spin || !spin_until(&p->generation, seen, false, begin + *patience)) {
+            // Announce, then look again: the caller raises the generation before it looks for
+            // sleepers, so one of the two sees the other. All of it sequentially consistent.
+            atomic_fetch_add(&p->sleepers, 1);
+            while (atomic_load(&p->generation) == seen) {
+                futex_wait(&p->generation, seen);
+            }
+            atomic_fetch_sub(&p->sleepers, 1);
         }
-        atomic_fetch_sub(&p->sleepers, 1);
+        learn(patience, now_ns() - begin);
     }
     return atomic_load_explicit(&p->generation, memory_order_acquire);
 }
 
-// Thread t's part of [0, n): contiguous, sizes differing by at most one item.
-static void run_part(const struct mm_pool *p, int t) {
-    if (t >= p->parts) return;
-    const int64_t size = p->n / p->parts, extra = p->n % p->parts;
-    const int64_t begin = t * size + (t < extra ? t : extra);
-    const int64_t end = begin + size + (t < extra);
-    p->fn(p->arg, begin, end, t);
+// The caller waits for *word (the gate, shut, or `absent`) to become 0.
+static void await_zero(struct mm_pool *p, _Atomic uint32_t *word) {
+    if (is_there(word, 0, true)) return;
+    const int64_t begin = now_ns();
+    if (!p->spin || !spin_until(word, 0, true, begin + p->patience)) {
+        atomic_store(&p->caller_sleeps, 1);
+        uint32_t left;
+        while ((left = atomic_load(word)) != 0) {
+            futex_wait(word, left);
+        }
+        atomic_store(&p->caller_sleeps, 0);
+    }
+    learn(&p->patience, now_ns() - begin);
 }
 
-static void *worker_main(void *arg) {
-    const struct worker *w = arg;
-    struct mm_pool *p = w->pool;
-    uint32_t seen = 0;
+// A worker counts down a word that the caller may be waiting for.
+static void count_down(struct mm_pool *p, _Atomic uint32_t *word) {
+    if (atomic_fetch_sub(word, 1) == 1 && atomic_load(&p->caller_sleeps)) futex_wake(word, 1);
+}
+
+// ---- pieces ----
+
+// Part i of `parts` of [0, n): contiguous, sizes differing by at most one item.
+static int64_t part_begin(int64_t n, int64_t parts, int64_t i) {
+    const int64_t size = n / parts, extra = n % parts;
+    return i * size + (i < extra ? i : extra);
+}
+
+// A piece of the queue, from its front or its back; -1 when it is empty.
+static int take(struct queue *q, bool front) {
+    uint64_t left = atomic_load_explicit(&q->left, memory_order_relaxed);
     for (;;) {
-        seen = await_generation(p, seen);
-        if (p->stop) return NULL;
-        run_part(p, w->index);
-        if (atomic_fetch_sub(&p->remaining, 1) == 1 && atomic_load(&p->caller_sleeps)) {
-            futex_wake(&p->remaining, 1);
+        const uint32_t first = (uint32_t)(left >> 32), end = (uint32_t)left;
+        if (first >= end) return -1;
+        const uint64_t less = front ? left + (UINT64_C(1) << 32) : left - 1;
+        // Relaxed: the gate orders the loop's data, the queue only hands out numbers.
+        if (atomic_compare_exchange_weak_explicit(&q->left, &left, less, memory_order_relaxed,
+                                                  memory_order_relaxed)) {
+            return (int)(front ? first : end - 1);
         }
     }
 }
 
-static void publish(struct mm_pool *p) {
+static void run_piece(const struct mm_pool *p, int share, int piece, int thread) {
+    const int64_t begin = part_begin(p->n, p->parts, share);
+    const int64_t n = part_begin(p->n, p->parts, share + 1) - begin;
+    p->fn(p->arg, begin + part_begin(n, p->pieces, piece),
+          begin + part_begin(n, p->pieces, piece + 1), thread);
+}
+
+// What is left of thread t's share, then of the others'; false when there was nothing.
+static bool run_pieces(struct mm_pool *p, int t) {
+    bool any = false;
+    int piece;
+    while (t < p->parts && (piece = take(&p->queues[t], true)) >= 0) {
+        run_piece(p, t, piece, t);
+        any = true;
+    }
+    for (int i = 1; !p->gang && i <= p->parts; i++) {
+        const int from = (t + i) % p->parts;
+        while ((piece = take(&p->queues[from], false)) >= 0) {
+            run_piece(p, from, piece, t);
+            any = true;
+        }
+    }
+    return any;
+}
+
+// ---- workers ----
+
+static bool enter(struct mm_pool *p) {
+    uint32_t gate = atomic_load(&p->gate);
+    while (gate & gate_open) {
+        if (atomic_compare_exchange_weak(&p->gate, &gate, gate + 1)) return true;
+    }
+    return false;
+}
+
+static void *worker_main(void *arg) {
+    struct worker *w = arg;
+    struct mm_pool *p = w->pool;
+    uint32_t seen = 0;
+    for (;;) {
+        seen = await_generation(p, seen, &w->patience);
+        if (atomic_load(&p->stop)) return NULL;
+        // A late worker finds the gate shut, or open for a later loop, in which case it meets that
+        // loop's generation again and finds nothing left to do.
+        if (!enter(p)) continue;
+        const bool gang = p->gang;
+        if (run_pieces(p, w->index) && gang) count_down(p, &p->absent);
+        count_down(p, &p->gate);
+    }
+}
+
+static void publish(struct mm_pool *p, int wanted) {
     atomic_fetch_add(&p->generation, 1);
-    if (atomic_load(&p->sleepers) > 0) futex_wake(&p->generation, INT_MAX);
+    if (atomic_load(&p->sleepers) > 0) futex_wake(&p->generation, wanted);
 }
 
 enum mm_code mm_pool_new(struct mm_pool **pool, int n, struct mm_error *err) {
@@ -155,15 +273,20 @@ enum mm_code mm_pool_new(struct mm_pool **pool, int n, struct mm_error *err) {
     if (n == 0) n = available;
     struct mm_pool *p = aligned_alloc(cache_line, sizeof *p);
     struct worker *workers = calloc((size_t)n, sizeof *workers);
-    if (!p || !workers) {
+    struct queue *queues = aligned_alloc(cache_line, (size_t)n * sizeof *queues);
+    if (!p || !workers || !queues) {
         free(p);
         free(workers);
+        free(queues);
         return mm_fail(err, mm_code_memory, "no memory for %d threads", n);
     }
     memset(p, 0, sizeof *p);
     p->size = 1;
     p->spin = n <= available;
     p->workers = workers;
+    p->queues = queues;
+    memset(queues, 0, (size_t)n * sizeof *queues);
+    p->patience = spin_max_ns;
     atomic_flag_clear(&p->busy);
 
     // Signals are the main thread's: a worker in the middle of a loop must not run a handler.
@@ -173,7 +296,7 @@ enum mm_code mm_pool_new(struct mm_pool **pool, int n, struct mm_error *err) {
     int failed = 0;
     for (int i = 1; i < n && !failed; i++) {
         struct worker *w = &workers[i - 1];
-        *w = (struct worker){.pool = p, .index = i};
+        *w = (struct worker){.pool = p, .index = i, .patience = spin_max_ns};
         failed = pthread_create(&w->thread, NULL, worker_main, w);
         if (!failed) {
             char name[16];
@@ -195,12 +318,13 @@ enum mm_code mm_pool_new(struct mm_pool **pool, int n, struct mm_error *err) {
 
 void mm_pool_free(struct mm_pool *pool) {
     if (!pool) return;
-    pool->stop = true;
-    publish(pool);
+    atomic_store(&pool->stop, true);
+    publish(pool, INT_MAX);
     for (int i = 1; i < pool->size; i++) {
         pthread_join(pool->workers[i - 1].thread, NULL);
     }
     free(pool->workers);
+    free(pool->queues);
     free(pool);
 }
 
@@ -208,30 +332,66 @@ int mm_pool_size(const struct mm_pool *pool) {
     return pool ? pool->size : 1;
 }
 
-void mm_parallel_for(struct mm_pool *pool, int64_t n, int64_t grain, mm_task_fn *fn, void *arg) {
+// ---- loops ----
+
+static void run_loop(struct mm_pool *p) {
+    for (int t = 0; t < p->parts; t++) {
+        atomic_store_explicit(&p->queues[t].left, (uint64_t)p->pieces, memory_order_relaxed);
+    }
+    atomic_store(&p->gate, gate_open);
+    publish(p, p->gang ? INT_MAX : p->parts - 1);
+    run_pieces(p, 0);
+    if (p->gang) await_zero(p, &p->absent);
+    atomic_fetch_and(&p->gate, ~gate_open);
+    await_zero(p, &p->gate);
+}
+
+static void lock_pool(struct mm_pool *pool) {
+    const bool was_busy = atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire);
+    assert(!was_busy && "a pool runs one loop at a time");
+    (void)was_busy;
+}
+
+static void cut_loop(struct mm_pool *pool, int64_t n, int64_t grain, int pieces, mm_task_fn *fn,
+                     void *arg) {
     if (n <= 0) return;
     const int64_t most = n / (grain > 0 ? grain : 1);
     if (!pool || pool->size == 1 || most < 2) {
         fn(arg, 0, n, 0);
         return;
     }
-    const bool was_busy = atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire);
-    assert(!was_busy && "a pool runs one loop at a time");
-    (void)was_busy;
+    lock_pool(pool);
     pool->fn = fn;
     pool->arg = arg;
     pool->n = n;
     pool->parts = most < pool->size ? (int)most : pool->size;
-    atomic_store_explicit(&pool->remaining, (uint32_t)pool->size - 1, memory_order_relaxed);
-    publish(pool);
-    run_part(pool, 0);
-    if (!pool->spin || !spin_until(&pool->remaining, 0, true)) {
-        atomic_store(&pool->caller_sleeps, 1);
-        uint32_t left;
-        while ((left = atomic_load(&pool->remaining)) != 0) {
-            futex_wait(&pool->remaining, left);
-        }
-        atomic_store(&pool->caller_sleeps, 0);
+    const int64_t of_share = most / pool->parts;
+    pool->pieces = of_share < pieces ? (int)of_share : pieces;
+    pool->gang = false;
+    run_loop(pool);
+    atomic_flag_clear_explicit(&pool->busy, memory_order_release);
+}
+
+void mm_parallel_for(struct mm_pool *pool, int64_t n, int64_t grain, mm_task_fn *fn, void *arg) {
+    cut_loop(pool, n, grain, pieces_max, fn, arg);
+}
+
+void mm_parallel_ranges(struct mm_pool *pool, int64_t n, int64_t grain, mm_task_fn *fn, void *arg) {
+    cut_loop(pool, n, grain, 1, fn, arg);
+}
+
+void mm_parallel_all(struct mm_pool *pool, mm_task_fn *fn, void *arg) {
+    if (!pool || pool->size == 1) {
+        fn(arg, 0, 1, 0);
+        return;
     }
+    lock_pool(pool);
+    pool->fn = fn;
+    pool->arg = arg;
+    pool->n = pool->parts = pool->size;
+    pool->pieces = 1;
+    pool->gang = true;
+    atomic_store(&pool->absent, (uint32_t)pool->size - 1);
+    run_loop(pool);
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }

@@ -292,6 +292,8 @@ void mm_amx_product(struct mm_backend *be, float *c, int64_t ldc, int64_t m, int
                             .accumulate = accumulate,
                             .by_rows = m >= pb.n};
         const int64_t blocks = ((j.by_rows ? m : pb.n) + 31) / 32;
-        mm_parallel_for(be->pool, blocks, small ? blocks : 1, mul_range, &j);
+        // Pieces of cache_side where there are enough of them.
+        const int64_t grain = small ? blocks : blocks < 16 ? 1 : cache_side / 32;
+        mm_parallel_for(be->pool, blocks, grain, mul_range, &j);
     }
 }

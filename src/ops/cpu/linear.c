@@ -140,7 +140,9 @@ static void product(struct mm_backend *be, struct product_job *j) {
     }
     const int64_t parts = ((j->by_rows ? j->p.m : j->p.n) + split_unit - 1) / split_unit;
     const bool small = j->p.m * j->p.n * j->p.k < small_work;
-    mm_parallel_for(be->pool, parts, small ? parts : 1, run_product, j);
+    // oneDNN lays out the whole of the other operand again for every piece.
+    (j->widen ? mm_parallel_for : mm_parallel_ranges)(be->pool, parts, small ? parts : 1,
+                                                      run_product, j);
     for (int t = 0; t < threads; t++) {
         if (!j->failed[t]) continue;
         mm_fail(&be->error, mm_code_memory, "oneDNN failed in a product of %lld x %lld x %lld",
