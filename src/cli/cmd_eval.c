@@ -45,14 +45,17 @@
 
 static const struct mm_opt score_opts[] = {
     EVAL_SHARED,
-    {"--predictions", mm_opt_kind_string, "FILE", "JSON lines {\"index\", \"prediction\"}", NULL, 0,
-     0, false},
+    {"--predictions", mm_opt_kind_string, "FILE",
+     "JSON lines {\"index\", \"prediction\"}; several files (shards of a run) are taken together",
+     NULL, 0, 0, true},
     MM_CLI_COMMON};
 
 static const struct mm_opt run_opts[] = {
     EVAL_SHARED,
     {"--out", mm_opt_kind_string, "FILE",
      "keep the predictions there; what it holds already is not asked again", NULL, 0, 0, false},
+    {"--shard", mm_opt_kind_string, "I/N",
+     "only part I of N: questions of one picture stay together", NULL, 0, 0, false},
     {"--max-new-tokens", mm_opt_kind_int, "N",
      "most tokens of an answer (default: what the benchmark allows)", NULL, 1, 1e9, false},
     {"--images", mm_opt_kind_string, "DIR", "where the picture files are, when not beside the data",
@@ -111,9 +114,16 @@ static enum mm_code score(const struct mm_args *args, struct mm_error *err) {
     }
     MM_TRY(mm_args_refuse(args, "--backend", "scoring needs no model", err));
     MM_TRY(mm_args_refuse(args, "--threads", "one thread scores", err));
-    struct mm_score_job job = {.predictions = mm_args_string(args, "--predictions")};
-    MM_TRY(shared_options(&job, args, err));
-    return score_and_print(&job, args, 0, err);
+    const int n = mm_args_count(args, "--predictions");
+    const char **files = mm_xcalloc((size_t)n + 1, sizeof *files);
+    for (int i = 0; i < n; i++) {
+        files[i] = mm_args_nth(args, "--predictions", i);
+    }
+    struct mm_score_job job = {.predictions = files};
+    enum mm_code code = shared_options(&job, args, err);
+    if (code == mm_code_ok) code = score_and_print(&job, args, 0, err);
+    free(files);
+    return code;
 }
 
 // A run folder stands for the model it ended with. The caller frees *folder.
@@ -179,6 +189,10 @@ static enum mm_code evaluate(const struct mm_args *args, struct mm_error *err) {
                               .out = mm_args_string(args, "--out"),
                               .pandas1 = score_job.pandas1,
                               .limit = score_job.limit};
+    if (mm_args_given(args, "--shard")) {
+        MM_TRY(mm_shard_parse(&job.shard, mm_args_string(args, "--shard"), err));
+        score_job.partial = true;
+    }
     if (mm_args_given(args, "--max-new-tokens")) {
         job.max_new_tokens = mm_args_int(args, "--max-new-tokens");
     }
@@ -187,7 +201,8 @@ static enum mm_code evaluate(const struct mm_args *args, struct mm_error *err) {
         MM_TRY(temporary(room, sizeof room, err));
         job.out = room;
     }
-    score_job.predictions = job.out;
+    const char *const predictions[] = {job.out, NULL};
+    score_job.predictions = predictions;
     const double start = mm_now();
     enum mm_code code = ask(args, &job, err);
     if (code == mm_code_ok) code = score_and_print(&score_job, args, mm_now() - start, err);

@@ -35,6 +35,8 @@ struct mm_bench {
                           struct mm_error *err);
     enum mm_code (*add)(void *state, const struct mm_question *q, struct mm_str prediction,
                         struct mm_report *r, struct mm_error *err);
+    // For a question without an answer (its picture was not there, or nobody asked); may be NULL.
+    enum mm_code (*skip)(void *state, const struct mm_question *q, struct mm_error *err);
     enum mm_code (*end)(void *state, struct mm_report *r, struct mm_error *err);
     void (*release)(void *state);  // NULL is allowed
 };

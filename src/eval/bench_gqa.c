@@ -137,7 +137,7 @@ static enum mm_code check_whole(const struct gqa *g, const struct mm_report *r,
 
 static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) {
     struct gqa *g = state;
-    if (g->gold && !g->all->limit) MM_TRY(check_whole(g, r, err));
+    if (g->gold && !g->all->partial) MM_TRY(check_whole(g, r, err));
     if (g->n_all == 0) return mm_code_ok;
     const double accuracy = 100 * ((double)g->hits_all / (double)g->n_all);
     mm_report_headline(r, accuracy);

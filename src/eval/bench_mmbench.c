@@ -1,12 +1,14 @@
 // MMBench, circular: a question counts when it is answered rightly in every rotation of its
 // options. Rotation k of question i has the index i + k * 10^6.
 #include <stdlib.h>
+#include "base/log.h"
 #include "eval/mcq.h"
 #include "eval/prompt.h"
 
 struct group {
-    bool wrong;  // in one rotation at least
-    bool main;   // the question itself was there
+    bool wrong;       // in one rotation at least
+    bool incomplete;  // one rotation has no answer
+    bool main;        // the question itself was there
     bool main_hit;
     int64_t cell[mm_tally_kinds];
 };
@@ -49,14 +51,11 @@ static enum mm_code group_index(const struct mmbench *b, const struct mm_questio
     return mm_code_ok;
 }
 
-static enum mm_code add(void *state, const struct mm_question *q, struct mm_str prediction,
-                        struct mm_report *r, struct mm_error *err) {
-    struct mmbench *b = state;
+static enum mm_code group_of(struct mmbench *b, const struct mm_question *q, struct group **out,
+                             bool *main, struct mm_error *err) {
     char room[24];
     struct mm_str index;
-    bool hit;
     MM_TRY(group_index(b, q, room, &index, err));
-    MM_TRY(mm_mcq_hit(&b->mcq.room, q, q->answer, prediction, &hit, r, err));
     const int64_t number = mm_names_add(&b->indexes, index);
     if (b->indexes.n > b->cap) {
         const int64_t cap = b->cap ? 2 * b->cap : 1024;
@@ -64,9 +63,28 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
         memset(b->groups + b->cap, 0, (size_t)(cap - b->cap) * sizeof *b->groups);
         b->cap = cap;
     }
-    struct group *g = &b->groups[number];
+    *out = &b->groups[number];
+    *main = mm_str_equal(index, q->index);
+    return mm_code_ok;
+}
+
+static enum mm_code skip(void *state, const struct mm_question *q, struct mm_error *err) {
+    struct group *g;
+    bool main;
+    MM_TRY(group_of(state, q, &g, &main, err));
+    g->incomplete = true;
+    return mm_code_ok;
+}
+
+static enum mm_code add(void *state, const struct mm_question *q, struct mm_str prediction,
+                        struct mm_report *r, struct mm_error *err) {
+    struct mmbench *b = state;
+    struct group *g;
+    bool main, hit;
+    MM_TRY(group_of(b, q, &g, &main, err));
+    MM_TRY(mm_mcq_hit(&b->mcq.room, q, q->answer, prediction, &hit, r, err));
     g->wrong = g->wrong || !hit;
-    if (mm_str_equal(index, q->index)) {
+    if (main) {
         g->main = true;
         g->main_hit = hit;
         mm_tally_cells(&b->mcq.tally, q, g->cell);
@@ -77,13 +95,19 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
 static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) {
     (void)err;
     struct mmbench *b = state;
-    int64_t n = 0, vanilla = 0;
+    int64_t n = 0, vanilla = 0, incomplete = 0;
     for (int64_t i = 0; i < b->indexes.n; i++) {
         const struct group *g = &b->groups[i];
-        if (!g->main) continue;
+        incomplete += g->incomplete && !g->wrong;
+        // A wrong rotation settles the question, whatever the others would have been.
+        if (!g->main || (g->incomplete && !g->wrong)) continue;
         mm_tally_count(&b->mcq.tally, g->cell, !g->wrong);
         n++;
         vanilla += g->main_hit;
+    }
+    if (incomplete) {
+        mm_warn("MMBench: %lld questions are left out: one of their rotations has no answer",
+                (long long)incomplete);
     }
     mm_tally_report(&b->mcq.tally, "dev", r);
     if (n) mm_report_extra(r, 100.0 * ((double)vanilla / (double)n), "vanilla");
@@ -109,6 +133,7 @@ const struct mm_bench mm_bench_mmbench = {
     .prompt = mm_prompt_choice,
     .begin = begin,
     .add = add,
+    .skip = skip,
     .end = end,
     .release = release,
 };

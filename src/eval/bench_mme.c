@@ -101,7 +101,7 @@ static enum mm_code pair_up(struct mme *m, const struct mm_report *r, struct mm_
         if (p->n < 2) {
             const struct mm_str key = mm_names_get(&m->picture_names, i);
             const char *mid = memchr(key.s, '\x1f', key.n);
-            if (!m->all->limit && !r->missing_images && !r->unanswered) {
+            if (!m->all->partial && !r->missing_images && !r->unanswered) {
                 return mm_fail(err, mm_code_input,
                                "%s: picture '%s' of category '%.*s' has one question, two are "
                                "wanted",

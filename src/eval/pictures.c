@@ -27,7 +27,8 @@ static enum mm_code number_rows(struct mm_pictures *p, struct mm_error *err) {
     const struct mm_tsv *t = &p->questions->tsv;
     const int index = p->questions->column[mm_column_index];
     for (int64_t i = 0; i < t->n_rows; i++) {
-        if (!image_cell(p, i).s) continue;
+        const struct mm_str cell = image_cell(p, i);
+        if (!cell.s) continue;
         const struct mm_str key = mm_tsv_cell(&p->row, index, mm_tsv_form_table);
         if (!key.s) return mm_tsv_wrong(t, i, "index", err, "is missing");
         const int64_t number = p->rows.n;
@@ -37,8 +38,10 @@ static enum mm_code number_rows(struct mm_pictures *p, struct mm_error *err) {
         if (number == p->cap) {
             p->cap = p->cap ? 2 * p->cap : 1024;
             p->row_of = mm_xrealloc(p->row_of, (size_t)p->cap * sizeof *p->row_of);
+            p->payload = mm_xrealloc(p->payload, (size_t)p->cap * sizeof *p->payload);
         }
         p->row_of[number] = i;
+        p->payload[number] = XXH3_128bits(cell.s, cell.n);
     }
     return mm_code_ok;
 }
@@ -104,6 +107,7 @@ enum mm_code mm_pictures_open(struct mm_pictures *p, const struct mm_questions *
 void mm_pictures_close(struct mm_pictures *p) {
     free(p->folder);
     free(p->row_of);
+    free(p->payload);
     mm_tsv_row_deinit(&p->row);
     mm_names_free(&p->rows);
     mm_pylist_free(&p->list);
@@ -137,7 +141,11 @@ enum mm_code mm_pictures_key(struct mm_pictures *p, struct mm_buf *key, struct m
     }
     int64_t row;
     MM_TRY(payload_row(p, p->questions->row.row, &row, err));
-    mm_buf_addf(key, "%lld", (long long)row);
+    mm_tsv_row_load(&p->row, row);
+    const struct mm_str index =
+        mm_tsv_cell(&p->row, p->questions->column[mm_column_index], mm_tsv_form_table);
+    const XXH128_hash_t *hash = &p->payload[mm_names_find(&p->rows, index)];
+    mm_buf_add(key, hash, sizeof *hash);
     return mm_code_ok;
 }
 

@@ -3,6 +3,7 @@
 #ifndef MM_EVAL_PICTURES_H
 #define MM_EVAL_PICTURES_H
 
+#include <xxhash.h>
 #include "eval/names.h"
 #include "eval/pylist.h"
 #include "eval/questions.h"
@@ -10,10 +11,11 @@
 
 struct mm_pictures {
     const struct mm_questions *questions;
-    char *folder;           // where relative paths start
-    struct mm_tsv_row row;  // apart from that of the questions
-    struct mm_names rows;   // index of every row that has a picture
-    int64_t *row_of;        // (rows.n)
+    char *folder;            // where relative paths start
+    struct mm_tsv_row row;   // apart from that of the questions
+    struct mm_names rows;    // index of every row that has a picture
+    int64_t *row_of;         // (rows.n)
+    XXH128_hash_t *payload;  // (rows.n) of the image cell
     int64_t cap;
     struct mm_pylist list;
     struct mm_buf bytes;

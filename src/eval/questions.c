@@ -51,7 +51,7 @@ static enum mm_code open_kit(struct mm_questions *q, struct mm_error *err) {
 enum mm_code mm_questions_open(struct mm_questions *q, const struct mm_bench *bench,
                                const char *path, bool pandas1, enum mm_tsv_form form, int64_t limit,
                                struct mm_error *err) {
-    *q = (struct mm_questions){.bench = bench, .form = form, .limit = limit};
+    *q = (struct mm_questions){.bench = bench, .form = form, .limit = limit, .partial = limit > 0};
     q->path = mm_xstrdup(path);
     const enum mm_code code =
         mm_path_is_folder(path) ? open_kit(q, err) : open_table(q, pandas1, err);
@@ -121,6 +121,8 @@ static enum mm_code read_line(struct mm_questions *q, struct mm_question *out, b
                               struct mm_error *err) {
     const bool pope = q->bench == &mm_bench_pope;
     json_decref(q->line);
+    q->line_at = q->lines.at;
+    q->line_before = q->lines.line;
     MM_TRY(mm_jsonl_next(&q->lines, &q->line, err));
     *end = !q->line;
     if (*end) return mm_code_ok;
@@ -147,14 +149,22 @@ enum mm_code mm_questions_next(struct mm_questions *q, struct mm_question *out, 
     return mm_code_ok;
 }
 
-enum mm_code mm_questions_count(struct mm_questions *q, int64_t *n, struct mm_error *err) {
-    struct mm_question question;
-    bool end = false;
-    mm_questions_rewind(q);
-    while (!end) {
-        MM_TRY(mm_questions_next(q, &question, &end, err));
+struct mm_question_place mm_questions_tell(const struct mm_questions *q) {
+    if (q->kit) {
+        return (struct mm_question_place){q->n_given - 1, (int64_t)q->line_at, q->line_before};
     }
-    *n = q->n_given;
-    mm_questions_rewind(q);
-    return mm_code_ok;
+    return (struct mm_question_place){q->n_given - 1, q->row.row, 0};
+}
+
+enum mm_code mm_questions_at(struct mm_questions *q, struct mm_question_place place,
+                             struct mm_question *out, struct mm_error *err) {
+    bool end;
+    q->n_given = place.number;
+    if (q->kit) {
+        q->lines.at = (size_t)place.at;
+        q->lines.line = place.line;
+    } else {
+        q->next_row = place.at;
+    }
+    return mm_questions_next(q, out, &end, err);
 }

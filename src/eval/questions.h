@@ -28,6 +28,7 @@ struct mm_questions {
     char *path;  // the file, or the kit's folder
     bool kit;
     int64_t limit;  // at most so many questions; 0: all
+    bool partial;   // scoring: questions are known to be left out, by a limit or as other shards'
     enum mm_tsv_form form;
     int64_t next_row;   // of the table
     int64_t n_given;    // questions given out
@@ -39,6 +40,8 @@ struct mm_questions {
     int option[26];
     // the kit's lines
     struct mm_jsonl lines;
+    size_t line_at;  // where the line read last begins, and how many are in front of it
+    int64_t line_before;
     json_t *line;
     char index_room[24];
     struct mm_str line_image;
@@ -53,8 +56,15 @@ void mm_questions_rewind(struct mm_questions *q);
 // *out receives the next question; *end is set behind the last.
 enum mm_code mm_questions_next(struct mm_questions *q, struct mm_question *out, bool *end,
                                struct mm_error *err);
-// How many there are in all, counted by reading.
-enum mm_code mm_questions_count(struct mm_questions *q, int64_t *n, struct mm_error *err);
+// Where the question read last stands, to read it again in any order.
+struct mm_question_place {
+    int64_t number;  // of the question
+    int64_t at;      // the row of a table, or the byte of a line
+    int64_t line;    // kit: lines in front of it
+};
+struct mm_question_place mm_questions_tell(const struct mm_questions *q);
+enum mm_code mm_questions_at(struct mm_questions *q, struct mm_question_place place,
+                             struct mm_question *out, struct mm_error *err);
 // "<file>: line 12: column 'answer': <what>" about the question read last.
 enum mm_code mm_questions_wrong(const struct mm_questions *q, const char *field,
                                 struct mm_error *err, const char *what);

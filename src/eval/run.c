@@ -1,132 +1,28 @@
 // Putting a benchmark's questions to a model.
 #include "eval/run.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <xxhash.h>
 #include "base/log.h"
-#include "eval/pictures.h"
+#include "eval/answers.h"
 #include "eval/prompt.h"
-#include "io/json.h"
 
 struct run {
     const struct mm_eval_job *job;
     struct mm_engine *e;
     struct mm_questions questions;
     struct mm_pictures pictures;
-    int fd;  // of the predictions
-    int64_t n_all, n_done;
+    struct mm_plan plan;
+    struct mm_answers answers;
+    struct mm_progress progress;
     struct mm_session *base;  // everything up to the end of the last picture, or NULL
-    struct mm_buf key;        // what base shows
+    int64_t base_picture;     // what base shows
     int n_base_pictures;
-    struct mm_buf next_key, prompt, line;
-    int64_t n_read, n_reused;               // pictures read, questions that used one again
-    int64_t tokens_read, tokens_not_again;  // of prompts
-    int64_t n_missing;
+    struct mm_buf prompt;
+    int64_t n_read, n_reused;  // pictures read, questions that used one again
+    int64_t tokens_not_again;  // of prompts
 };
-
-// ---- what is there already ----
-
-static enum mm_code cut_off(int fd, off_t at, const char *path, struct mm_error *err) {
-    if (ftruncate(fd, at) != 0) return mm_fail_errno(err, "%s: cannot be shortened", path);
-    return mm_code_ok;
-}
-
-// Holds the whole lines of the file against the questions. *end is where the last one ends.
-static enum mm_code check_lines(struct run *r, struct mm_jsonl *file, off_t *end,
-                                struct mm_error *err) {
-    *end = 0;
-    for (;;) {
-        json_t *o = NULL;
-        const enum mm_code code = mm_jsonl_next(file, &o, err);
-        const bool whole = file->at > 0 && file->map.data[file->at - 1] == '\n';
-        if (code != mm_code_ok && !whole) return mm_code_ok;  // the line a kill left half
-        if (code != mm_code_ok) return code;
-        if (!o || !whole) {
-            json_decref(o);
-            return mm_code_ok;
-        }
-        struct mm_question q;
-        bool over;
-        char room[24];
-        struct mm_str index;
-        enum mm_code next = mm_jsonl_index(file, o, "index", room, &index, err);
-        if (next == mm_code_ok) next = mm_questions_next(&r->questions, &q, &over, err);
-        const bool past = next == mm_code_ok && over;
-        if (next == mm_code_ok && !over && !mm_str_equal(index, q.index)) {
-            next = mm_fail(err, mm_code_input,
-                           "%s: line %lld: index is '%.*s' where %s has '%.*s'; it belongs to "
-                           "another run: give another --out or remove it",
-                           file->path, (long long)file->line, (int)index.n, index.s, r->job->data,
-                           (int)q.index.n, q.index.s);
-        }
-        if (past && !r->job->limit) {
-            next = mm_fail(err, mm_code_input,
-                           "%s: line %lld: there are more answers than %s has questions; it "
-                           "belongs to another run: give another --out or remove it",
-                           file->path, (long long)file->line, r->job->data);
-        }
-        json_decref(o);
-        if (next != mm_code_ok) return next;
-        *end = (off_t)file->at;
-        if (past) return mm_code_ok;  // a longer run's file: nothing is left to ask
-        r->n_done++;
-    }
-}
-
-static enum mm_code open_out(struct run *r, struct mm_error *err) {
-    const char *path = r->job->out;
-    r->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_APPEND, 0666);
-    if (r->fd < 0) return mm_fail_errno(err, "%s: cannot be written", path);
-    struct mm_jsonl file;
-    off_t end;
-    MM_TRY(mm_jsonl_open(&file, path, err));
-    enum mm_code code = check_lines(r, &file, &end, err);
-    const bool more = (off_t)file.map.bytes > end && r->n_done < r->n_all;
-    mm_jsonl_close(&file);
-    if (code == mm_code_ok && more) code = cut_off(r->fd, end, path, err);
-    if (code == mm_code_ok && r->n_done > 0) {
-        mm_info("%s: %lld of %lld questions are answered already", path, (long long)r->n_done,
-                (long long)r->n_all);
-    }
-    return code;
-}
-
-// ---- what is written ----
-
-static bool is_whole_number(struct mm_str s) {
-    if (s.n == 0 || s.n > 18 || (s.s[0] == '0' && s.n > 1)) return false;
-    for (size_t i = 0; i < s.n; i++) {
-        if (s.s[i] < '0' || s.s[i] > '9') return false;
-    }
-    return true;
-}
-
-static enum mm_code write_line(struct run *r, const struct mm_question *q, struct mm_str said,
-                               const char *trouble, struct mm_error *err) {
-    struct mm_buf *line = &r->line;
-    mm_buf_reset(line);
-    mm_buf_adds(line, "{\"index\": ");
-    if (is_whole_number(q->index)) {
-        mm_buf_add(line, q->index.s, q->index.n);
-    } else {
-        mm_json_add_string(line, q->index.s, q->index.n);
-    }
-    mm_buf_adds(line, ", \"prediction\": ");
-    mm_json_add_string(line, said.s, said.n);
-    if (trouble) {
-        mm_buf_adds(line, ", \"missing_image\": true, \"error\": ");
-        mm_json_add_string(line, trouble, strlen(trouble));
-    }
-    mm_buf_adds(line, "}\n");
-    for (size_t done = 0; done < line->len;) {
-        const ssize_t n = write(r->fd, line->data + done, line->len - done);
-        if (n < 0) return mm_fail_errno(err, "%s: cannot be written", r->job->out);
-        done += (size_t)n;
-    }
-    return mm_code_ok;
-}
 
 // ---- asking ----
 
@@ -202,6 +98,8 @@ static enum mm_code read_pictures(struct run *r, const struct mm_question *q, bo
     enum mm_code code = cut_pictures(r, &r->base->tiles, tiles, &n, err);
     *trouble = code == mm_code_input || code == mm_code_io;
     if (code != mm_code_ok) return code;
+    r->n_base_pictures = n;
+    if (n == 0) return mm_code_ok;  // an empty list: nothing is in front of the question
     for (int i = 0; i < n; i++) {
         pictures[i] = (struct mm_picture){.tiles = &tiles[i]};
     }
@@ -214,114 +112,139 @@ static enum mm_code read_pictures(struct run *r, const struct mm_question *q, bo
         mm_tiles_free(&tiles[i]);  // empty when the session took them
     }
     if (code == mm_code_ok) code = mm_session_prefill(r->base, NULL, err);
-    r->n_base_pictures = n;
     r->n_read++;
     return code;
 }
 
-static enum mm_code answer(struct run *r, const struct mm_question *q, struct mm_error *err) {
+// A session of its own that has the question before it.
+static enum mm_code put_question(struct run *r, const struct mm_question *q, struct mm_session **s,
+                                 struct mm_error *err) {
+    const size_t cut = write_prompt(r, q, r->n_base_pictures);
+    MM_TRY(mm_session_fork(s, r->base, err));
+    const enum mm_code code = mm_session_add_text(*s, r->prompt.data + cut, NULL, 0, err);
+    if (code == mm_code_ok) return code;
+    mm_session_free(*s);
+    *s = NULL;
+    return code;
+}
+
+static struct mm_generation how_to_answer(const struct run *r) {
     const struct mm_bench *bench = r->job->bench;
     const int kit = r->questions.kit;
     const int64_t most = r->job->max_new_tokens;
-    const struct mm_generation how = {.max_new_tokens = most ? most : bench->max_new_tokens[kit],
-                                      .min_new_tokens = bench->never_empty[kit] ? 1 : 0};
-    struct mm_session *s = NULL;
+    return (struct mm_generation){.max_new_tokens = most ? most : bench->max_new_tokens[kit],
+                                  .min_new_tokens = bench->never_empty[kit] ? 1 : 0};
+}
+
+static enum mm_code put_down(struct run *r, int64_t number, struct mm_str said, const char *trouble,
+                             struct mm_error *err) {
+    MM_TRY(mm_answers_add(&r->answers, number, said, trouble, err));
+    mm_progress_update(&r->progress, r->answers.n_done, NULL);
+    return mm_code_ok;
+}
+
+// The question's session; *s stays NULL when its picture is not there, which is put down.
+static enum mm_code prepare(struct run *r, const struct mm_plan_item *item, struct mm_session **s,
+                            struct mm_error *err) {
+    struct mm_question q;
+    *s = NULL;
+    MM_TRY(mm_questions_at(&r->questions, item->place, &q, err));
+    if (r->base && r->base_picture == item->picture) {
+        r->n_reused++;
+        r->tokens_not_again += r->base->n_fed;
+    } else {
+        bool trouble = false;
+        const enum mm_code code = read_pictures(r, &q, &trouble, err);
+        if (trouble) {
+            mm_warn("question '%.*s' is left out: %s", (int)q.index.n, q.index.s, err->text);
+            mm_session_free(r->base);
+            r->base = NULL;
+            return put_down(r, item->place.number, mm_str_of(""), err->text, err);
+        }
+        MM_TRY(code);
+        r->base_picture = item->picture;
+    }
+    return put_question(r, &q, s, err);
+}
+
+static enum mm_code ask(struct run *r, const struct mm_plan_item *item, struct mm_error *err) {
+    const struct mm_generation how = how_to_answer(r);
+    struct mm_session *s;
     struct mm_answer a;
-    const size_t cut = write_prompt(r, q, r->n_base_pictures);
-    MM_TRY(mm_session_fork(&s, r->base, err));
-    enum mm_code code = mm_session_add_text(s, r->prompt.data + cut, NULL, 0, err);
-    if (code == mm_code_ok) code = mm_session_generate(s, &how, NULL, &a, err);
+    MM_TRY(prepare(r, item, &s, err));
+    if (!s) return mm_code_ok;
+    enum mm_code code = mm_session_generate(s, &how, NULL, &a, err);
     if (code == mm_code_ok) {
-        r->tokens_read += a.prompt_tokens;
-        code = write_line(r, q, (struct mm_str){a.text, a.n_bytes}, NULL, err);
+        code = put_down(r, item->place.number, (struct mm_str){a.text, a.n_bytes}, NULL, err);
     }
     mm_session_free(s);
     return code;
 }
 
-static enum mm_code ask(struct run *r, const struct mm_question *q, struct mm_error *err) {
-    MM_TRY(mm_pictures_key(&r->pictures, &r->next_key, err));
-    const bool same = r->base && r->key.len == r->next_key.len &&
-                      (r->key.len == 0 || !memcmp(r->key.data, r->next_key.data, r->key.len));
-    if (same) {
-        r->n_reused++;
-        r->tokens_not_again += r->base->n_fed;
-    } else {
-        bool trouble = false;
-        const enum mm_code code = read_pictures(r, q, &trouble, err);
-        if (trouble) {
-            mm_warn("question '%.*s' is left out: %s", (int)q->index.n, q->index.s, err->text);
-            mm_session_free(r->base);
-            r->base = NULL;
-            r->n_missing++;
-            return write_line(r, q, mm_str_of(""), err->text, err);
+static enum mm_code ask_all(struct run *r, struct mm_error *err) {
+    for (int64_t i = 0; i < r->plan.n; i++) {
+        const struct mm_plan_item *item = &r->plan.item[i];
+        if (r->answers.done[item->place.number]) continue;
+        if (mm_interrupted()) {
+            return mm_fail(err, mm_code_interrupted,
+                           "interrupted after %" PRId64 " of %" PRId64
+                           " questions; the same command goes on",
+                           r->answers.n_done, r->plan.n);
         }
-        MM_TRY(code);
-        mm_buf_reset(&r->key);
-        mm_buf_add(&r->key, r->next_key.data ? r->next_key.data : "", r->next_key.len);
+        MM_TRY(ask(r, item, err));
     }
-    return answer(r, q, err);
+    return mm_answers_finish(&r->answers, err);
 }
 
-static enum mm_code ask_all(struct run *r, struct mm_error *err) {
-    struct mm_progress progress;
-    mm_progress_begin(&progress, r->job->bench->title, "questions", r->n_all, r->n_done);
-    enum mm_code code = mm_code_ok;
-    while (code == mm_code_ok && r->n_done < r->n_all) {
-        struct mm_question q;
-        bool end;
-        if (mm_interrupted()) {
-            code = mm_fail(err, mm_code_interrupted,
-                           "interrupted after %lld of %lld questions; the same command goes on",
-                           (long long)r->n_done, (long long)r->n_all);
-            break;
-        }
-        code = mm_questions_next(&r->questions, &q, &end, err);
-        if (code == mm_code_ok && end) break;
-        if (code == mm_code_ok) code = ask(r, &q, err);
-        if (code == mm_code_ok) mm_progress_update(&progress, ++r->n_done, NULL);
-    }
-    mm_progress_end(&progress);
-    if (code == mm_code_ok && fsync(r->fd) != 0 && errno != EINVAL) {
-        code = mm_fail_errno(err, "%s: cannot be written", r->job->out);
-    }
-    if (r->n_reused) {
-        mm_info(
-            "%s: %lld pictures read; %lld questions went on from a picture read before, which "
-            "saved %lld prompt tokens",
-            r->job->bench->title, (long long)r->n_read, (long long)r->n_reused,
-            (long long)r->tokens_not_again);
-    }
-    return code;
+// What lines of one file must agree in: the model, the settings, the data.
+static uint64_t run_of(const struct run *r) {
+    const struct mm_eval_job *job = r->job;
+    const struct mm_generation how = how_to_answer(r);
+    struct mm_buf text = {0};
+    mm_buf_addf(&text, "%s %s %d %" PRId64 " %d %d %" PRId64 " %zu", job->bench->name,
+                mm_engine_hash(r->e), r->questions.kit, how.max_new_tokens, job->pandas1,
+                job->kit_jpeg, r->plan.n_questions,
+                r->questions.kit ? r->questions.lines.map.bytes : r->questions.tsv.map.bytes);
+    const uint64_t hash = XXH3_64bits(text.data, text.len);
+    mm_buf_free(&text);
+    return hash;
 }
 
 static enum mm_code run_open(struct run *r, struct mm_error *err) {
     const struct mm_eval_job *job = r->job;
     MM_TRY(mm_questions_open(&r->questions, job->bench, job->data, job->pandas1, mm_tsv_form_table,
-                             job->limit, err));
+                             0, err));
     if (job->images && !mm_pictures_are_files(&r->questions)) {
         return mm_fail(err, mm_code_usage,
                        "--images has no effect here: the pictures are in %s itself", job->data);
     }
     MM_TRY(mm_pictures_open(&r->pictures, &r->questions, job->images, err));
-    MM_TRY(mm_questions_count(&r->questions, &r->n_all, err));
-    if (r->n_all == 0) {
-        return mm_fail(err, mm_code_input, "%s: has no question", job->data);
+    MM_TRY(mm_plan_make(&r->plan, &r->questions, &r->pictures, job->limit, job->shard, err));
+    if (r->plan.n == 0) {
+        return mm_fail(err, mm_code_input, "%s: has no question%s", job->data,
+                       r->plan.n_questions ? " in this shard" : "");
     }
-    MM_TRY(open_out(r, err));
-    return ask_all(r, err);
+    MM_TRY(mm_answers_open(&r->answers, job->out, &r->plan, job->data, run_of(r), err));
+    mm_progress_begin(&r->progress, job->bench->title, "questions", r->plan.n, r->answers.n_done);
+    const enum mm_code code = ask_all(r, err);
+    mm_progress_end(&r->progress);
+    return code;
 }
 
 enum mm_code mm_eval_run(const struct mm_eval_job *job, struct mm_engine *e, struct mm_error *err) {
-    struct run r = {.job = job, .e = e, .fd = -1};
+    struct run r = {.job = job, .e = e, .answers.fd = -1};
     const enum mm_code code = run_open(&r, err);
+    if (r.n_reused) {
+        mm_info("%s: %" PRId64 " pictures read; %" PRId64
+                " questions went on from a picture read before, which saved %" PRId64
+                " prompt tokens",
+                job->bench->title, r.n_read, r.n_reused, r.tokens_not_again);
+    }
     mm_session_free(r.base);
-    if (r.fd >= 0) close(r.fd);
+    mm_answers_close(&r.answers);
+    mm_plan_free(&r.plan);
     mm_pictures_close(&r.pictures);
     mm_questions_close(&r.questions);
-    mm_buf_free(&r.key);
-    mm_buf_free(&r.next_key);
     mm_buf_free(&r.prompt);
-    mm_buf_free(&r.line);
     return code;
 }

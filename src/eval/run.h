@@ -2,7 +2,7 @@
 #ifndef MM_EVAL_RUN_H
 #define MM_EVAL_RUN_H
 
-#include "eval/bench.h"
+#include "eval/plan.h"
 #include "infer/session.h"
 
 struct mm_eval_job {
@@ -12,12 +12,16 @@ struct mm_eval_job {
     const char *out;     // predictions, JSON lines; what it holds already is not asked again
     bool pandas1;
     int64_t limit;           // 0: all questions
+    struct mm_shard shard;   // of them; {0, 0}: all
     int64_t max_new_tokens;  // of an answer; 0: what the benchmark allows
+    int batch;               // questions answered side by side; 0 and 1: one after the other
+    bool kit_jpeg;           // pictures pass through JPEG as VLMEvalKit's do
 };
 
-// Appends a line a question to job->out, in the data set's order, each when it is answered: after
-// a kill the same call goes on. The same picture under questions that follow each other is read
-// once. A question whose picture is not there gets a line that says so. Greedy decoding.
+// Adds a line a question to job->out, each when it is answered (eval/answers.h); after a kill the
+// same call goes on. A picture under several questions is read once, wherever they stand. A
+// question whose picture is not there gets a line that says so. Greedy decoding; the answers are
+// the same whatever the order and the batch.
 enum mm_code mm_eval_run(const struct mm_eval_job *job, struct mm_engine *e, struct mm_error *err);
 
 #endif

@@ -32,10 +32,10 @@ static enum mm_code score_all(struct scoring *s, struct mm_error *err) {
         MM_TRY(mm_questions_next(&s->questions, &q, &end, err));
         if (end) break;
         MM_TRY(mm_predictions_find(&s->predictions, q.index, &p, err));
-        if (!p.found) {
-            r->unanswered++;
-        } else if (p.missing_image) {
-            r->missing_images++;
+        if (!p.found || p.missing_image) {
+            r->unanswered += !p.found;
+            r->missing_images += p.found;
+            if (bench->skip) MM_TRY(bench->skip(s->state, &q, err));
         } else {
             MM_TRY(bench->add(s->state, &q, read_back(s, p.text), r, err));
             r->questions++;
@@ -44,7 +44,7 @@ static enum mm_code score_all(struct scoring *s, struct mm_error *err) {
     if (!s->job->limit) MM_TRY(mm_predictions_end(&s->predictions, s->job->data, err));
     if (r->questions == 0) {
         return mm_fail(err, mm_code_input, "%s: has no prediction for a question of %s",
-                       s->job->predictions, s->job->data);
+                       s->job->predictions[0], s->job->data);
     }
     if (r->unanswered) {
         mm_warn("%lld questions of %s have no prediction and are left out of the scores",
@@ -62,6 +62,7 @@ static enum mm_code open_all(struct scoring *s, struct mm_error *err) {
     const struct mm_score_job *job = s->job;
     MM_TRY(mm_questions_open(&s->questions, job->bench, job->data, job->pandas1, mm_tsv_form_result,
                              job->limit, err));
+    s->questions.partial = s->questions.partial || job->partial;
     MM_TRY(mm_predictions_open(&s->predictions, job->predictions, err));
     MM_TRY(job->bench->begin(&s->state, &s->questions, s->report, err));
     return score_all(s, err);

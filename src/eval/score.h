@@ -6,9 +6,10 @@
 
 struct mm_score_job {
     const struct mm_bench *bench;
-    const char *data;         // TSV, or the kit's folder
-    const char *predictions;  // JSON lines
+    const char *data;                // TSV, or the kit's folder
+    const char *const *predictions;  // files of JSON lines, NULL behind the last
     bool pandas1;
+    bool partial;            // the predictions are those of one shard
     int64_t limit;           // only the first so many questions; 0: all
     const char *unresolved;  // file to write the unresolved answers to, or NULL
     const char *judge;       // MM-Vet: the judge's grades, or NULL

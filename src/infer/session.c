@@ -343,8 +343,13 @@ enum mm_code mm_session_add_text(struct mm_session *s, const char *text,
     MM_TRY(arrivals_init(&a, s, pictures, n_pictures, err));
     struct mm_buf expanded = {NULL, 0, 0};
     struct mm_ids ids = {NULL, 0, 0};
-    enum mm_code code = mm_chat_expand_images(&expanded, text, a.tiles, a.n,
-                                              (int32_t)s->e->tile_tokens, "the text", err);
+    enum mm_code code = mm_code_ok;
+    if (n_pictures == 0) {
+        mm_buf_adds(&expanded, text);
+    } else {
+        code = mm_chat_expand_images(&expanded, text, a.tiles, a.n, (int32_t)s->e->tile_tokens,
+                                     "the text", err);
+    }
     if (!code) {
         mm_tokenizer_encode(s->e->tok, expanded.data, expanded.len, s->ids.n == 0, &ids);
         code = check_room(s, &ids, err);

@@ -85,8 +85,9 @@ enum mm_code mm_session_check(const struct mm_session *s, struct mm_error *err);
 enum mm_code mm_session_add_turn(struct mm_session *s, const char *text,
                                  const struct mm_picture *pictures, int n_pictures,
                                  struct mm_error *err);
-// Appends text in which special tokens count and each "<image>" is a picture; BOS comes first in an
-// empty session. Turns are the caller's own affair, and cannot be rewound to.
+// Appends text in which special tokens count and each "<image>" is a picture (without pictures it
+// is text, as the published chat() leaves it); BOS comes first in an empty session. Turns are the
+// caller's own affair, and cannot be rewound to.
 enum mm_code mm_session_add_text(struct mm_session *s, const char *text,
                                  const struct mm_picture *pictures, int n_pictures,
                                  struct mm_error *err);

@@ -58,8 +58,14 @@ static const char *said(const char *lines) {
     return path;
 }
 
+static const char *const *only(const char *path) {
+    static const char *paths[2];
+    paths[0] = path;
+    return paths;
+}
+
 static enum mm_code score(const struct mm_bench *bench, const char *data, const char *predictions) {
-    struct mm_score_job job = {.bench = bench, .data = data, .predictions = predictions};
+    struct mm_score_job job = {.bench = bench, .data = data, .predictions = only(predictions)};
     mm_report_free(&report);
     return mm_score_run(&job, &report, &err);
 }
@@ -185,7 +191,7 @@ static void test_choice(void **state) {
     struct mm_score_job job = {.bench = &mm_bench_sqa,
                                .data = data,
                                .pandas1 = true,
-                               .predictions = said("3=red, or none\n1=C\n2=C\n")};
+                               .predictions = only(said("3=red, or none\n1=C\n2=C\n"))};
     mm_report_free(&report);
     assert_int_equal(mm_score_run(&job, &report, &err), mm_code_ok);
     is("colour", 0);
@@ -285,7 +291,7 @@ static void test_textvqa(void **state) {
     for (int k = 0; k < 8; k++) {
         char *file = mm_xasprintf("%d=the NIKE.\n", k);
         struct mm_score_job job = {
-            .bench = &mm_bench_textvqa, .data = data, .predictions = said(file)};
+            .bench = &mm_bench_textvqa, .data = data, .predictions = only(said(file))};
         mm_report_free(&report);
         if (mm_score_run(&job, &report, &err) != mm_code_ok) fail_msg("%s", err.text);
         snprintf(one, sizeof one, "Overall");
@@ -345,7 +351,7 @@ static void test_mmvet(void **state) {
     assert_false(report.has_headline);
     assert_int_equal(report.unresolved, 3);
     struct mm_score_job job = {
-        .bench = &mm_bench_mmvet, .data = data, .predictions = said("0=x\n1=\"y\"\n2=z\n")};
+        .bench = &mm_bench_mmvet, .data = data, .predictions = only(said("0=x\n1=\"y\"\n2=z\n"))};
     static const char *const judges[] = {
         "{\"index\": 0, \"score\": 0.5}\n{\"index\": \"1\", \"score\": 1}\n{\"index\": 2, "
         "\"score\": 0}\n",
@@ -406,8 +412,10 @@ static void test_predictions(void **state) {
     bad(&mm_bench_seed, data, put("p", "[]\n"), "line 1: must be a JSON object");
     bad(&mm_bench_seed, put("t.tsv", "index\tquestion\n0\tq\n"), said("0=A\n"),
         "no column 'answer'");
-    struct mm_score_job job = {
-        .bench = &mm_bench_seed, .data = data, .limit = 1, .predictions = said("0=B\n1=B\n2=B\n")};
+    struct mm_score_job job = {.bench = &mm_bench_seed,
+                               .data = data,
+                               .limit = 1,
+                               .predictions = only(said("0=B\n1=B\n2=B\n"))};
     mm_report_free(&report);
     assert_int_equal(mm_score_run(&job, &report, &err), mm_code_ok);
     is("", 0);
@@ -417,8 +425,10 @@ static void test_unresolved_file(void **state) {
     (void)state;
     const char *data = put("s.tsv", "index\tquestion\tA\tB\tanswer\n0\t\"q \"\"1\"\"\"\tx\ty\tA\n");
     const char *out = put("unresolved", "");
-    struct mm_score_job job = {
-        .bench = &mm_bench_seed, .data = data, .unresolved = out, .predictions = said("0=hm\n")};
+    struct mm_score_job job = {.bench = &mm_bench_seed,
+                               .data = data,
+                               .unresolved = out,
+                               .predictions = only(said("0=hm\n"))};
     mm_report_free(&report);
     assert_int_equal(mm_score_run(&job, &report, &err), mm_code_ok);
     struct mm_buf text = {0};
