@@ -8,6 +8,7 @@
 #include "eval/questions.h"
 #include "eval/run.h"
 #include "eval/score.h"
+#include "infer/batch.h"
 #include "io/file.h"
 #include "train/run.h"
 
@@ -54,6 +55,8 @@ static const struct mm_opt run_opts[] = {
     EVAL_SHARED,
     {"--out", mm_opt_kind_string, "FILE",
      "keep the predictions there; what it holds already is not asked again", NULL, 0, 0, false},
+    {"--batch", mm_opt_kind_int, "N", "questions answered side by side", "1", 1, mm_batch_max,
+     false},
     {"--shard", mm_opt_kind_string, "I/N",
      "only part I of N: questions of one picture stay together", NULL, 0, 0, false},
     {"--max-new-tokens", mm_opt_kind_int, "N",
@@ -188,7 +191,8 @@ static enum mm_code evaluate(const struct mm_args *args, struct mm_error *err) {
                               .images = mm_args_string(args, "--images"),
                               .out = mm_args_string(args, "--out"),
                               .pandas1 = score_job.pandas1,
-                              .limit = score_job.limit};
+                              .limit = score_job.limit,
+                              .batch = (int)mm_args_int(args, "--batch")};
     if (mm_args_given(args, "--shard")) {
         MM_TRY(mm_shard_parse(&job.shard, mm_args_string(args, "--shard"), err));
         score_job.partial = true;

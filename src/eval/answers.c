@@ -208,6 +208,8 @@ static enum mm_code put_in_order(struct mm_answers *a, struct mm_error *err) {
         if (code == mm_code_ok) code = mm_outfile_open(&out, a->path, err);
         for (int64_t i = 0; i < a->plan->n_questions && code == mm_code_ok; i++) {
             if (span[i].end == 0) continue;
+            while (file.map.data[span[i].begin] != '{')
+                span[i].begin++;  // empty lines in front
             code = mm_outfile_write(out, file.map.data + span[i].begin, span[i].end - span[i].begin,
                                     err);
         }

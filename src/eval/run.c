@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "eval/answers.h"
 #include "eval/prompt.h"
+#include "infer/batch.h"
 
 struct run {
     const struct mm_eval_job *job;
@@ -16,6 +17,9 @@ struct run {
     struct mm_plan plan;
     struct mm_answers answers;
     struct mm_progress progress;
+    struct mm_batch *batch;
+    struct mm_session **in;  // (n_in) sessions that are answering
+    int n_in;
     struct mm_session *base;  // everything up to the end of the last picture, or NULL
     int64_t base_picture;     // what base shows
     int n_base_pictures;
@@ -167,33 +171,90 @@ static enum mm_code prepare(struct run *r, const struct mm_plan_item *item, stru
     return put_question(r, &q, s, err);
 }
 
-static enum mm_code ask(struct run *r, const struct mm_plan_item *item, struct mm_error *err) {
-    const struct mm_generation how = how_to_answer(r);
-    struct mm_session *s;
-    struct mm_answer a;
-    MM_TRY(prepare(r, item, &s, err));
-    if (!s) return mm_code_ok;
-    enum mm_code code = mm_session_generate(s, &how, NULL, &a, err);
-    if (code == mm_code_ok) {
-        code = put_down(r, item->place.number, (struct mm_str){a.text, a.n_bytes}, NULL, err);
+// ---- answers ----
+
+static enum mm_code of_question(const struct run *r, int64_t number, enum mm_code code,
+                                struct mm_error *err) {
+    const struct mm_str index = mm_names_get(&r->plan.index, number);
+    char why[sizeof err->text];
+    snprintf(why, sizeof why, "%s", err->text);
+    return mm_fail(err, code, "%s: question '%.*s': %.900s", r->job->data, (int)index.n, index.s,
+                   why);
+}
+
+// Takes out the answers that are over and puts them down.
+static enum mm_code take_answers(struct run *r, struct mm_error *err) {
+    enum mm_code code = mm_code_ok;
+    struct mm_batch_done done;
+    while (code == mm_code_ok && mm_batch_take(r->batch, &done)) {
+        const struct mm_plan_item *item = done.tag;
+        int i = 0;
+        while (r->in[i] != done.session)
+            i++;
+        r->in[i] = r->in[--r->n_in];
+        if (done.code == mm_code_ok) {
+            const struct mm_str said = {done.answer.text, done.answer.n_bytes};
+            code = put_down(r, item->place.number, said, NULL, err);
+        } else {
+            *err = done.error;
+            code = of_question(r, item->place.number, done.code, err);
+        }
+        mm_session_free(done.session);
     }
-    mm_session_free(s);
     return code;
 }
 
+// Puts the next question that has no answer yet; *i moves behind it.
+static enum mm_code join_next(struct run *r, int64_t *i, struct mm_error *err) {
+    struct mm_plan_item *item = &r->plan.item[(*i)++];
+    const int64_t number = item->place.number;
+    const struct mm_generation how = how_to_answer(r);
+    struct mm_session *s;
+    if (r->answers.done[number]) return mm_code_ok;
+    enum mm_code code = prepare(r, item, &s, err);
+    if (code != mm_code_ok) return of_question(r, number, code, err);
+    if (!s) return mm_code_ok;
+    code = mm_batch_join(r->batch, s, &how, NULL, item, err);
+    if (code == mm_code_ok) {
+        r->in[r->n_in++] = s;
+        return code;
+    }
+    mm_session_free(s);
+    return of_question(r, number, code, err);
+}
+
 static enum mm_code ask_all(struct run *r, struct mm_error *err) {
-    for (int64_t i = 0; i < r->plan.n; i++) {
-        const struct mm_plan_item *item = &r->plan.item[i];
-        if (r->answers.done[item->place.number]) continue;
+    const int batch = r->job->batch > 1 ? r->job->batch : 1;
+    int64_t next = 0;
+    MM_TRY(mm_batch_new(&r->batch, r->e, batch, err));
+    r->in = mm_xcalloc((size_t)batch, sizeof(struct mm_session *));
+    while (next < r->plan.n || mm_batch_count(r->batch) > 0) {
         if (mm_interrupted()) {
             return mm_fail(err, mm_code_interrupted,
                            "interrupted after %" PRId64 " of %" PRId64
                            " questions; the same command goes on",
                            r->answers.n_done, r->plan.n);
         }
-        MM_TRY(ask(r, item, err));
+        if (next < r->plan.n && mm_batch_count(r->batch) < batch) {
+            MM_TRY(join_next(r, &next, err));
+        } else {
+            MM_TRY(mm_batch_step(r->batch, err));
+        }
+        MM_TRY(take_answers(r, err));
     }
     return mm_answers_finish(&r->answers, err);
+}
+
+// What was being answered when a run ends early is asked again another time.
+static void drop_batch(struct run *r) {
+    if (!r->batch) return;
+    while (r->n_in > 0) {
+        struct mm_batch_done done;
+        mm_batch_leave(r->batch, r->in[--r->n_in], &done);
+        mm_session_free(done.session);
+    }
+    mm_batch_free(r->batch);
+    free(r->in);
 }
 
 // What lines of one file must agree in: the model, the settings, the data.
@@ -240,6 +301,7 @@ enum mm_code mm_eval_run(const struct mm_eval_job *job, struct mm_engine *e, str
                 " prompt tokens",
                 job->bench->title, r.n_read, r.n_reused, r.tokens_not_again);
     }
+    drop_batch(&r);
     mm_session_free(r.base);
     mm_answers_close(&r.answers);
     mm_plan_free(&r.plan);

@@ -14,7 +14,7 @@ struct mm_eval_job {
     int64_t limit;           // 0: all questions
     struct mm_shard shard;   // of them; {0, 0}: all
     int64_t max_new_tokens;  // of an answer; 0: what the benchmark allows
-    int batch;               // questions answered side by side; 0 and 1: one after the other
+    int batch;               // questions answered side by side; 0: one
     bool kit_jpeg;           // pictures pass through JPEG as VLMEvalKit's do
 };
 

@@ -107,6 +107,20 @@ static void test_killed(void **state) {
     mm_buf_free(&whole);
 }
 
+// Side by side the answers are the same, whatever order they end in.
+static void test_batches(void **state) {
+    (void)state;
+    for (int batch = 2; batch <= 11; batch += 3) {
+        char name[32];
+        snprintf(name, sizeof name, "batch%d.jsonl", batch);
+        OK(ask_part(&mm_bench_mmbench, "rotations.tsv", name, 0, (struct mm_shard){0, 0}, batch));
+        same_bytes(name, "whole.jsonl");
+    }
+    OK(ask_part(&mm_bench_mmbench, "rotations.tsv", "mixed.jsonl", 5, (struct mm_shard){0, 0}, 2));
+    OK(ask_part(&mm_bench_mmbench, "rotations.tsv", "mixed.jsonl", 0, (struct mm_shard){0, 0}, 4));
+    same_bytes("mixed.jsonl", "whole.jsonl");
+}
+
 static void test_shards(void **state) {
     (void)state;
     OK(rotations("one.jsonl", 0, 1, 2));
@@ -245,13 +259,10 @@ static void test_picture_comes_back(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order),
-        cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_shard_words),
-        cmocka_unit_test(test_other_runs),
-        cmocka_unit_test(test_two_writers),
-        cmocka_unit_test(test_picture_comes_back),
+        cmocka_unit_test(test_order),       cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_batches),     cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_shard_words), cmocka_unit_test(test_other_runs),
+        cmocka_unit_test(test_two_writers), cmocka_unit_test(test_picture_comes_back),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
