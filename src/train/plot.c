@@ -1,6 +1,5 @@
 #include "train/plot.h"
 
-#include <cairo.h>
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
@@ -10,7 +9,6 @@
 
 #include "base/buf.h"
 #include "base/log.h"
-#include "io/file.h"
 #include "train/plot_panel.h"
 
 enum { n_stages = 4 };  // [0]: supervised; [1..3]: distillation
@@ -67,23 +65,17 @@ static enum mm_code read_log(struct curves *c, const char *path, struct mm_error
 
 // ---- the picture --------------------------------------------------------------------------------
 
-enum { panel_w = 560, single_w = 880, panel_h = 430, head_h = 62, margin = 20, scale = 2 };
+enum { panel_w = 560, single_w = 880, panel_h = 430, head_h = 62, margin = 20 };
 
 static void draw_legend(cairo_t *cr, double right, double y) {
     static const char *const names[] = {"learning rate", "smoothed", "each step"};
     double x = right;
     for (int i = 0; i < 3; i++) {
-        cairo_text_extents_t e;
-        cairo_select_font_face(cr, "DejaVu Sans", CAIRO_FONT_SLANT_NORMAL,
-                               CAIRO_FONT_WEIGHT_NORMAL);
-        cairo_set_font_size(cr, 12.5);
-        cairo_text_extents(cr, names[i], &e);
-        mm_plot_text(cr, x, y, 1.0, 12.5, false, mm_plot_faint_ink, names[i]);
-        x -= e.x_advance + 8;
-        mm_plot_set_color(cr, i == 0 ? mm_plot_orange : mm_plot_blue);
+        x -= 8 + mm_chart_text(cr, x, y, 1.0, 12.5, false, mm_chart_faint_ink, names[i]);
+        mm_chart_set_color(cr, i == 0 ? mm_chart_orange : mm_chart_blue);
         if (i == 2) {
-            mm_plot_set_color(
-                cr, (struct mm_plot_color){mm_plot_blue.r, mm_plot_blue.g, mm_plot_blue.b, 0.45});
+            mm_chart_set_color(cr, (struct mm_chart_color){mm_chart_blue.r, mm_chart_blue.g,
+                                                           mm_chart_blue.b, 0.45});
             for (int k = 0; k < 3; k++) {
                 cairo_arc(cr, x - 4 - 8 * k, y - 4.5 + (k == 1 ? -3 : 1.5), 2.0, 0, 6.2832);
                 cairo_fill(cr);
@@ -98,7 +90,7 @@ static void draw_legend(cairo_t *cr, double right, double y) {
     }
 }
 
-static cairo_surface_t *draw(const struct curves *c) {
+static cairo_t *draw(const struct curves *c) {
     static const char *const titles[n_stages] = {
         NULL, "Stage 1: the new parameters, block by block",
         "Stage 2: the whole mixer, block by block", "Stage 3: the whole model, end to end"};
@@ -111,15 +103,10 @@ static cairo_surface_t *draw(const struct curves *c) {
     const double each = panels == 1 ? single_w : panel_w;
     const double head = c->stage[0].n > 0 ? head_h - 18 : head_h;  // that panel has no title
     const double w = each * panels + 2 * margin, h = head + panel_h + margin - 8;
-    cairo_surface_t *surface =
-        cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)(w * scale), (int)(h * scale));
-    cairo_t *cr = cairo_create(surface);
-    cairo_scale(cr, scale, scale);
-    cairo_set_source_rgb(cr, 1, 1, 1);
-    cairo_paint(cr);
+    cairo_t *cr = mm_chart_begin(w, h);
     const bool distill = c->stage[0].n == 0;
-    mm_plot_text(cr, margin + 6, 40, 0, 20, true, mm_plot_ink,
-                 distill ? "Distillation" : "Supervised training");
+    mm_chart_text(cr, margin + 6, 40, 0, 20, true, mm_chart_ink,
+                  distill ? "Distillation" : "Supervised training");
     draw_legend(cr, w - margin - 6, 38);
     double x = margin;
     for (int i = 0; i < n_stages; i++) {
@@ -127,13 +114,7 @@ static cairo_surface_t *draw(const struct curves *c) {
         mm_plot_panel(cr, x, head, each, panel_h, titles[i], losses[i], &c->stage[i]);
         x += each;
     }
-    cairo_destroy(cr);
-    return surface;
-}
-
-static cairo_status_t add_bytes(void *to, const unsigned char *data, unsigned int n) {
-    mm_buf_add(to, data, n);
-    return CAIRO_STATUS_SUCCESS;
+    return cr;
 }
 
 enum mm_code mm_plot_loss(const char *log_path, const char *png_path, struct mm_error *err) {
@@ -149,16 +130,7 @@ enum mm_code mm_plot_loss(const char *log_path, const char *png_path, struct mm_
         mm_warn("%s: %lld line%s no step of a run and not drawn", log_path, (long long)c.broken,
                 c.broken == 1 ? " is" : "s are");
     }
-    if (!code) {
-        struct mm_buf png = {0};
-        cairo_surface_t *surface = draw(&c);
-        const cairo_status_t s = cairo_surface_write_to_png_stream(surface, add_bytes, &png);
-        cairo_surface_destroy(surface);
-        code = s == CAIRO_STATUS_SUCCESS ? mm_file_write(png_path, png.data, png.len, err)
-                                         : mm_fail(err, mm_code_memory, "%s: cannot be drawn: %s",
-                                                   png_path, cairo_status_to_string(s));
-        mm_buf_free(&png);
-    }
+    if (!code) code = mm_chart_end(draw(&c), png_path, err);
     for (int i = 0; i < n_stages; i++)
         free(c.stage[i].points);
     return code;
