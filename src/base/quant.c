@@ -4,134 +4,194 @@
 #include <math.h>
 #include <string.h>
 
-// The scale that rounds one block best: candidates around the one that puts the largest weight on
-// the largest code, each refined to the least-squares scale of the codes it leads to.
-struct fit {
-    float scale;
-    double error;
+// A block is rounded for many scales, and the one with the least squared error is taken. To be fast
+// without instructions of one processor, all loops run over whole groups (the end of a row is
+// padded with weights of no importance) and sum in lanes.
+enum { groups = mm_quant_block / mm_quant_group, lanes = 16, tries = 16 };
+
+struct block {
+    float w[mm_quant_block], importance[mm_quant_block];
+    float most;  // |w|
 };
 
-static inline float weight_of(const float *importance, int64_t i) {
-    return importance ? importance[i] : 1.0f;
-}
-
-static inline int round_code(float x, int low, int high) {
-    const int c = (int)lrintf(x);
-    return c < low ? low : c > high ? high : c;
-}
-
-// Rounds n weights with codes in low..high and scale f16(scale): the squared error, and in *best
-// the scale that would have been best for these codes.
-static double try_scale(const float *w, const float *importance, int64_t n, float scale, int low,
-                        int high, float *best) {
-    double error = 0, wc = 0, cc = 0;
-    const float inverse = scale != 0 ? 1.0f / scale : 0.0f;
+// False when a weight is not finite, or so large that no f16 scale reaches it.
+static bool fill_block(struct block *b, const float *w, const float *importance, int64_t n) {
+    memset(b, 0, sizeof *b);
     for (int64_t i = 0; i < n; i++) {
-        const int c = round_code(w[i] * inverse, low, high);
-        const double a = weight_of(importance, i), d = (double)w[i] - (double)scale * c;
-        error += a * d * d;
-        wc += a * (double)w[i] * c;
-        cc += a * (double)c * c;
+        if (!(fabsf(w[i]) <= (float)mm_quant_largest)) return false;
+        b->w[i] = w[i];
+        b->importance[i] = importance ? importance[i] : 1.0f;
+        if (fabsf(w[i]) > b->most) b->most = fabsf(w[i]);
     }
-    *best = cc > 0 ? (float)(wc / cc) : 0.0f;
-    return error;
+    return true;
 }
 
-static float largest(const float *w, int64_t n) {
-    float most = 0;
-    for (int64_t i = 0; i < n; i++)
-        if (fabsf(w[i]) > fabsf(most)) most = w[i];
-    return most;
+// Nearest even whole number, |x| < 2^22.
+static inline float nearest(float x) {
+    const float shift = 12582912.0f;  // 1.5 * 2^23
+    return x + shift - shift;
 }
 
-static struct fit fit_scale(const float *w, const float *importance, int64_t n, int low, int high,
-                            bool half) {
-    const float most = largest(w, n);
-    struct fit fit = {0.0f, INFINITY};
-    // The largest weight lands on the far end of the codes; its sign goes into the scale.
-    const int end = -low > high ? low : high;
-    for (int step = -4; step <= 4; step++) {
-        float scale = most / ((float)end * (1.0f + 0.05f * (float)step));
-        for (int refine = 0; refine < 3; refine++) {
-            if (half) scale = mm_f16_to_f32(mm_f32_to_f16(scale));
-            float better;
-            const double error = try_scale(w, importance, n, scale, low, high, &better);
-            if (error < fit.error) fit = (struct fit){scale, error};
-            scale = better;
+static inline float code_of(float w, float inverse, float low, float high) {
+    float x = w * inverse;
+    x = x < low ? low : x;
+    x = x > high ? high : x;
+    return nearest(x);
+}
+
+static float inverse_of(float scale) {
+    // a scale so small that its inverse is no number rounds everything to zero
+    const float inverse = 1.0f / scale;
+    return isfinite(inverse) ? inverse : 0.0f;
+}
+
+static float f16(float x) {
+    return mm_f16_to_f32(mm_f32_to_f16(x));
+}
+
+// Weighted squared error of n weights (a multiple of 16) rounded with this scale.
+static inline __attribute__((always_inline)) float error_in_lanes(const float *w,
+                                                                  const float *importance, int n,
+                                                                  float scale, float low,
+                                                                  float high) {
+    const float inverse = inverse_of(scale);
+    float sum[lanes] = {0};
+    for (int i = 0; i < n; i += lanes) {
+        for (int l = 0; l < lanes; l++) {
+            const float d = w[i + l] - scale * code_of(w[i + l], inverse, low, high);
+            sum[l] += importance[i + l] * d * d;
         }
+    }
+    float total = 0.0f;
+    for (int l = 0; l < lanes; l++)
+        total += sum[l];
+    return total;
+}
+
+#if defined(__x86_64__)
+// Wider vectors and no fused products: the same bits, sooner.
+__attribute__((target("avx2"))) static float error_avx2(const float *w, const float *importance,
+                                                        int n, float scale, float low, float high) {
+    return error_in_lanes(w, importance, n, scale, low, high);
+}
+#endif
+
+static float error_of(const float *w, const float *importance, int n, float scale, float low,
+                      float high) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2")) return error_avx2(w, importance, n, scale, low, high);
+#endif
+    return error_in_lanes(w, importance, n, scale, low, high);
+}
+
+// ---- q8 ----
+
+static float best_scale_q8(const struct block *b) {
+    float best = f16(b->most / 127.0f), least = INFINITY;
+    for (int i = 0; i < tries; i++) {  // a little clipping may pay
+        const float scale = f16(b->most / 127.0f * (0.94f + 0.005f * (float)i));
+        const float error = error_of(b->w, b->importance, mm_quant_block, scale, -127.0f, 127.0f);
+        if (error < least) least = error, best = scale;
+    }
+    return best;
+}
+
+// ---- q4 ----
+
+struct fit_q4 {
+    float scale, error;
+    int u[groups];
+};
+
+// Factors of all groups for one scale; gives up once the error reaches `limit`.
+static struct fit_q4 fit_groups(const struct block *b, const float *most, float scale,
+                                float limit) {
+    struct fit_q4 fit = {.scale = scale};
+    for (int g = 0; g < groups && fit.error < limit; g++) {
+        const float *w = b->w + g * mm_quant_group, *a = b->importance + g * mm_quant_group;
+        // the factor that puts the largest weight on code -8; smaller ones clip it
+        const float full = scale != 0.0f ? most[g] / (8.0f * fabsf(scale)) : 1.0f;
+        int first = (int)(0.75f * full), last = (int)(1.15f * full) + 1;
+        first = first < 1 ? 1 : first > 15 ? 15 : first;
+        last = last > 15 ? 15 : last;
+        float least = INFINITY;
+        for (int u = first; u <= last; u++) {
+            const float error = error_of(w, a, mm_quant_group, scale * (float)u, -8.0f, 7.0f);
+            if (error < least) least = error, fit.u[g] = u;
+        }
+        fit.error += least;
     }
     return fit;
 }
 
-static void quantize_q8(void *row, const float *w, const float *importance, int64_t k) {
-    int8_t *codes = row;
-    uint16_t *scales = (uint16_t *)mm_quant_scales(mm_dtype_q8, row, k);
-    for (int64_t b = 0; b < mm_quant_blocks(k); b++) {
-        const int64_t at = b * mm_quant_block;
-        const int64_t n = k - at < mm_quant_block ? k - at : mm_quant_block;
-        const struct fit fit =
-            fit_scale(w + at, importance ? importance + at : NULL, n, -127, 127, true);
-        scales[b] = mm_f32_to_f16(fit.scale);
-        const float inverse = fit.scale != 0 ? 1.0f / fit.scale : 0.0f;
-        for (int64_t i = 0; i < n; i++)
-            codes[at + i] = (int8_t)round_code(w[at + i] * inverse, -127, 127);
+// The scale that is best for the codes a fit leads to.
+static float refit(const struct block *b, const struct fit_q4 *fit) {
+    double wc = 0.0, cc = 0.0;
+    for (int i = 0; i < mm_quant_block; i++) {
+        const float u = (float)fit->u[i / mm_quant_group];
+        const float c = u * code_of(b->w[i], inverse_of(fit->scale * u), -8.0f, 7.0f);
+        wc += (double)(b->importance[i] * b->w[i] * c);
+        cc += (double)(b->importance[i] * c * c);
     }
+    return cc > 0.0 ? f16((float)(wc / cc)) : fit->scale;
 }
 
-// One block of q4: scales of its groups first, then factors of a shared scale near them.
-static void quantize_block_q4(uint8_t *codes, uint16_t *scale, uint16_t *factors, const float *w,
-                              const float *importance, int64_t n) {
-    enum { groups = mm_quant_block / mm_quant_group };
-    int begin[groups + 1];
-    struct fit fits[groups];
-    float most = 0;
-    for (int g = 0; g <= groups; g++)
-        begin[g] = g * mm_quant_group < n ? g * mm_quant_group : (int)n;
-    for (int g = 0; g < groups; g++) {
-        fits[g] = fit_scale(w + begin[g], importance ? importance + begin[g] : NULL,
-                            begin[g + 1] - begin[g], -8, 7, false);
-        if (fabsf(fits[g].scale) > most) most = fabsf(fits[g].scale);
+// The codes reach one further down than up, so the scale's sign matters as its size does.
+static struct fit_q4 best_fit_q4(const struct block *b) {
+    float most[groups] = {0};
+    for (int i = 0; i < mm_quant_block; i++) {
+        float *m = &most[i / mm_quant_group];
+        if (fabsf(b->w[i]) > *m) *m = fabsf(b->w[i]);
     }
-    const float s = mm_f16_to_f32(mm_f32_to_f16(most / 15.0f));
-    *scale = mm_f32_to_f16(s);
-    memset(codes, 0x88, mm_quant_block / 2);
+    struct fit_q4 best = {.error = INFINITY};
+    for (int i = 0; i < 2 * tries; i++) {
+        const float size = b->most / (8.0f * 15.0f) * (0.8f + 0.03f * (float)(i / 2));
+        const struct fit_q4 fit = fit_groups(b, most, f16(i % 2 ? size : -size), best.error);
+        if (fit.error < best.error) best = fit;
+    }
+    for (int i = 0; i < 3; i++) {
+        const struct fit_q4 fit = fit_groups(b, most, refit(b, &best), best.error);
+        if (!(fit.error < best.error)) break;
+        best = fit;
+    }
+    return best;
+}
+
+static void write_block_q4(uint8_t *codes, uint16_t *scale, uint16_t *factors,
+                           const struct block *b) {
+    const struct fit_q4 fit = best_fit_q4(b);
+    *scale = mm_f32_to_f16(fit.scale);
     *factors = 0;
-    for (int g = 0; g < groups; g++) {
-        int best_u = 1;
-        double best = INFINITY;
-        const int near = s != 0 ? (int)lrintf(fabsf(fits[g].scale) / s) : 1;
-        for (int u = near - 2; u <= near + 2; u++) {
-            if (u < 1 || u > 15) continue;
-            float unused;
-            const double error = try_scale(w + begin[g], importance ? importance + begin[g] : NULL,
-                                           begin[g + 1] - begin[g], s * (float)u, -8, 7, &unused);
-            if (error < best) best = error, best_u = u;
-        }
-        *factors |= (uint16_t)(best_u << (4 * g));
-        const float inverse = s != 0 ? 1.0f / (s * (float)best_u) : 0.0f;
-        for (int i = begin[g]; i < begin[g + 1]; i++) {
-            const int c = round_code(w[i] * inverse, -8, 7) + 8;
-            uint8_t *byte = &codes[i % 64];
-            *byte = i < 64 ? (uint8_t)((*byte & 0xf0) | c) : (uint8_t)((*byte & 0x0f) | c << 4);
-        }
+    for (int g = 0; g < groups; g++)
+        *factors |= (uint16_t)(fit.u[g] << (4 * g));
+    memset(codes, 0, mm_quant_block / 2);
+    for (int i = 0; i < mm_quant_block; i++) {
+        const float inverse = inverse_of(fit.scale * (float)fit.u[i / mm_quant_group]);
+        const int c = (int)code_of(b->w[i], inverse, -8.0f, 7.0f) + 8;
+        codes[i % 64] |= (uint8_t)(i < 64 ? c : c << 4);
     }
 }
 
-void mm_quantize_row(void *row, enum mm_dtype t, const float *w, const float *importance,
+bool mm_quantize_row(void *row, enum mm_dtype t, const float *w, const float *importance,
                      int64_t k) {
-    memset(row, 0, (size_t)mm_quant_row_bytes(t, k));
-    if (t == mm_dtype_q8) {
-        quantize_q8(row, w, importance, k);
-        return;
-    }
     uint16_t *scales = (uint16_t *)mm_quant_scales(t, row, k);
     uint16_t *factors = (uint16_t *)mm_quant_factors(row, k);
+    memset(row, 0, (size_t)mm_quant_row_bytes(t, k));
     for (int64_t b = 0; b < mm_quant_blocks(k); b++) {
         const int64_t at = b * mm_quant_block;
         const int64_t n = k - at < mm_quant_block ? k - at : mm_quant_block;
-        quantize_block_q4((uint8_t *)row + at / 2, &scales[b], &factors[b], w + at,
-                          importance ? importance + at : NULL, n);
+        struct block block;
+        if (!fill_block(&block, w + at, importance ? importance + at : NULL, n)) return false;
+        if (t == mm_dtype_q4) {
+            write_block_q4((uint8_t *)row + at / 2, &scales[b], &factors[b], &block);
+            continue;
+        }
+        const float scale = best_scale_q8(&block), inverse = inverse_of(scale);
+        scales[b] = mm_f32_to_f16(scale);
+        for (int i = 0; i < mm_quant_block; i++)
+            ((int8_t *)row)[at + i] = (int8_t)code_of(block.w[i], inverse, -127.0f, 127.0f);
     }
+    return true;
 }
 
 void mm_quant_expand_row(int8_t *w8, enum mm_dtype t, const void *row, int64_t k) {
@@ -177,11 +237,15 @@ void mm_quantize_x(int8_t *a, float *r, const float *x, int64_t k) {
     for (int64_t b = 0; b < mm_quant_blocks(k); b++) {
         const int64_t at = b * mm_quant_block;
         const int64_t n = k - at < mm_quant_block ? k - at : mm_quant_block;
-        const float most = fabsf(largest(x + at, n));
+        float most = 0.0f;
+        for (int64_t i = 0; i < n; i++) {
+            if (fabsf(x[at + i]) > most) most = fabsf(x[at + i]);
+        }
         r[b] = most / 127.0f;
-        const float inverse = most > 0 ? 127.0f / most : 0.0f;
+        // below that 127 / most is no number: such a block is zero
+        const float inverse = most > 1e-36f ? 127.0f / most : 0.0f;
         memset(a + at, 0, mm_quant_block);
         for (int64_t i = 0; i < n; i++)
-            a[at + i] = (int8_t)lrintf(x[at + i] * inverse);
+            a[at + i] = (int8_t)nearest(x[at + i] * inverse);
     }
 }

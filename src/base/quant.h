@@ -15,8 +15,9 @@
 // u * c fits a signed byte (-120..105): a q4 row expands to int8 exactly, and both formats go
 // through the same integer products.
 //
-// A product with a quantized weight also rounds its other operand: x of a block becomes
-// r * a, r = max |x| / 127, a = x / r rounded to nearest even. Then
+// A product with a quantized weight also rounds its other operand: x of a block becomes r * a,
+//   r = max |x| / 127      a = x * (127 / max |x|) rounded to nearest even, in f32
+// (all a = 0 where max |x| <= 1e-36). Then
 //   y[t, n] = sum over blocks b of  (s[n, b] * r[t, b]) * (sum over k in b of  w8[n, k] * a[t, k])
 // The inner sums are exact integers on every instruction set, prefill and step alike; the outer sum
 // is f32 in any order.
@@ -53,9 +54,11 @@ static inline const uint16_t *mm_quant_factors(const void *row, int64_t k) {
     return mm_quant_scales(mm_dtype_q4, row, k) + mm_quant_blocks(k);
 }
 
-// Rounds K weights to a row, least squares a block weighted by `importance` (K; NULL: all alike;
-// the mean square of the inputs that meet each weight, for calibration).
-void mm_quantize_row(void *row, enum mm_dtype t, const float *w, const float *importance,
+// Rounds K weights to a row, least squares a block weighted by `importance` (K, >= 0; NULL: all
+// alike; the mean square of the inputs that meet each weight, for calibration). False when a weight
+// is not finite or beyond mm_quant_largest in size; the row is then worth nothing.
+enum { mm_quant_largest = 60000 };
+bool mm_quantize_row(void *row, enum mm_dtype t, const float *w, const float *importance,
                      int64_t k);
 // A row as f32: what the codes stand for.
 void mm_dequantize_row(float *w, enum mm_dtype t, const void *row, int64_t k);

@@ -37,7 +37,7 @@ static void free_row(unsigned char *row, enum mm_dtype t, int64_t k) {
 static double relative_error(enum mm_dtype t, const float *w, const float *importance, int64_t k) {
     unsigned char *row = new_row(t, k);
     float back[longest];
-    mm_quantize_row(row, t, w, importance, k);
+    assert_true(mm_quantize_row(row, t, w, importance, k));
     mm_dequantize_row(back, t, row, k);
     double error = 0, whole = 0;
     for (int64_t i = 0; i < k; i++) {
@@ -66,7 +66,46 @@ static void errors_are_small(void **state) {
         for (uint64_t seed = 1; seed < 20; seed++) {
             normal(w, lengths[i], seed, 0.02);
             assert_true(relative_error(mm_dtype_q8, w, NULL, lengths[i]) < 0.01);
-            assert_true(relative_error(mm_dtype_q4, w, NULL, lengths[i]) < 0.25);
+            assert_true(relative_error(mm_dtype_q4, w, NULL, lengths[i]) < 0.125);
+        }
+    }
+}
+
+// What no code can stand for is refused, wherever in the row it is.
+static void numbers_out_of_range_are_refused(void **state) {
+    (void)state;
+    const float bad[] = {NAN, INFINITY, -INFINITY, 60001.0f, -3e38f};
+    float w[300];
+    for (int v = 0; v < 2; v++) {
+        unsigned char *row = new_row(types[v], 300);
+        for (int i = 0; i < 5; i++) {
+            for (int at = 0; at < 300; at += 299) {
+                normal(w, 300, 4, 1.0);
+                w[at] = bad[i];
+                assert_false(mm_quantize_row(row, types[v], w, NULL, 300));
+                w[at] = 60000.0f;
+                assert_true(mm_quantize_row(row, types[v], w, NULL, 300));
+            }
+        }
+        free_row(row, types[v], 300);
+    }
+}
+
+// Weights down to nothing keep an error that is small beside 1e-5.
+static void tiny_weights(void **state) {
+    (void)state;
+    float w[longest], back[longest];
+    for (int v = 0; v < 2; v++) {
+        for (double scale = 1e-3; scale > 1e-42; scale *= 0.03) {
+            normal(w, 200, 8, scale);
+            unsigned char *row = new_row(types[v], 200);
+            assert_true(mm_quantize_row(row, types[v], w, NULL, 200));
+            mm_dequantize_row(back, types[v], row, 200);
+            for (int c = 0; c < 200; c++) {
+                assert_true(isfinite(back[c]));
+                assert_true(fabs((double)(w[c] - back[c])) <= 0.4 * scale + 4e-6);
+            }
+            free_row(row, types[v], 200);
         }
     }
 }
@@ -183,6 +222,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_of_rows),
         cmocka_unit_test(errors_are_small),
+        cmocka_unit_test(numbers_out_of_range_are_refused),
+        cmocka_unit_test(tiny_weights),
         cmocka_unit_test(exact_rows_stay),
         cmocka_unit_test(zeros_stay_zeros),
         cmocka_unit_test(expansion_is_exact),
