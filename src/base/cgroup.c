@@ -28,11 +28,12 @@ static bool read_number(const char *mount, const char *group, const char *name, 
 
 // ---- one group's limit, of each resource in each hierarchy ----
 
-// Microseconds of CPU a period as whole CPUs, rounded down (half a CPU more for a pool of spinning
-// threads would be throttled) but at least 1.
+// Microseconds of CPU a period as whole CPUs, to the nearest but at least 1: half a CPU is worth a
+// thread, which is then throttled for a part of each period, less is not (docs/PERFORMANCE.md).
 static int64_t whole_cpus(int64_t quota, int64_t period) {
     if (quota <= 0 || period <= 0) return none;
-    const int64_t cpus = quota / period;
+    const int64_t whole = quota / period, rest = quota % period;
+    const int64_t cpus = whole + (rest >= period - rest);
     return cpus < 1 ? 1 : cpus > 65536 ? 65536 : cpus;
 }
 

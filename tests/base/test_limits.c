@@ -62,13 +62,24 @@ static void limits_of_cpus(void **state) {
     assert_int_equal(cpus("0::/\n"), 0);  // nothing there
     put("mnt/cpu.max", "max 100000\n");
     assert_int_equal(cpus("0::/\n"), 0);
-    put("mnt/a/cpu.max", "350000 100000\n");
+    put("mnt/a/cpu.max", "340000 100000\n");
     put("mnt/a/b/cpu.max", "max 100000\n");
     assert_int_equal(cpus("0::/\n"), 0);
-    assert_int_equal(cpus("0::/a\n"), 3);     // 3.5 CPUs
+    assert_int_equal(cpus("0::/a\n"), 3);     // 3.4 CPUs
     assert_int_equal(cpus("0::/a/b/\n"), 3);  // the parent's limit counts
     put("mnt/a/b/cpu.max", "50000 100000\n");
     assert_int_equal(cpus("0::/a/b\n"), 1);  // half a CPU
+    static const struct {
+        const char *text;
+        int64_t cpus;
+    } rounded[] = {{"150000 100000\n", 2}, {"149999 100000\n", 1},
+                   {"1 1000000\n", 1},     {"0 100000\n", 0},
+                   {"100000 0\n", 0},      {"max\n", 0},
+                   {"250000 100000\n", 3}, {"9223372036854775807 1\n", 65536}};
+    for (size_t i = 0; i < sizeof rounded / sizeof *rounded; i++) {
+        put("mnt/r/cpu.max", rounded[i].text);
+        assert_int_equal(cpus("0::/r\n"), rounded[i].cpus);
+    }
     assert_int_equal(cpus("0::/not/visible\n"), 0);
     put("mnt/cpu.max", "200000 100000\n");
     assert_int_equal(cpus("0::/not/visible\n"), 2);  // a container sees its own group as the root

@@ -266,6 +266,39 @@ static void many_pools_come_and_go(void **state) {
     }
 }
 
+// A mask of one CPU, or of all but one: that many threads, and a pool of them does its work.
+static void the_affinity_mask_is_respected(void **state) {
+    (void)state;
+    cpu_set_t all;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    const int before = mm_threads_available();
+    int used = 0;
+    cpu_set_t some;
+    CPU_ZERO(&some);
+    for (size_t cpu = 0; cpu < CPU_SETSIZE && used < before - 1; cpu++) {
+        if (!CPU_ISSET(cpu, &all)) continue;
+        CPU_SET(cpu, &some);
+        used++;
+        if (used != 1 && used != before - 1) continue;
+        assert_int_equal(sched_setaffinity(0, sizeof some, &some), 0);
+        assert_int_equal(mm_threads_available(), used);
+        struct mm_pool *pool;
+        assert_int_equal(mm_pool_new(&pool, 0, NULL), mm_code_ok);
+        assert_int_equal(mm_pool_size(pool), used);
+        mm_pool_free(pool);
+        assert_int_equal(mm_pool_new(&pool, 3, NULL), mm_code_ok);  // what is asked for is taken
+        struct relay r = {0};
+        for (int k = 0; k < 20; k++) {
+            mm_parallel_for(pool, 256, 1, pass_on, &r);
+            mm_parallel_for(pool, 256, 1, copy_back, &r);
+        }
+        assert_int_equal(r.from[255], 20);
+        mm_pool_free(pool);
+    }
+    assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+    assert_int_equal(mm_threads_available(), before);
+}
+
 static void absurd_sizes_are_refused(void **state) {
     (void)state;
     struct mm_pool *pool;
@@ -289,6 +322,7 @@ int main(void) {
         cmocka_unit_test(the_caller_sleeps_and_is_woken),
         cmocka_unit_test(an_idle_pool_takes_no_time),
         cmocka_unit_test(many_pools_come_and_go),
+        cmocka_unit_test(the_affinity_mask_is_respected),
         cmocka_unit_test(absurd_sizes_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
