@@ -69,9 +69,23 @@ static enum mm_code read_piece(struct mm_session *s, int64_t end, int64_t n_tile
     return mm_code_ok;
 }
 
+// The cache takes the whole of what waits at once: it neither moves nor grows between pieces.
+static enum mm_code make_room_for_all(struct mm_session *s, struct mm_error *err) {
+    const struct mm_config *c = &s->e->model.config;
+    int64_t of_pictures = 0;
+    for (int64_t i = s->n_fed; i < s->ids.n; i++)
+        of_pictures += s->ids.data[i] == c->img_context_id;
+    // Where pictures are shuffled late, the first stack has four rows for each of their tokens.
+    const int64_t waiting = s->ids.n - s->n_fed;
+    const int64_t embed = s->state.n_embed + waiting + (c->shuffle_post ? 3 * of_pictures : 0);
+    const int64_t llm = s->state.n_llm + waiting;
+    return mm_state_reserve(&s->state, embed > llm ? embed : llm, err);
+}
+
 static enum mm_code read_all(struct mm_session *s, const struct mm_listener *l,
                              struct mm_error *err) {
     const int64_t from = s->n_fed;
+    MM_TRY(make_room_for_all(s, err));
     while (s->n_fed < s->ids.n) {
         int64_t n_tiles;
         const int64_t end = mm_piece_end(&s->e->model.config, s->ids.data, s->ids.n, s->n_fed,
