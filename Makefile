@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 CMAKE_FLAGS ?=
 NINJA_FLAGS ?=
 
-.PHONY: all setup test asan demo demo-clean install format format-check fuzz fuzz-keep check-fresh clean help
+.PHONY: all setup test asan arm demo demo-clean install format format-check fuzz fuzz-keep check-fresh clean help
 
 all: setup  ## build/mmamba and the libraries
 	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS) >/dev/null
@@ -21,6 +21,9 @@ asan: setup  ## the same tests under AddressSanitizer and UndefinedBehaviorSanit
 	@cmake -S . -B build-asan -G Ninja -DMMAMBA_ASAN=ON $(CMAKE_FLAGS) >/dev/null
 	@ninja -C build-asan $(NINJA_FLAGS)
 	@TEST_TIMEOUT=1500 scripts/test.sh build-asan
+
+arm:  ## the AArch64 build (cross-compiled) and its tests under qemu-user, in build-arm
+	@CMAKE_FLAGS="$(CMAKE_FLAGS)" NINJA_FLAGS="$(NINJA_FLAGS)" scripts/build-arm.sh
 
 demo: setup  ## a data set, a teacher, a carving, three stages, a report: within ten minutes
 	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS) >/dev/null
@@ -55,7 +58,7 @@ check-fresh:  ## `make demo` and `make test` on a bare Debian 12 in a scratch fo
 	@scripts/check-fresh.sh
 
 clean:  ## removes what was built
-	rm -rf build build-asan build-fuzz
+	rm -rf build build-asan build-fuzz build-arm
 
 help:
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 22

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Debian packages this program needs: looks which are missing, and installs them when it may.
-#   scripts/setup.sh [GROUP]...     groups: build (the default), fuzz, format, fresh
+#   scripts/setup.sh [GROUP]...     groups: build (the default), fuzz, format, fresh, arm
 # Quick when nothing is missing, so `make` runs it every time.
 set -euo pipefail
 
@@ -11,6 +11,7 @@ build=(gcc libc6-dev make git cmake ninja-build pkg-config
 fuzz=(clang libclang-rt-14-dev)
 format=(clang-format)
 fresh=(debootstrap)
+arm=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user mmdebstrap)
 
 wanted=()
 for group in "${@:-build}"; do
@@ -19,8 +20,9 @@ for group in "${@:-build}"; do
         fuzz) wanted+=("${fuzz[@]}") ;;
         format) wanted+=("${format[@]}") ;;
         fresh) wanted+=("${fresh[@]}") ;;
+        arm) wanted+=("${arm[@]}") ;;
         *)
-            echo "setup.sh: there is no group '$group'; build, fuzz, format or fresh" >&2
+            echo "setup.sh: there is no group '$group'; build, fuzz, format, fresh or arm" >&2
             exit 2
             ;;
     esac

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Runs the tests of a built tree; the last line is "N passed, N failed" whatever happened.
-#   scripts/test.sh [BUILD]     BUILD: build (the default) or build-asan, made by make beforehand
+#   scripts/test.sh [BUILD [OPTION]...]     BUILD: build (the default), build-asan or build-arm, made
+#                                           by make beforehand; OPTION: of ctest, which tests
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 build=${1:-build}
+shift || true
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -14,7 +16,7 @@ export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$PWD/tests/lsan.supp:print_supp
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$(nproc)" \
-    --timeout "${TEST_TIMEOUT:-300}" </dev/null 2>&1 | tee "$log"
+    --timeout "${TEST_TIMEOUT:-300}" "$@" </dev/null 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 
 summary=$(grep -E '^[0-9]+% tests passed, [0-9]+ tests failed out of [0-9]+' "$log" | tail -n 1)

@@ -35,6 +35,9 @@ foreach(source ${MMAMBA_TESTS})
   target_link_libraries(${name} PRIVATE mmamba_lib PkgConfig::CMOCKA)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${short} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  get_filename_component(folder ${source} DIRECTORY)
+  get_filename_component(folder ${folder} NAME)
+  set_tests_properties(${short} PROPERTIES LABELS ${folder})
 endforeach()
 
 add_executable(json_check tests/cli/json_check.c)
@@ -45,6 +48,17 @@ set_target_properties(json_check st_tool PROPERTIES
   RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 
 # Every tests/<folder>/test_<name>.sh is a CTest test too; it gets the program and the build folder.
+# Cross-compiled programs are put behind scripts that start the emulator.
+set(MMAMBA_RUN ${CMAKE_BINARY_DIR})
+if(CMAKE_CROSSCOMPILING)
+  set(MMAMBA_RUN ${CMAKE_BINARY_DIR}/emulated)
+  list(JOIN CMAKE_CROSSCOMPILING_EMULATOR " " emulator)
+  foreach(program mmamba tests/st_tool tests/json_check)
+    file(CONFIGURE OUTPUT ${MMAMBA_RUN}/${program} @ONLY
+      CONTENT "#!/bin/sh\nexec @emulator@ @CMAKE_BINARY_DIR@/@program@ \"$@\"\n")
+    file(CHMOD ${MMAMBA_RUN}/${program} PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)
+  endforeach()
+endif()
 file(GLOB MMAMBA_SCRIPT_TESTS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/*/test_*.sh)
 foreach(source ${MMAMBA_SCRIPT_TESTS})
   get_filename_component(name ${source} NAME_WE)
@@ -52,8 +66,11 @@ foreach(source ${MMAMBA_SCRIPT_TESTS})
   if(short STREQUAL "install" AND NOT TARGET mmamba_shared)
     continue()
   endif()
-  add_test(NAME ${short} COMMAND ${source} $<TARGET_FILE:mmamba> ${CMAKE_BINARY_DIR}
+  add_test(NAME ${short} COMMAND ${source} ${MMAMBA_RUN}/mmamba ${MMAMBA_RUN}
     WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  get_filename_component(folder ${source} DIRECTORY)
+  get_filename_component(folder ${folder} NAME)
+  set_tests_properties(${short} PROPERTIES LABELS ${folder})
 endforeach()
 
 # The pool once more under ThreadSanitizer, which cannot be combined with the others.

@@ -1,0 +1,35 @@
+// Dense products on AArch64, all our own. Both operands are first laid out in panels of 8 rows of A
+// and 12 columns of B, cut along k; then tiles of 8 x 12 of C are summed in registers. The order of
+// every sum is fixed by k alone.
+//
+// A level multiplies what it can: floats (every AArch64), bf16 where there is bfmmla, int8 by smmla
+// or sdot; without either, int8 codes are multiplied as floats, in which their sums over a block of
+// 128 are exact too.
+#ifndef MM_OPS_CPU_PRODUCT_NEON_H
+#define MM_OPS_CPU_PRODUCT_NEON_H
+
+#include "ops/cpu/cpu.h"
+
+// One operand as it lies in memory.
+struct mm_neon_side {
+    const void *data;
+    enum mm_dtype dtype;  // f32, bf16, f16
+    int64_t ld;
+    bool by_k;  // a row of memory is one k; else the k of one row (of A) or column (of B)
+};
+
+// C (m, n) = A (m, k) B (k, n), added to C when `accumulate`; over the threads of be->pool. Both
+// are rounded to bf16 first when `bf16`, whatever the processor multiplies. Takes scratch c and d.
+void mm_neon_product(struct mm_backend *be, float *c, int64_t ldc, int64_t m, int64_t n, int64_t k,
+                     struct mm_neon_side a, struct mm_neon_side b, bool bf16, bool accumulate);
+
+// ---- what the files of the levels fill in ----
+
+enum { mm_neon_rows = 8, mm_neon_cols = 12 };
+
+// C (8, 12) = A B, or C += A B, over k of two panels.
+typedef void mm_neon_tile_fn(const void *a, const void *b, int64_t k, float *c, int64_t ldc,
+                             bool add);
+mm_neon_tile_fn mm_neon_tile_bf16;  // product_neonbf16.c; k a multiple of 4
+
+#endif

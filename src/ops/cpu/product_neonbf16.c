@@ -1,0 +1,53 @@
+// Tiles of products by the matrix instructions of ARMv8.6 (entered only where mm_cpu_isa says that
+// the processor has them): bfmmla adds the product of 2 x 4 and 4 x 2 elements to 2 x 2 sums.
+#include <arm_neon.h>
+#include "ops/cpu/product_neon.h"
+
+enum { row_pairs = mm_neon_rows / 2, col_pairs = mm_neon_cols / 2 };
+
+// Rows 2 p and 2 p + 1 of C from sums of 2 x 2.
+static inline __attribute__((always_inline)) void put_rows(float *c, int64_t ldc,
+                                                           const float32x4_t sum[col_pairs],
+                                                           bool add) {
+#pragma GCC unroll 3
+    for (int v = 0; v < col_pairs / 2; v++) {
+        const float64x2_t left = vreinterpretq_f64_f32(sum[2 * v]);
+        const float64x2_t right = vreinterpretq_f64_f32(sum[2 * v + 1]);
+        float32x4_t upper = vreinterpretq_f32_f64(vzip1q_f64(left, right));
+        float32x4_t lower = vreinterpretq_f32_f64(vzip2q_f64(left, right));
+        if (add) {
+            upper = vaddq_f32(upper, vld1q_f32(c + 4 * v));
+            lower = vaddq_f32(lower, vld1q_f32(c + ldc + 4 * v));
+        }
+        vst1q_f32(c + 4 * v, upper);
+        vst1q_f32(c + ldc + 4 * v, lower);
+    }
+}
+
+void mm_neon_tile_bf16(const void *a_panel, const void *b_panel, int64_t k, float *c, int64_t ldc,
+                       bool add) {
+    const bfloat16_t *a = a_panel, *b = b_panel;
+    float32x4_t sum[row_pairs][col_pairs];
+#pragma GCC unroll 4
+    for (int r = 0; r < row_pairs; r++) {
+#pragma GCC unroll 6
+        for (int v = 0; v < col_pairs; v++)
+            sum[r][v] = vdupq_n_f32(0.0f);
+    }
+    for (int64_t i = 0; i < k; i += 4, a += 4 * mm_neon_rows, b += 4 * mm_neon_cols) {
+        bfloat16x8_t rows[row_pairs];
+#pragma GCC unroll 4
+        for (int r = 0; r < row_pairs; r++)
+            rows[r] = vld1q_bf16(a + 8 * r);
+#pragma GCC unroll 6
+        for (int v = 0; v < col_pairs; v++) {
+            const bfloat16x8_t cols = vld1q_bf16(b + 8 * v);
+#pragma GCC unroll 4
+            for (int r = 0; r < row_pairs; r++)
+                sum[r][v] = vbfmmlaq_f32(sum[r][v], rows[r], cols);
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < row_pairs; r++)
+        put_rows(c + 2 * r * ldc, ldc, sum[r], add);
+}
