@@ -162,9 +162,13 @@ static inline struct mm_segs segs_of(const struct packed *p) {
 
 // ---- backends ----
 
-// The fast instruction sets that this processor has; a test goes through all.
+// The instruction sets that have loops of their own; a test goes through those that are here.
+#if defined(__x86_64__)
 static const enum mm_isa fast_isas[] = {mm_isa_avx2, mm_isa_avx512};
-enum { n_fast_isas = 2 };
+#else
+static const enum mm_isa fast_isas[] = {mm_isa_neon};
+#endif
+enum { n_fast_isas = sizeof fast_isas / sizeof fast_isas[0] };
 
 static inline struct mm_backend *open_isa(enum mm_isa isa, int n_threads) {
     struct mm_backend *be;

@@ -42,8 +42,8 @@ PACKS static inline __mmask16 first16(int64_t n) {
 }
 
 // 16 rows of 32 k each from a matrix whose rows hold k: n_rows and n_k of them are there.
-PACKS static inline void load_rows(__m512i out[16], const struct mm_amx_side *s, int64_t row,
-                                   int64_t k, int64_t n_rows, int64_t n_k) {
+PACKS static inline void load_rows(__m512i out[16], const struct mm_side *s, int64_t row, int64_t k,
+                                   int64_t n_rows, int64_t n_k) {
     const __mmask16 lo = first16(n_k), hi = first16(n_k - 16);
     for (int r = 0; r < 16; r++) {
         if (r >= n_rows) {
@@ -60,7 +60,7 @@ PACKS static inline void load_rows(__m512i out[16], const struct mm_amx_side *s,
 }
 
 // 16 pairs of k by 16 columns from a matrix whose rows are k.
-PACKS static inline void load_pairs(__m512i out[16], const struct mm_amx_side *s, int64_t k,
+PACKS static inline void load_pairs(__m512i out[16], const struct mm_side *s, int64_t k,
                                     int64_t col, int64_t n_k, int64_t n_cols) {
     const __mmask16 some = first16(n_cols);
     const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
@@ -111,7 +111,7 @@ PACKS static inline void transpose(__m512i r[16]) {
 }
 
 // One tile of rows (of A) or columns (of B) from `at` on; `is_b` decides how pairs must lie.
-PACKS static void pack_tile(uint16_t *to, const struct mm_amx_side *s, int64_t at, int64_t n_at,
+PACKS static void pack_tile(uint16_t *to, const struct mm_side *s, int64_t at, int64_t n_at,
                             int64_t k, int64_t n_k, bool is_b) {
     __m512i r[16];
     if (s->by_k) {
@@ -125,7 +125,7 @@ PACKS static void pack_tile(uint16_t *to, const struct mm_amx_side *s, int64_t a
 }
 
 struct pack_job {
-    struct mm_amx_side side;
+    struct mm_side side;
     uint16_t *to;      // (tiles, k tiles, 512)
     int64_t first, n;  // rows of A or columns of B
     int64_t k, tiles, k_tiles;
@@ -264,7 +264,7 @@ TILES static void mul_range(void *arg, int64_t begin, int64_t end, int thread) {
 }
 
 void mm_amx_product(struct mm_backend *be, float *c, int64_t ldc, int64_t m, int64_t n, int64_t k,
-                    struct mm_amx_side a, struct mm_amx_side b, bool accumulate) {
+                    struct mm_side a, struct mm_side b, bool accumulate) {
     if (m == 0 || n == 0) return;
     struct pack_job pa = {.side = a, .n = m, .k = k, .k_tiles = (k + tile_k - 1) / tile_k};
     struct pack_job pb = {.side = b, .k = k, .k_tiles = pa.k_tiles, .is_b = true};

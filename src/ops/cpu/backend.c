@@ -7,8 +7,8 @@
 #include <sys/mman.h>
 #include "base/buf.h"
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/dnnl.h"
 #include "ops/cpu/gauge.h"
+#include "ops/cpu/product.h"
 
 static enum mm_code choose_isa(enum mm_isa *isa, struct mm_error *err) {
     const enum mm_isa best = mm_isa_best();
@@ -125,7 +125,7 @@ static enum mm_code cpu_sync(struct mm_backend *be, struct mm_error *err) {
 
 static void cpu_close(struct mm_backend *be) {
     struct mm_cpu *cpu = be->impl;
-    mm_dnnl_free(cpu->dnnl);
+    mm_products_close(cpu);
     for (int i = 0; i < mm_scratch_count; i++) {
         if (cpu->scratch[i]) munmap(cpu->scratch[i], whole_pages(cpu->scratch_bytes[i]));
     }
@@ -160,8 +160,7 @@ enum mm_code mm_backend_open_cpu(struct mm_backend **out, int n_threads, struct 
     cpu->isa = isa;
     name_device(be, isa);
     if (isa != mm_isa_plain) {
-        const bool limit = isa < mm_isa_best();
-        const enum mm_code code = mm_dnnl_new(&cpu->dnnl, isa, limit, mm_pool_size(pool), err);
+        const enum mm_code code = mm_products_open(cpu, mm_pool_size(pool), err);
         if (code != mm_code_ok) {
             cpu_close(be);
             return code;

@@ -39,7 +39,7 @@ static inline size_t mm_cpu_piece(size_t bytes) {
     return (bytes + 127) / 128 * 128;
 }
 
-// struct mm_cpu is be->impl; dnnl.c keeps its own things behind `dnnl`.
+// struct mm_cpu is be->impl; dnnl.c keeps its own things behind `dnnl` (x86-64 only).
 struct mm_cpu {
     enum mm_isa isa;
     void *scratch[mm_scratch_count];

@@ -1,14 +1,15 @@
-// Loops at the peak of a 64-bit ARM processor. What it has beyond NEON is asked of the kernel.
+// Loops at the peak of a 64-bit ARM processor.
+#include <arm_neon.h>
 #include "ops/cpu/gauge.h"
 
-#if defined(__aarch64__)
-#include <arm_neon.h>
-#include <sys/auxv.h>
+#define DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
+#define MATRICES __attribute__((target("arch=armv8.2-a+i8mm+bf16")))
 
-#define SUMS_24(X)                                                                               \
-    X(0)                                                                                         \
-    X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) \
-        X(18) X(19) X(20) X(21) X(22) X(23)
+#define SUMS_24(X)                                                                                \
+    X(0)                                                                                          \
+    X(1)                                                                                          \
+    X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) \
+        X(19) X(20) X(21) X(22) X(23)
 #define CLEAR(i) "movi v" #i ".4s, #0\n\t"
 #define FMLA(i) "fmla v" #i ".4s, v24.4s, v25.4s\n\t"
 #define SDOT(i) "sdot v" #i ".4s, v24.16b, v25.16b\n\t"
@@ -17,38 +18,36 @@
 #define CLOBBER                                                                                    \
     "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", \
         "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "cc"
-#define LOOP(arch, sums)                                                               \
-    __asm__ volatile(arch SUMS_24(CLEAR) CLEAR(24)                                     \
+#define LOOP(sums)                                                                     \
+    __asm__ volatile(SUMS_24(CLEAR) CLEAR(24)                                          \
                          CLEAR(25) "1:\n\t" SUMS_24(sums) "subs %0, %0, #1\n\tb.ne 1b" \
                      : "+r"(rounds)                                                    \
                      :                                                                 \
                      : CLOBBER)
 
 static void f32_neon(int64_t rounds) {
-    LOOP("", FMLA);
+    LOOP(FMLA);
 }
-static void int8_sdot(int64_t rounds) {
-    LOOP(".arch_extension dotprod\n\t", SDOT);
+DOTPROD static void int8_sdot(int64_t rounds) {
+    LOOP(SDOT);
 }
-static void int8_smmla(int64_t rounds) {
-    LOOP(".arch_extension i8mm\n\t", SMMLA);
+MATRICES static void int8_smmla(int64_t rounds) {
+    LOOP(SMMLA);
 }
-static void bf16_bfmmla(int64_t rounds) {
-    LOOP(".arch_extension bf16\n\t", BFMMLA);
+MATRICES static void bf16_bfmmla(int64_t rounds) {
+    LOOP(BFMMLA);
 }
 
 struct mm_peak_loop mm_peak_loop_of(enum mm_isa isa, enum mm_ceiling which) {
-    enum { dotprod = 1 << 20, i8mm = 1 << 13, bf16 = 1 << 14 };  // HWCAP_ASIMDDP; HWCAP2_*
-    const unsigned long have = getauxval(AT_HWCAP), more = getauxval(AT_HWCAP2);
     if (isa == mm_isa_plain) return mm_peak_loop_plain(which);
     if (which == mm_ceiling_f32) return (struct mm_peak_loop){f32_neon, 24 * 4 * 2, "NEON fmla"};
-    if (which == mm_ceiling_bf16 && (more & bf16)) {
+    if (which == mm_ceiling_bf16 && isa >= mm_isa_neon_bf16) {
         return (struct mm_peak_loop){bf16_bfmmla, 24 * 16 * 2, "NEON bfmmla"};
     }
-    if (which == mm_ceiling_int8 && (more & i8mm)) {
+    if (which == mm_ceiling_int8 && isa >= mm_isa_neon_bf16) {
         return (struct mm_peak_loop){int8_smmla, 24 * 32 * 2, "NEON smmla"};
     }
-    if (which == mm_ceiling_int8 && (have & dotprod)) {
+    if (which == mm_ceiling_int8 && isa >= mm_isa_neon_dotprod) {
         return (struct mm_peak_loop){int8_sdot, 24 * 16 * 2, "NEON sdot"};
     }
     return (struct mm_peak_loop){NULL, 0, NULL};
@@ -74,4 +73,3 @@ static uint64_t read_neon(const void *from, int64_t bytes, int streams, bool ahe
 mm_read_loop *mm_read_loop_of(enum mm_isa isa) {
     return isa == mm_isa_plain ? mm_read_loop_plain : read_neon;
 }
-#endif

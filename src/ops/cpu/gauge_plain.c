@@ -1,5 +1,4 @@
-// Loops of plain C, for processors that gauge_x86.c and its like do not know, and for
-// MMAMBA_ISA=plain: what a compiler makes of the simplest code.
+// Loops of plain C, for MMAMBA_ISA=plain: what a compiler makes of the simplest code.
 #include "ops/cpu/gauge.h"
 
 // Sums that nobody could fold: each starts elsewhere, and all of them are written out at the end.
@@ -56,14 +55,3 @@ uint64_t mm_read_loop_plain(const void *from, int64_t bytes, int streams, bool a
         all += sum[k];
     return all;
 }
-
-#if !defined(__x86_64__) && !defined(__aarch64__)
-struct mm_peak_loop mm_peak_loop_of(enum mm_isa isa, enum mm_ceiling which) {
-    (void)isa;
-    return mm_peak_loop_plain(which);
-}
-mm_read_loop *mm_read_loop_of(enum mm_isa isa) {
-    (void)isa;
-    return mm_read_loop_plain;
-}
-#endif

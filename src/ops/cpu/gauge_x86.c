@@ -1,10 +1,8 @@
 // Loops at the peak of an x86 processor: independent sums in registers or tiles, fed from registers
 // alone; and reads of whole cache lines.
-#include "ops/cpu/gauge.h"
-
-#if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
+#include "ops/cpu/gauge.h"
 
 #define AVX2 __attribute__((target("avx2,fma")))
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
@@ -220,4 +218,3 @@ AVX2 static uint64_t read_avx2(const void *from, int64_t bytes, int streams, boo
 mm_read_loop *mm_read_loop_of(enum mm_isa isa) {
     return isa >= mm_isa_avx512 ? read_avx512 : isa == mm_isa_avx2 ? read_avx2 : mm_read_loop_plain;
 }
-#endif

@@ -18,13 +18,13 @@ enum {
 // A panel of `width` rows or columns over the k of one pass. f32: one k after another, `width`
 // elements each. bf16: for each 4 k, the 4 elements of one row, then of the next.
 struct panel {
-    const struct mm_neon_side *side;
+    const struct mm_side *side;
     int64_t first, n;  // n <= width are there, the others are zero
     int64_t k, n_k;
     int64_t width;
 };
 
-static const void *element(const struct mm_neon_side *s, int64_t at, int64_t k) {
+static const void *element(const struct mm_side *s, int64_t at, int64_t k) {
     const int64_t i = s->by_k ? k * s->ld + at : at * s->ld + k;
     return (const char *)s->data + (size_t)i * mm_dtype_bytes(s->dtype);
 }
@@ -52,7 +52,7 @@ static void interleave(float *to, const float *from, int64_t ld, int64_t n_k, in
 }
 
 static void pack_f32(enum mm_isa isa, float *to, const struct panel *p) {
-    const struct mm_neon_side *s = p->side;
+    const struct mm_side *s = p->side;
     if (s->by_k) {
         for (int64_t k = 0; k < p->n_k; k++, to += p->width) {
             mm_convert_to_f32(isa, to, element(s, p->first, p->k + k), s->dtype, p->n);
@@ -90,7 +90,7 @@ static const uint16_t *as_bf16(enum mm_isa isa, uint16_t *room, const void *from
 }
 
 static void pack_bf16(enum mm_isa isa, uint16_t *to, const struct panel *p) {
-    const struct mm_neon_side *s = p->side;
+    const struct mm_side *s = p->side;
     const int64_t units = (p->n_k + bf16_unit - 1) / bf16_unit, step = p->width * bf16_unit;
     memset(to, 0, (size_t)(units * step) * sizeof *to);
     uint16_t room[bf16_block];
@@ -156,7 +156,7 @@ static void tile_f32(const void *a_panel, const void *b_panel, int64_t n_k, floa
 struct pass {
     enum mm_isa isa;
     bool bf16, round;  // bf16 tiles; floats rounded to bf16
-    const struct mm_neon_side *a, *b;
+    const struct mm_side *a, *b;
     mm_neon_tile_fn *tile;
     char *a_panels, *b_panels;
     size_t a_bytes, b_bytes;  // of one panel
@@ -238,35 +238,42 @@ static int64_t panels(int64_t n, int64_t width) {
     return (n + width - 1) / width;
 }
 
-void mm_neon_product(struct mm_backend *be, float *c, int64_t ldc, int64_t m, int64_t n, int64_t k,
-                     struct mm_neon_side a, struct mm_neon_side b, bool bf16, bool accumulate) {
-    if (m == 0 || n == 0) return;
+void mm_dense_product(struct mm_backend *be, const struct mm_dense *d) {
+    if (d->m == 0 || d->n == 0) return;
     const enum mm_isa isa = mm_cpu_isa(be);
-    struct pass f = {
-        .isa = isa, .bf16 = bf16 && mm_isa_bf16(isa), .a = &a, .b = &b, .c = c, .ldc = ldc, .m = m};
-    f.round = bf16 && !f.bf16;
+    struct pass f = {.isa = isa, .a = &d->a, .b = &d->b, .c = d->c, .ldc = d->ldc, .m = d->m};
+    f.bf16 = (d->round || d->b.dtype == mm_dtype_bf16) && mm_isa_bf16(isa);
+    f.round = d->round && !f.bf16;
     f.tile = f.bf16 ? mm_neon_tile_bf16 : tile_f32;
-    const int64_t block = at_most(k, f.bf16 ? bf16_block : f32_block);
+    const int64_t block = at_most(d->k, f.bf16 ? bf16_block : f32_block);
     const int64_t unit = f.bf16 ? bf16_unit : 1;
     const size_t k_bytes = (size_t)((block + unit - 1) / unit * unit) * (f.bf16 ? 2 : 4);
     f.a_bytes = k_bytes * mm_neon_rows, f.b_bytes = k_bytes * mm_neon_cols;
-    const int64_t b_most = (int64_t)(b_bytes_max / f.b_bytes);
-    const int64_t step = at_most(panels(n, mm_neon_cols), b_most) * mm_neon_cols;
-    f.a_panels = mm_cpu_scratch(be, mm_scratch_c, (size_t)panels(m, mm_neon_rows) * f.a_bytes);
-    f.b_panels = mm_cpu_scratch(be, mm_scratch_d, (size_t)(step / mm_neon_cols) * f.b_bytes);
+    const int64_t parts = panels(d->m, mm_neon_rows);
+    const int64_t step = at_most(panels(d->n, mm_neon_cols), (int64_t)(b_bytes_max / f.b_bytes));
+    f.a_panels = mm_cpu_scratch(be, mm_scratch_c, (size_t)parts * f.a_bytes);
+    f.b_panels = mm_cpu_scratch(be, mm_scratch_d, (size_t)step * f.b_bytes);
     if (be->error.code) return;
-    for (f.k = 0; f.k < k; f.k += block) {
-        f.n_k = at_most(k - f.k, block);
-        f.add = accumulate || f.k > 0;
-        const bool small = m * n * f.n_k < small_work;
-        const int64_t parts = panels(m, mm_neon_rows);
+    for (f.k = 0; f.k < d->k; f.k += block) {
+        f.n_k = at_most(d->k - f.k, block);
+        f.add = d->accumulate || f.k > 0;
+        const bool small = d->m * d->n * f.n_k < small_work;
         mm_parallel_for(be->pool, parts, small ? parts : 1, pack_a, &f);
-        for (f.first = 0; f.first < n; f.first += step) {
-            f.n = at_most(n - f.first, step);
-            f.by_rows = m >= f.n;
+        for (f.first = 0; f.first < d->n; f.first += step * mm_neon_cols) {
+            f.n = at_most(d->n - f.first, step * mm_neon_cols);
+            f.by_rows = f.m >= f.n;
             const int64_t cols = panels(f.n, mm_neon_cols), tiles = f.by_rows ? parts : cols;
             mm_parallel_for(be->pool, cols, small ? cols : 1, pack_b, &f);
             mm_parallel_for(be->pool, tiles, small ? tiles : 1, multiply, &f);
         }
     }
+}
+
+enum mm_code mm_products_open(struct mm_cpu *cpu, int n_threads, struct mm_error *err) {
+    (void)cpu, (void)n_threads, (void)err;
+    return mm_code_ok;
+}
+
+void mm_products_close(struct mm_cpu *cpu) {
+    (void)cpu;
 }

@@ -8,22 +8,7 @@
 #ifndef MM_OPS_CPU_PRODUCT_NEON_H
 #define MM_OPS_CPU_PRODUCT_NEON_H
 
-#include "ops/cpu/cpu.h"
-
-// One operand as it lies in memory.
-struct mm_neon_side {
-    const void *data;
-    enum mm_dtype dtype;  // f32, bf16, f16
-    int64_t ld;
-    bool by_k;  // a row of memory is one k; else the k of one row (of A) or column (of B)
-};
-
-// C (m, n) = A (m, k) B (k, n), added to C when `accumulate`; over the threads of be->pool. Both
-// are rounded to bf16 first when `bf16`, whatever the processor multiplies. Takes scratch c and d.
-void mm_neon_product(struct mm_backend *be, float *c, int64_t ldc, int64_t m, int64_t n, int64_t k,
-                     struct mm_neon_side a, struct mm_neon_side b, bool bf16, bool accumulate);
-
-// ---- what the files of the levels fill in ----
+#include "ops/cpu/product.h"
 
 enum { mm_neon_rows = 8, mm_neon_cols = 12 };
 
