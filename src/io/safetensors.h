@@ -47,9 +47,20 @@ struct mm_st_meta {
 // untouched.
 enum mm_code mm_st_write(const char *path, const struct mm_st_tensor *tensors, int n,
                          const struct mm_st_meta *meta, int n_meta, struct mm_error *err);
+
+// Bytes of tensors that are made while they are written: `write` gives those of tensor i, whose
+// data is NULL, to mm_st_put in order, in pieces of any size.
+struct mm_st_sink;
+enum mm_code mm_st_put(struct mm_st_sink *to, const void *data, size_t bytes, struct mm_error *err);
+struct mm_st_source {
+    enum mm_code (*write)(void *arg, int i, struct mm_st_sink *to, struct mm_error *err);
+    void *arg;
+};
 // Writes folder/model.safetensors, or shards of at most shard_bytes with an index when larger.
-// Metadata {"format": "pt"} as the published code expects.
+// Metadata {"format": "pt"} as the published code expects. `source` may be NULL when every tensor
+// has its data.
 enum mm_code mm_st_write_folder(const char *folder, const struct mm_st_tensor *tensors, int n,
-                                size_t shard_bytes, struct mm_error *err);
+                                const struct mm_st_source *source, size_t shard_bytes,
+                                struct mm_error *err);
 
 #endif

@@ -76,16 +76,48 @@ static void add_header(struct mm_buf *out, const struct mm_st_tensor *const *ord
         mm_buf_adds(out, " ");
 }
 
+// ---- bytes --------------------------------------------------------------------------------------
+
+struct mm_st_sink {
+    struct mm_outfile *f;
+    size_t left;  // bytes of this tensor
+};
+
+enum mm_code mm_st_put(struct mm_st_sink *to, const void *data, size_t bytes,
+                       struct mm_error *err) {
+    assert(bytes <= to->left);
+    to->left -= bytes;
+    return mm_outfile_write(to->f, data, bytes, err);
+}
+
+// Tensors that go into one file; the first of them is number `first` of the source.
+struct run {
+    const struct mm_st_tensor *tensors;
+    int n, first;
+    const struct mm_st_source *source;
+};
+
+static enum mm_code write_tensor(struct mm_outfile *f, const struct run *r,
+                                 const struct mm_st_tensor *t, struct mm_error *err) {
+    if (t->data || t->bytes == 0) return mm_outfile_write(f, t->data, t->bytes, err);
+    assert(r->source);
+    struct mm_st_sink to = {f, t->bytes};
+    const int i = r->first + (int)(t - r->tensors);
+    MM_TRY(r->source->write(r->source->arg, i, &to, err));
+    assert(to.left == 0);
+    return mm_code_ok;
+}
+
 // Writes everything to the temporary; *f is the caller's to commit.
-static enum mm_code write_open(struct mm_outfile **f, const char *path,
-                               const struct mm_st_tensor *tensors, int n,
+static enum mm_code write_open(struct mm_outfile **f, const char *path, const struct run *r,
                                const struct mm_st_meta *meta, int n_meta, struct mm_error *err) {
-    check_tensors(tensors, n);
+    const int n = r->n;
+    check_tensors(r->tensors, n);
     const struct mm_st_tensor **order = mm_xcalloc((size_t)n + 1, sizeof *order);
     int placed = 0;
     for (int rank = 0; rank < mm_dtype_count; rank++) {
         for (int i = 0; i < n; i++) {
-            if (rank_of(tensors[i].dtype) == rank) order[placed++] = &tensors[i];
+            if (rank_of(r->tensors[i].dtype) == rank) order[placed++] = &r->tensors[i];
         }
     }
     assert(placed == n);
@@ -98,7 +130,7 @@ static enum mm_code write_open(struct mm_outfile **f, const char *path,
     if (code == mm_code_ok) code = mm_outfile_write(*f, length, sizeof length, err);
     if (code == mm_code_ok) code = mm_outfile_write(*f, header.data, header.len, err);
     for (int i = 0; i < n && code == mm_code_ok; i++) {
-        code = mm_outfile_write(*f, order[i]->data, order[i]->bytes, err);
+        code = write_tensor(*f, r, order[i], err);
     }
     mm_buf_free(&header);
     free(order);
@@ -108,7 +140,8 @@ static enum mm_code write_open(struct mm_outfile **f, const char *path,
 enum mm_code mm_st_write(const char *path, const struct mm_st_tensor *tensors, int n,
                          const struct mm_st_meta *meta, int n_meta, struct mm_error *err) {
     struct mm_outfile *f = NULL;
-    const enum mm_code code = write_open(&f, path, tensors, n, meta, n_meta, err);
+    const struct run all = {tensors, n, 0, NULL};
+    const enum mm_code code = write_open(&f, path, &all, meta, n_meta, err);
     if (code != mm_code_ok) {
         mm_outfile_abort(f);
         return code;
@@ -204,14 +237,15 @@ static enum mm_code remove_old(const char *folder, const json_t *old_index,
 // Every file is complete on disk under its temporary name before the first is renamed, so a full
 // disk changes nothing; the index comes last, or goes when there is none any more.
 static enum mm_code write_parts(const char *folder, const char *index,
-                                const struct mm_st_tensor *tensors, int n, struct part *parts,
-                                int n_parts, struct mm_error *err) {
+                                const struct mm_st_tensor *tensors, int n,
+                                const struct mm_st_source *source, struct part *parts, int n_parts,
+                                struct mm_error *err) {
     static const struct mm_st_meta format = {"format", "pt"};
     for (int i = 0; i < n_parts; i++) {
         struct part *p = &parts[i];
         char *path = mm_path_join(folder, p->name);
-        const enum mm_code code =
-            write_open(&p->f, path, tensors + p->first, p->n, &format, 1, err);
+        const struct run some = {tensors + p->first, p->n, p->first, source};
+        const enum mm_code code = write_open(&p->f, path, &some, &format, 1, err);
         free(path);
         if (code != mm_code_ok) return code;
     }
@@ -231,13 +265,14 @@ static enum mm_code write_parts(const char *folder, const char *index,
 }
 
 enum mm_code mm_st_write_folder(const char *folder, const struct mm_st_tensor *tensors, int n,
-                                size_t shard_bytes, struct mm_error *err) {
+                                const struct mm_st_source *source, size_t shard_bytes,
+                                struct mm_error *err) {
     int n_parts = 0;
     struct part *parts = cut(tensors, n, shard_bytes ? shard_bytes : SIZE_MAX, &n_parts);
     char *index = mm_path_join(folder, mm_st_index_name);
     json_t *old = NULL;
     if (mm_path_exists(index)) (void)mm_json_load(&old, index, NULL);  // a broken one names nothing
-    enum mm_code code = write_parts(folder, index, tensors, n, parts, n_parts, err);
+    enum mm_code code = write_parts(folder, index, tensors, n, source, parts, n_parts, err);
     if (code == mm_code_ok) code = remove_old(folder, old, parts, n_parts, err);
     for (int i = 0; i < n_parts; i++) {
         mm_outfile_abort(parts[i].f);

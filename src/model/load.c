@@ -268,61 +268,79 @@ enum mm_code mm_model_apply(struct mm_model *m, const struct mm_st *st, bool oth
 
 // ---- writing ------------------------------------------------------------------------------------
 
-// A tensor's values in the wanted dtype, in host memory; *temporary is to be freed, or NULL.
-static const void *host_values(const struct mm_model *m, struct mm_view w, enum mm_dtype dtype,
-                               void **temporary) {
-    const int64_t n = mm_view_count(w);
-    *temporary = NULL;
-    if (w.dtype == dtype && m->be->host_memory) return w.data;
-    float *values = mm_xmalloc((size_t)n * sizeof *values);
-    mm_param_get(m, w, values);
-    *temporary = values;
-    if (dtype == mm_dtype_f32) return values;
-    void *half = mm_xmalloc((size_t)n * mm_dtype_bytes(dtype));
-    mm_from_f32(half, dtype, values, n);
-    free(values);
-    *temporary = half;
-    return half;
-}
+// What is to be written: a tensor that is not in memory as it will be in the file is converted a
+// slice at a time while it is written, so that nothing is held twice.
+struct saving {
+    const struct mm_model *m;
+    struct mm_st_tensor *tensors;
+    struct mm_view *from;
+    char (*names)[128];
+    int n;
+};
 
-static int collect_tensors(const struct mm_model *m, enum mm_dtype dtype,
-                           struct mm_st_tensor *tensors, char (*names)[128], void **temporaries) {
-    int n = 0;
+static void collect_tensors(struct saving *s, enum mm_dtype dtype) {
+    const struct mm_model *m = s->m;
     for (int i = 0; i < m->n_params; i++) {
         const struct mm_param *p = &m->params[i];
         struct mm_view w = p->w;
-        struct mm_st_tensor *t = &tensors[n];
-        *t = (struct mm_st_tensor){.dtype = dtype, .n_axes = p->n_axes};
+        char *name = s->names[s->n];
+        struct mm_st_tensor *t = &s->tensors[s->n];
+        *t = (struct mm_st_tensor){.name = name, .dtype = dtype, .n_axes = p->n_axes};
         memcpy(t->shape, p->shape, sizeof p->shape);
-        if (released_name(p, names[n]) == NULL) snprintf(names[n], 128, "%s", p->name);
+        if (released_name(p, name) == NULL) snprintf(name, 128, "%s", p->name);
         if (is_stacked(p->role)) {
             w = m->blocks[p->block].wvkqgdt;
             t->shape[0] = w.shape[0];
             i += 4;
         }
-        t->name = names[n];
         t->bytes = (size_t)mm_view_count(w) * mm_dtype_bytes(dtype);
-        t->data = host_values(m, w, dtype, &temporaries[n]);
-        n++;
+        if (w.dtype == dtype && m->be->host_memory) t->data = w.data;
+        s->from[s->n++] = w;
     }
-    return n;
+}
+
+static enum mm_code write_converted(void *arg, int i, struct mm_st_sink *to, struct mm_error *err) {
+    enum { slice = 1 << 18 };
+    const struct saving *s = arg;
+    const struct mm_view w = s->from[i];
+    const enum mm_dtype dtype = s->tensors[i].dtype;
+    const int64_t n = mm_view_count(w);
+    const size_t each = mm_dtype_bytes(dtype);
+    float *values = mm_xmalloc(slice * sizeof *values);
+    char *half = mm_xmalloc(slice * sizeof(float));
+    enum mm_code code = mm_code_ok;
+    for (int64_t at = 0; at < n && !code; at += slice) {
+        const int64_t count = n - at < slice ? n - at : slice;
+        char *first = (char *)w.data + (size_t)at * mm_dtype_bytes(w.dtype);
+        mm_param_get(s->m, mm_view1(first, w.dtype, count), values);
+        if (dtype != mm_dtype_f32) mm_from_f32(half, dtype, values, count);
+        code = mm_backend_sync(s->m->be, err);
+        if (!code)
+            code = mm_st_put(to, dtype == mm_dtype_f32 ? (void *)values : half,
+                             (size_t)count * each, err);
+    }
+    free(half);
+    free(values);
+    return code;
 }
 
 enum mm_code mm_model_save(const struct mm_model *m, const char *folder, enum mm_dtype dtype,
                            const char *assets_from, struct mm_error *err) {
     MM_TRY(mm_folder_make(folder, err));
     const size_t cap = (size_t)m->n_params;
-    struct mm_st_tensor *tensors = mm_xcalloc(cap, sizeof *tensors);
-    char(*names)[128] = mm_xcalloc(cap, sizeof *names);
-    void **temporaries = mm_xcalloc(cap, sizeof *temporaries);
-    const int n = collect_tensors(m, dtype, tensors, names, temporaries);
+    struct saving s = {.m = m,
+                       .tensors = mm_xcalloc(cap, sizeof *s.tensors),
+                       .from = mm_xcalloc(cap, sizeof *s.from),
+                       .names = mm_xcalloc(cap, sizeof *s.names)};
+    collect_tensors(&s, dtype);
+    const struct mm_st_source source = {write_converted, &s};
     struct mm_config config = {0};
     enum mm_code code = mm_config_copy(&config, &m->config, err);
     if (!code) {
         mm_config_set_dtype(&config, dtype == mm_dtype_f32    ? "float32"
                                      : dtype == mm_dtype_bf16 ? "bfloat16"
                                                               : "float16");
-        code = mm_st_write_folder(folder, tensors, n, (size_t)5 << 30, err);
+        code = mm_st_write_folder(folder, s.tensors, s.n, &source, (size_t)5 << 30, err);
     }
     if (!code) {
         char *path = mm_path_join(folder, "config.json");
@@ -332,11 +350,9 @@ enum mm_code mm_model_save(const struct mm_model *m, const char *folder, enum mm
     if (!code && assets_from && mm_path_is_folder(assets_from)) {
         code = mm_model_copy_assets(assets_from, folder, &config, err);
     }
-    for (int i = 0; i < n; i++)
-        free(temporaries[i]);
     mm_config_deinit(&config);
-    free(temporaries);
-    free(names);
-    free(tensors);
+    free(s.names);
+    free(s.from);
+    free(s.tensors);
     return code;
 }

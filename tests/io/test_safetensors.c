@@ -360,6 +360,21 @@ static void assert_folder_equals(const char *where, const struct mm_st *want) {
     mm_st_close(st);
 }
 
+// Tensor i of the file in *arg, three bytes at a time.
+static enum mm_code by_threes(void *arg, int i, struct mm_st_sink *to, struct mm_error *e) {
+    const struct mm_st_tensor *t = mm_st_at(arg, i);
+    for (size_t at = 0; at < t->bytes; at += 3) {
+        const size_t n = t->bytes - at < 3 ? t->bytes - at : 3;
+        MM_TRY(mm_st_put(to, (const char *)t->data + at, n, e));
+    }
+    return mm_code_ok;
+}
+
+static enum mm_code fails_soon(void *arg, int i, struct mm_st_sink *to, struct mm_error *e) {
+    MM_TRY(mm_st_put(to, arg, 1, e));
+    return mm_fail(e, mm_code_device, "tensor %d cannot be had", i);
+}
+
 static void folders_with_shards_and_back(void **state) {
     (void)state;
     struct mm_st *st = NULL;
@@ -370,8 +385,12 @@ static void folders_with_shards_and_back(void **state) {
     char *where = new_folder("model");
     // Many shards, fewer, one file, many again, one tensor a shard: each replaces the one before.
     static const size_t shard_bytes[] = {20000, 100000, 0, 20000, 1, 1u << 30};
+    const struct mm_st_source made = {by_threes, st}, broken = {fails_soon, st};
     for (size_t i = 0; i < sizeof shard_bytes / sizeof shard_bytes[0]; i++) {
-        if (mm_st_write_folder(where, t, n, shard_bytes[i], &err) != mm_code_ok) {
+        const struct mm_st_source *from = i % 2 ? &made : NULL;
+        for (int k = 0; k < n; k += 3)  // data of some is made while it is written
+            t[k].data = from ? NULL : mm_st_at(st, k)->data;
+        if (mm_st_write_folder(where, t, n, from, shard_bytes[i], &err) != mm_code_ok) {
             fail_msg("%s", err.text);
         }
         assert_folder_equals(where, st);
@@ -382,6 +401,12 @@ static void folders_with_shards_and_back(void **state) {
         if (shard_bytes[i] == 1) assert_int_equal(count_in(where, "-of-"), n);
         assert_int_equal(count_in(where, "tmp"), 0);
     }
+    // Data that is not to be had: what was there stays.
+    t[n - 1].data = NULL;
+    assert_int_equal(mm_st_write_folder(where, t, n, &broken, 30000, &err), mm_code_device);
+    assert_non_null(strstr(err.text, "cannot be had"));
+    assert_folder_equals(where, st);
+    assert_int_equal(count_in(where, "tmp"), 0);
     free(where);
     free(t);
     mm_st_close(st);
@@ -407,7 +432,7 @@ static void refuses_broken_folders(void **state) {
     char *missing = mm_path_join(folder, "nowhere");
     assert_folder_refused(missing, "does not exist");
     free(missing);
-    assert_int_equal(mm_st_write_folder(where, t, 2, 8, &err), mm_code_ok);
+    assert_int_equal(mm_st_write_folder(where, t, 2, NULL, 8, &err), mm_code_ok);
     char *index = mm_path_join(where, "model.safetensors.index.json");
     static const char *const indexes[][2] = {
         {"{", "not valid JSON"},
@@ -445,7 +470,8 @@ static void a_full_disk_leaves_the_old_folder(void **state) {
                      mm_code_ok);
     struct mm_st_tensor *old = all_of(want);
     char *where = new_folder("full");
-    assert_int_equal(mm_st_write_folder(where, old, mm_st_count(want), 20000, &err), mm_code_ok);
+    assert_int_equal(mm_st_write_folder(where, old, mm_st_count(want), NULL, 20000, &err),
+                     mm_code_ok);
     const int files = count_in(where, ".");
     for (int sharded = 0; sharded < 2; sharded++) {
         const pid_t child = fork();
@@ -453,7 +479,8 @@ static void a_full_disk_leaves_the_old_folder(void **state) {
             const struct rlimit limit = {100000, 100000};
             signal(SIGXFSZ, SIG_IGN);
             if (setrlimit(RLIMIT_FSIZE, &limit) != 0) _exit(9);
-            const enum mm_code code = mm_st_write_folder(where, t, 2, sharded ? 60000 : 0, &err);
+            const enum mm_code code =
+                mm_st_write_folder(where, t, 2, NULL, sharded ? 60000 : 0, &err);
             _exit(code == mm_code_io && strstr(err.text, "too large") ? 0 : 1);
         }
         int status = -1;
