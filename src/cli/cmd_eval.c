@@ -55,6 +55,8 @@ static const struct mm_opt run_opts[] = {
     EVAL_SHARED,
     {"--out", mm_opt_kind_string, "FILE",
      "keep the predictions there; what it holds already is not asked again", NULL, 0, 0, false},
+    {"--kit-jpeg", mm_opt_kind_flag, NULL,
+     "pictures pass through JPEG of quality 75, as VLMEvalKit stores them", NULL, 0, 0, false},
     {"--batch", mm_opt_kind_int, "N", "questions answered side by side", "1", 1, mm_batch_max,
      false},
     {"--shard", mm_opt_kind_string, "I/N",
@@ -192,6 +194,7 @@ static enum mm_code evaluate(const struct mm_args *args, struct mm_error *err) {
                               .out = mm_args_string(args, "--out"),
                               .pandas1 = score_job.pandas1,
                               .limit = score_job.limit,
+                              .kit_jpeg = mm_args_flag(args, "--kit-jpeg"),
                               .batch = (int)mm_args_int(args, "--batch")};
     if (mm_args_given(args, "--shard")) {
         MM_TRY(mm_shard_parse(&job.shard, mm_args_string(args, "--shard"), err));

@@ -39,6 +39,7 @@ struct mm_bench {
     enum mm_code (*skip)(void *state, const struct mm_question *q, struct mm_error *err);
     enum mm_code (*end)(void *state, struct mm_report *r, struct mm_error *err);
     void (*release)(void *state);  // NULL is allowed
+    mm_combine combine;            // the headline from the sums of outcomes
 };
 
 extern const struct mm_bench mm_bench_mme, mm_bench_mmbench, mm_bench_pope, mm_bench_seed,

@@ -105,7 +105,6 @@ static enum mm_code read_gold(struct gqa *g, struct mm_question *q, bool *balanc
 
 static enum mm_code add(void *state, const struct mm_question *asked, struct mm_str prediction,
                         struct mm_report *r, struct mm_error *err) {
-    (void)r;
     struct gqa *g = state;
     struct mm_question q = *asked;
     if (g->gold) {
@@ -114,7 +113,12 @@ static enum mm_code add(void *state, const struct mm_question *asked, struct mm_
         if (!balanced) return mm_code_ok;
     }
     if (!q.answer.s) return mm_questions_wrong(g->all, "answer", err, "is missing");
-    count_all(g, &q, mm_str_equal(mm_gqa_convert(&g->room, prediction), q.answer));
+    const struct mm_str said = mm_gqa_convert(&g->room, prediction);
+    const bool hit = mm_str_equal(said, q.answer);
+    const double value[mm_outcome_values] = {hit, 1};
+    mm_outcomes_add(r->outcomes, q.index, mm_str_of(""), value);
+    mm_report_verdict(r, hit, said);
+    count_all(g, &q, hit);
     return mm_code_ok;
 }
 
@@ -178,4 +182,5 @@ const struct mm_bench mm_bench_gqa = {
     .add = add,
     .end = end,
     .release = release,
+    .combine = mm_outcomes_mean,
 };

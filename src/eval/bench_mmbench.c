@@ -11,13 +11,15 @@ struct group {
     bool main;        // the question itself was there
     bool main_hit;
     int64_t cell[mm_tally_kinds];
+    int64_t split;  // the number of its name
 };
 
 struct mmbench {
     struct mm_mcq mcq;
     const struct mm_questions *all;
     struct mm_names indexes;  // of the groups
-    struct group *groups;     // (indexes.n)
+    struct mm_names splits;
+    struct group *groups;  // (indexes.n)
     int64_t cap;
 };
 
@@ -87,6 +89,7 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
     if (main) {
         g->main = true;
         g->main_hit = hit;
+        g->split = mm_names_add(&b->splits, q->split.s ? q->split : mm_str_of("none"));
         mm_tally_cells(&b->mcq.tally, q, g->cell);
     }
     return mm_code_ok;
@@ -102,6 +105,9 @@ static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) 
         // A wrong rotation settles the question, whatever the others would have been.
         if (!g->main || (g->incomplete && !g->wrong)) continue;
         mm_tally_count(&b->mcq.tally, g->cell, !g->wrong);
+        const double value[mm_outcome_values] = {!g->wrong, 1};
+        mm_outcomes_add(r->outcomes, mm_names_get(&b->indexes, i),
+                        mm_names_get(&b->splits, g->split), value);
         n++;
         vanilla += g->main_hit;
     }
@@ -121,8 +127,13 @@ static void release(void *state) {
     mm_tally_free(&b->mcq.tally);
     mm_normalizer_deinit(&b->mcq.room);
     mm_names_free(&b->indexes);
+    mm_names_free(&b->splits);
     free(b->groups);
     free(b);
+}
+
+static double combine(const struct mm_outcomes *o, const double (*sums)[mm_outcome_values]) {
+    return mm_mcq_combine(o, sums, "dev");
 }
 
 const struct mm_bench mm_bench_mmbench = {
@@ -136,4 +147,5 @@ const struct mm_bench mm_bench_mmbench = {
     .skip = skip,
     .end = end,
     .release = release,
+    .combine = combine,
 };

@@ -18,7 +18,7 @@ struct category {
 
 struct picture {
     int64_t category;
-    int32_t n;        // questions seen
+    int32_t n, hits;  // questions seen, and answered rightly
     bool both_right;  // of the first two
 };
 
@@ -91,7 +91,41 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
     picture->category = c;
     if (picture->n < 2) picture->both_right = right && (picture->n == 0 || picture->both_right);
     picture->n++;
+    picture->hits += right;
+    mm_report_verdict(r, right, said == mm_yes_no_unknown ? mm_str_of("") : mm_str_of(text));
     return mm_code_ok;
+}
+
+static bool counts(struct mm_str category) {
+    for (int i = 0; i < 10; i++) {
+        if (mm_str_is(category, perception[i])) return true;
+    }
+    for (int i = 0; i < 4; i++) {
+        if (mm_str_is(category, reasoning[i])) return true;
+    }
+    return false;
+}
+
+// Pictures are what was drawn for the headline: right answers, questions, right pairs, pairs.
+static void add_outcomes(const struct mme *m, struct mm_outcomes *o) {
+    for (int64_t i = 0; o && i < m->picture_names.n; i++) {
+        const struct picture *p = &m->pictures[i];
+        const struct mm_str category = mm_names_get(&m->category_names, p->category);
+        if (!counts(category)) continue;
+        const double value[mm_outcome_values] = {p->hits, p->n, p->n > 1 && p->both_right,
+                                                 p->n > 1};
+        mm_outcomes_add(o, mm_names_get(&m->picture_names, i), category, value);
+    }
+}
+
+static double combine(const struct mm_outcomes *o, const double (*sums)[mm_outcome_values]) {
+    double points = 0;
+    for (int64_t g = 0; g < o->groups.n; g++) {
+        const double *s = sums[g];
+        if (s[1] > 0) points += 100 * (s[0] / s[1]);
+        if (s[3] > 0) points += 100 * (s[2] / s[3]);
+    }
+    return points;
 }
 
 static enum mm_code pair_up(struct mme *m, const struct mm_report *r, struct mm_error *err) {
@@ -144,6 +178,7 @@ static double sum_up(const struct mme *m, const char *const *names, int n, int *
 static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) {
     struct mme *m = state;
     MM_TRY(pair_up(m, r, err));
+    add_outcomes(m, r->outcomes);
     struct mm_buf missing = {0};
     int n_missing = 0;
     const double seen = sum_up(m, perception, 10, &n_missing, &missing);
@@ -187,4 +222,5 @@ const struct mm_bench mm_bench_mme = {
     .add = add,
     .end = end,
     .release = release,
+    .combine = combine,
 };

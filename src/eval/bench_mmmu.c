@@ -20,6 +20,7 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
                       err));
     mm_tally_cells(&m->tally, q, cell);
     mm_tally_count(&m->tally, cell, hit);
+    mm_mcq_outcome(r, q->index, q, hit);
     return mm_code_ok;
 }
 
@@ -27,6 +28,10 @@ static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) 
     (void)err;
     mm_tally_report(&((struct mm_mcq *)state)->tally, "validation", r);
     return mm_code_ok;
+}
+
+static double combine(const struct mm_outcomes *o, const double (*sums)[mm_outcome_values]) {
+    return mm_mcq_combine(o, sums, "validation");
 }
 
 const struct mm_bench mm_bench_mmmu = {
@@ -40,4 +45,5 @@ const struct mm_bench mm_bench_mmmu = {
     .add = add,
     .end = end,
     .release = mm_mcq_release,
+    .combine = combine,
 };

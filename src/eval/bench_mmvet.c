@@ -133,6 +133,9 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
     const int64_t number = mm_names_find(&m->graded, q->index);
     if (number < 0) return mm_report_unresolved(r, q, prediction, err);
     const double grade = m->grade[number];
+    const double value[mm_outcome_values] = {grade, 1};
+    mm_outcomes_add(r->outcomes, q->index, mm_str_of(""), value);
+    mm_report_verdict(r, grade, mm_str_of(""));
     for (int i = 0; i < n_capabilities; i++) {
         const struct mm_str c = mm_str_of(capabilities[i]);
         if (mm_str_contains(q->category, c)) count(m, c, grade);
@@ -195,4 +198,5 @@ const struct mm_bench mm_bench_mmvet = {
     .add = add,
     .end = end,
     .release = release,
+    .combine = mm_outcomes_mean,
 };

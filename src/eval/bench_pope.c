@@ -86,6 +86,12 @@ static void count(struct counts *c, bool label, bool said, bool right) {
     c->yes += said;
 }
 
+static void add_outcome(struct mm_report *r, struct mm_str key, struct mm_str group, bool label,
+                        bool said) {
+    const double value[mm_outcome_values] = {label && said, !label && said, label && !said, 1};
+    mm_outcomes_add(r->outcomes, key, group, value);
+}
+
 static enum mm_code add_row(struct pope *p, const struct mm_question *q, struct mm_str prediction,
                             struct mm_report *r, struct mm_error *err) {
     const enum mm_yes_no said = mm_yorn_extract(&p->room, prediction);
@@ -93,6 +99,7 @@ static enum mm_code add_row(struct pope *p, const struct mm_question *q, struct 
     if (said == mm_yes_no_unknown) MM_TRY(mm_report_unresolved(r, q, prediction, err));
     const bool label = q->answer.s && mm_str_is(q->answer, "Yes");
     const bool right = q->answer.s && mm_str_is(q->answer, text);
+    mm_report_verdict(r, right, said == mm_yes_no_unknown ? mm_str_of("") : mm_str_of(text));
     // A row of several categories counts in each of them, and as often in all.
     struct mm_str rest = q->category;
     do {
@@ -100,13 +107,14 @@ static enum mm_code add_row(struct pope *p, const struct mm_question *q, struct 
         const struct mm_str part = {rest.s, comma ? (size_t)(comma - rest.s) : rest.n};
         if (part.s) count(counts_of(p, part), label, said == mm_yes_no_yes, right);
         count(&p->pool, label, said == mm_yes_no_yes, right);
+        add_outcome(r, q->index, mm_str_of("all"), label, said == mm_yes_no_yes);
         rest = comma ? (struct mm_str){comma + 1, rest.n - part.n - 1} : (struct mm_str){NULL, 0};
     } while (rest.s);
     return mm_code_ok;
 }
 
 static enum mm_code add_line(struct pope *p, const struct mm_question *q, struct mm_str prediction,
-                             struct mm_error *err) {
+                             struct mm_report *r, struct mm_error *err) {
     int kind = 0;
     while (kind < n_kinds && !mm_str_is(q->category, kinds[kind]))
         kind++;
@@ -124,6 +132,8 @@ static enum mm_code add_line(struct pope *p, const struct mm_question *q, struct
         const bool label = p->label[kind].data[c->said] != 0;
         count(c, label, said, label == said);
         count(&p->pool, label, said, label == said);
+        add_outcome(r, q->index, q->category, label, said);
+        mm_report_verdict(r, label == said, mm_str_of(said ? "yes" : "no"));
     } else {  // more questions than labels: only the yes ratio hears of them
         c->said++;
         c->yes += said;
@@ -136,7 +146,7 @@ static enum mm_code add_line(struct pope *p, const struct mm_question *q, struct
 static enum mm_code add(void *state, const struct mm_question *q, struct mm_str prediction,
                         struct mm_report *r, struct mm_error *err) {
     struct pope *p = state;
-    return p->all->kit ? add_line(p, q, prediction, err) : add_row(p, q, prediction, r, err);
+    return p->all->kit ? add_line(p, q, prediction, r, err) : add_row(p, q, prediction, r, err);
 }
 
 static double part(int64_t a, int64_t b) {
@@ -146,6 +156,20 @@ static double part(int64_t a, int64_t b) {
 static double f1_of(const struct counts *c) {
     const double precision = part(c->tp, c->tp + c->fp), recall = part(c->tp, c->tp + c->fn);
     return precision + recall > 0 ? 2 * precision * recall / (precision + recall) : 0.0;
+}
+
+// The mean of the groups' F1: one group where the file is a TSV, three where it is the kit's.
+static double combine(const struct mm_outcomes *o, const double (*sums)[mm_outcome_values]) {
+    double sum = 0;
+    int64_t n = 0;
+    for (int64_t g = 0; g < o->groups.n; g++) {
+        const struct counts c = {
+            .tp = (int64_t)sums[g][0], .fp = (int64_t)sums[g][1], .fn = (int64_t)sums[g][2]};
+        if (sums[g][3] <= 0) continue;
+        sum += f1_of(&c);
+        n++;
+    }
+    return 100 * (sum / (double)n);
 }
 
 static void report(const struct counts *c, const char *name, struct mm_report *r) {
@@ -207,4 +231,5 @@ const struct mm_bench mm_bench_pope = {
     .add = add,
     .end = end,
     .release = release,
+    .combine = combine,
 };

@@ -12,4 +12,5 @@ const struct mm_bench mm_bench_sqa = {
     .add = mm_mcq_add,
     .end = mm_mcq_end,
     .release = mm_mcq_release,
+    .combine = mm_outcomes_mean,
 };

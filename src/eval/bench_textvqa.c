@@ -82,7 +82,6 @@ static double score_of(struct textvqa *t, struct mm_str prediction) {
 
 static enum mm_code add(void *state, const struct mm_question *q, struct mm_str prediction,
                         struct mm_report *r, struct mm_error *err) {
-    (void)r;
     struct textvqa *t = state;
     if (!q->answer.s) return mm_questions_wrong(t->all, "answer", err, "is missing");
     if (!mm_pylist_read(&t->answers, q->answer)) {
@@ -98,7 +97,11 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
         t->row = mm_xrealloc(t->row, (size_t)t->cap * sizeof *t->row);
     }
     t->n_empty += t->answers.n == 0;
-    t->row[t->n++] = t->answers.n ? score_of(t, prediction) : 0.0;
+    const double score = t->answers.n ? score_of(t, prediction) : 0.0;
+    const double value[mm_outcome_values] = {score, 1};
+    mm_outcomes_add(r->outcomes, q->index, mm_str_of(""), value);
+    mm_report_verdict(r, score, mm_process_answer(&t->room, prediction));
+    t->row[t->n++] = score;
     return mm_code_ok;
 }
 
@@ -136,4 +139,5 @@ const struct mm_bench mm_bench_textvqa = {
     .add = add,
     .end = end,
     .release = release,
+    .combine = mm_outcomes_mean,
 };

@@ -53,8 +53,12 @@ static int64_t cell_of(struct mm_tally *t, char kind, struct mm_str split, struc
     return number;
 }
 
+static struct mm_str split_of(const struct mm_question *q) {
+    return q->split.s ? q->split : mm_str_of("none");
+}
+
 void mm_tally_cells(struct mm_tally *t, const struct mm_question *q, int64_t cell[mm_tally_kinds]) {
-    const struct mm_str split = q->split.s ? q->split : mm_str_of("none");
+    const struct mm_str split = split_of(q);
     cell[0] = cell_of(t, '0', split, mm_str_of(""));
     cell[1] = q->l2_category.s ? cell_of(t, '1', split, shorten(q->l2_category)) : -1;
     cell[2] = q->category.s ? cell_of(t, '2', split, shorten(q->category)) : -1;
@@ -133,7 +137,25 @@ enum mm_code mm_mcq_hit(struct mm_normalizer *room, const struct mm_question *q,
     *hit = false;
     // The kit puts down 'Z' for an answer it cannot read, so 'Z' as the wanted letter would be hit.
     *hit = wanted.n == 1 && wanted.s[0] == (said ? said : 'Z');
+    mm_report_verdict(r, *hit, (struct mm_str){&said, said != 0});
     return said ? mm_code_ok : mm_report_unresolved(r, q, prediction, err);
+}
+
+void mm_mcq_outcome(struct mm_report *r, struct mm_str key, const struct mm_question *q, bool hit) {
+    const double value[mm_outcome_values] = {hit, 1};
+    mm_outcomes_add(r->outcomes, key, split_of(q), value);
+}
+
+double mm_mcq_combine(const struct mm_outcomes *o, const double (*sums)[mm_outcome_values],
+                      const char *headline_split) {
+    double n = 0, hits = 0;
+    const int64_t only = headline_split ? mm_names_find(&o->groups, mm_str_of(headline_split)) : -1;
+    for (int64_t g = 0; g < o->groups.n; g++) {
+        if (only >= 0 && g != only) continue;
+        hits += sums[g][0];
+        n += sums[g][1];
+    }
+    return 100 * (hits / n);
 }
 
 enum mm_code mm_mcq_begin(void **state, const struct mm_questions *all, const struct mm_report *r,
@@ -153,6 +175,7 @@ enum mm_code mm_mcq_add(void *state, const struct mm_question *q, struct mm_str 
     MM_TRY(mm_mcq_hit(&m->room, q, q->answer, prediction, &hit, r, err));
     mm_tally_cells(&m->tally, q, cell);
     mm_tally_count(&m->tally, cell, hit);
+    mm_mcq_outcome(r, q->index, q, hit);
     return mm_code_ok;
 }
 

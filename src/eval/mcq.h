@@ -35,6 +35,11 @@ enum mm_code mm_mcq_add(void *state, const struct mm_question *q, struct mm_str 
 enum mm_code mm_mcq_end(void *state, struct mm_report *r, struct mm_error *err);
 void mm_mcq_release(void *state);
 
+// One question's part in the headline, which is that of a split where the file has it.
+void mm_mcq_outcome(struct mm_report *r, struct mm_str key, const struct mm_question *q, bool hit);
+double mm_mcq_combine(const struct mm_outcomes *o, const double (*sums)[mm_outcome_values],
+                      const char *headline_split);
+
 // Whether the answer is the wanted option's letter; an answer that no rule can read is counted as
 // unresolved and wrong.
 enum mm_code mm_mcq_hit(struct mm_normalizer *room, const struct mm_question *q,

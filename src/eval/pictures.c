@@ -149,42 +149,89 @@ enum mm_code mm_pictures_key(struct mm_pictures *p, struct mm_buf *key, struct m
     return mm_code_ok;
 }
 
+// The path of a picture that is a file; malloc'ed.
+static char *path_of(const struct mm_pictures *p, struct mm_str source) {
+    char *name = mm_xasprintf("%.*s", (int)source.n, source.s);
+    char *path = mm_path_join(p->folder, name);
+    free(name);
+    return path;
+}
+
+static enum mm_code read_one(struct mm_pictures *p, struct mm_str source, struct mm_buf *bytes,
+                             struct mm_error *err) {
+    if (!mm_pictures_are_files(p->questions)) {
+        return mm_base64_decode(bytes, source.s, source.n, "the picture", err);
+    }
+    char *path = path_of(p, source);
+    const enum mm_code code = mm_file_read(bytes, path, mm_image_max_file_bytes, err);
+    free(path);
+    return code;
+}
+
 static enum mm_code load_one(struct mm_pictures *p, struct mm_str source, struct mm_image *im,
                              struct mm_error *err) {
     if (!mm_pictures_are_files(p->questions)) {
         mm_buf_reset(&p->bytes);
-        MM_TRY(mm_base64_decode(&p->bytes, source.s, source.n, "the picture", err));
+        MM_TRY(read_one(p, source, &p->bytes, err));
         return mm_image_decode(im, p->bytes.data, p->bytes.len, "the picture", err);
     }
-    char *name = mm_xasprintf("%.*s", (int)source.n, source.s);
-    char *path = mm_path_join(p->folder, name);
+    char *path = path_of(p, source);
     const enum mm_code code = mm_image_open(im, path, err);
     free(path);
-    free(name);
     return code;
 }
 
-enum mm_code mm_pictures_load(struct mm_pictures *p, struct mm_image image[mm_pictures_max], int *n,
-                              struct mm_error *err) {
-    struct mm_str source;
-    *n = 0;
-    MM_TRY(source_of(p, &source, err));
-    if (source.n == 0 || source.s[0] != '[' || source.s[source.n - 1] != ']') {
-        MM_TRY(load_one(p, source, &image[0], err));
-        *n = 1;
+// The sources of the question read last: itself, or the strings of a list, in p->list.
+static enum mm_code sources_of(struct mm_pictures *p, struct mm_str *source, int *n,
+                               struct mm_error *err) {
+    *n = -1;  // not a list
+    MM_TRY(source_of(p, source, err));
+    if (source->n == 0 || source->s[0] != '[' || source->s[source->n - 1] != ']') {
         return mm_code_ok;
     }
-    if (!mm_pylist_read(&p->list, source)) {
+    if (!mm_pylist_read(&p->list, *source)) {
         return mm_fail(err, mm_code_input, "the list of pictures is no list of strings");
     }
     if (p->list.n > mm_pictures_max) {
         return mm_fail(err, mm_code_input, "there are %lld pictures, must be at most %d",
                        (long long)p->list.n, mm_pictures_max);
     }
+    *n = (int)p->list.n;
+    return mm_code_ok;
+}
+
+enum mm_code mm_pictures_bytes(struct mm_pictures *p, struct mm_buf bytes[mm_pictures_max], int *n,
+                               struct mm_error *err) {
+    struct mm_str source;
+    int listed;
+    *n = 0;
+    MM_TRY(sources_of(p, &source, &listed, err));
     enum mm_code code = mm_code_ok;
     int k = 0;
-    for (; k < p->list.n && code == mm_code_ok; k++) {
-        code = load_one(p, mm_pylist_get(&p->list, k), &image[k], err);
+    for (; k < (listed < 0 ? 1 : listed) && code == mm_code_ok; k++) {
+        bytes[k] = (struct mm_buf){0};
+        code = read_one(p, listed < 0 ? source : mm_pylist_get(&p->list, k), &bytes[k], err);
+    }
+    if (code == mm_code_ok) {
+        *n = k;
+        return code;
+    }
+    for (int i = 0; i < k; i++) {
+        mm_buf_free(&bytes[i]);
+    }
+    return code;
+}
+
+enum mm_code mm_pictures_load(struct mm_pictures *p, struct mm_image image[mm_pictures_max], int *n,
+                              struct mm_error *err) {
+    struct mm_str source;
+    int listed;
+    *n = 0;
+    MM_TRY(sources_of(p, &source, &listed, err));
+    enum mm_code code = mm_code_ok;
+    int k = 0;
+    for (; k < (listed < 0 ? 1 : listed) && code == mm_code_ok; k++) {
+        code = load_one(p, listed < 0 ? source : mm_pylist_get(&p->list, k), &image[k], err);
     }
     if (code == mm_code_ok) {
         *n = k;

@@ -34,6 +34,9 @@ bool mm_pictures_are_files(const struct mm_questions *questions);
 enum mm_code mm_pictures_key(struct mm_pictures *p, struct mm_buf *key, struct mm_error *err);
 
 enum { mm_pictures_max = 64 };  // of one question
+// Its pictures as files, *n of them (mm_buf_free each), for those who show them. As below.
+enum mm_code mm_pictures_bytes(struct mm_pictures *p, struct mm_buf bytes[mm_pictures_max], int *n,
+                               struct mm_error *err);
 // Its pictures, *n of them (mm_image_free each). mm_code_input or mm_code_io when one is not there
 // or is no picture: then *n is 0.
 enum mm_code mm_pictures_load(struct mm_pictures *p, struct mm_image image[mm_pictures_max], int *n,

@@ -63,6 +63,15 @@ void mm_report_headline(struct mm_report *r, double value) {
     r->headline = value;
 }
 
+void mm_report_verdict(struct mm_report *r, double score, struct mm_str read) {
+    r->verdict.score = score;
+    size_t n = read.n < sizeof r->verdict.read ? read.n : sizeof r->verdict.read - 1;
+    while (n < read.n && n > 0 && ((unsigned char)read.s[n] & 0xc0) == 0x80)
+        n--;  // whole characters
+    memcpy(r->verdict.read, n ? read.s : "", n);
+    r->verdict.read[n] = '\0';
+}
+
 // A text as JSON, whatever its bytes are.
 static void add_text(struct mm_buf *out, struct mm_str s) {
     struct mm_buf clean = {0};
@@ -76,6 +85,7 @@ static void add_text(struct mm_buf *out, struct mm_str s) {
 enum mm_code mm_report_unresolved(struct mm_report *r, const struct mm_question *q,
                                   struct mm_str prediction, struct mm_error *err) {
     r->unresolved++;
+    r->verdict.unresolved = true;
     if (!r->unresolved_to) return mm_code_ok;
     struct mm_buf line = {0};
     mm_buf_adds(&line, "{\"index\": ");

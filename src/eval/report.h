@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include "base/buf.h"
 #include "base/status.h"
+#include "eval/outcomes.h"
 #include "eval/str.h"
 
 struct mm_score {
@@ -14,6 +15,13 @@ struct mm_score {
 };
 
 struct mm_question;
+
+// What became of the answer that was added last, for those who show it.
+struct mm_verdict {
+    double score;     // 0 wrong .. 1 right
+    bool unresolved;  // no rule could read it, or no judge has yet
+    char read[32];    // what was taken out of it: a letter, Yes; empty: nothing
+};
 
 struct mm_report {
     const char *bench;
@@ -29,8 +37,10 @@ struct mm_report {
     int64_t n_extras;
     double seconds;
     // What scoring may use; each may be NULL.
-    FILE *unresolved_to;     // receives what a judge has to read, as JSON lines
-    const char *judge_path;  // MM-Vet: a file of the judge's scores
+    FILE *unresolved_to;           // receives what a judge has to read, as JSON lines
+    const char *judge_path;        // a file of the judge's grades or readings
+    struct mm_outcomes *outcomes;  // receives what the headline is made of
+    struct mm_verdict verdict;     // of the answer added last
 };
 
 void mm_report_free(struct mm_report *r);
@@ -39,6 +49,8 @@ void mm_report_add(struct mm_report *r, double value, const char *name, ...)
 void mm_report_extra(struct mm_report *r, double value, const char *name);
 double mm_report_get(const struct mm_report *r, const char *name);  // a score; NaN: there is none
 void mm_report_headline(struct mm_report *r, double value);
+// Notes the verdict; `read` may be empty.
+void mm_report_verdict(struct mm_report *r, double score, struct mm_str read);
 // Counts an answer that no rule could read and writes it down for a judge.
 enum mm_code mm_report_unresolved(struct mm_report *r, const struct mm_question *q,
                                   struct mm_str prediction, struct mm_error *err);

@@ -30,6 +30,19 @@ struct run {
 
 // ---- asking ----
 
+// Through JPEG of quality 75 and back, as VLMEvalKit stores a single picture.
+static enum mm_code pass_through_jpeg(struct mm_image *image, struct mm_error *err) {
+    struct mm_buf jpeg = {0};
+    struct mm_image again;
+    enum mm_code code = mm_image_encode_jpeg(&jpeg, image, 75, err);
+    if (code == mm_code_ok) code = mm_image_decode(&again, jpeg.data, jpeg.len, "the JPEG", err);
+    mm_buf_free(&jpeg);
+    if (code != mm_code_ok) return code;
+    mm_image_free(image);
+    *image = again;
+    return code;
+}
+
 // Decodes the question's pictures and cuts them into tiles.
 static enum mm_code cut_pictures(struct run *r, const struct mm_tile_rule *rule,
                                  struct mm_tiles tiles[mm_pictures_max], int *n,
@@ -39,6 +52,7 @@ static enum mm_code cut_pictures(struct run *r, const struct mm_tile_rule *rule,
     *n = 0;
     MM_TRY(mm_pictures_load(&r->pictures, image, &n_images, err));
     enum mm_code code = mm_code_ok;
+    if (r->job->kit_jpeg && n_images == 1) code = pass_through_jpeg(&image[0], err);
     for (int i = 0; i < n_images && code == mm_code_ok; i++) {
         if (i == 0 && r->job->bench->twice_as_large) {
             struct mm_image large;
@@ -278,6 +292,12 @@ static enum mm_code run_open(struct run *r, struct mm_error *err) {
     if (job->images && !mm_pictures_are_files(&r->questions)) {
         return mm_fail(err, mm_code_usage,
                        "--images has no effect here: the pictures are in %s itself", job->data);
+    }
+    if (job->kit_jpeg && mm_pictures_are_files(&r->questions)) {
+        return mm_fail(err, mm_code_usage,
+                       "--kit-jpeg has no effect here: the pictures of %s are files, which the "
+                       "kits read as they are",
+                       job->data);
     }
     MM_TRY(mm_pictures_open(&r->pictures, &r->questions, job->images, err));
     MM_TRY(mm_plan_make(&r->plan, &r->questions, &r->pictures, job->limit, job->shard, err));

@@ -15,7 +15,7 @@ struct mm_eval_job {
     struct mm_shard shard;   // of them; {0, 0}: all
     int64_t max_new_tokens;  // of an answer; 0: what the benchmark allows
     int batch;               // questions answered side by side; 0: one
-    bool kit_jpeg;           // pictures pass through JPEG as VLMEvalKit's do
+    bool kit_jpeg;           // single pictures pass through JPEG as VLMEvalKit's do
 };
 
 // Adds a line a question to job->out, each when it is answered (eval/answers.h); after a kill the

@@ -37,6 +37,7 @@ static enum mm_code score_all(struct scoring *s, struct mm_error *err) {
             r->missing_images += p.found;
             if (bench->skip) MM_TRY(bench->skip(s->state, &q, err));
         } else {
+            r->verdict = (struct mm_verdict){0};
             MM_TRY(bench->add(s->state, &q, read_back(s, p.text), r, err));
             r->questions++;
         }

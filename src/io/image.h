@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "base/buf.h"
 #include "base/status.h"
 
 struct mm_image {
@@ -43,6 +44,10 @@ enum mm_code mm_image_peek(struct mm_image_info *info, const void *bytes, size_t
                            const char *what, struct mm_error *err);
 enum mm_code mm_image_write_png(const char *path, const uint8_t *rgb, int32_t width, int32_t height,
                                 struct mm_error *err);
+
+// Appends a JPEG file as Pillow's save(quality=q) makes it; quality is 1 to 100.
+enum mm_code mm_image_encode_jpeg(struct mm_buf *out, const struct mm_image *im, int quality,
+                                  struct mm_error *err);
 
 enum mm_filter { mm_filter_bilinear, mm_filter_bicubic };
 // Pillow's Image.resize((width, height), filter) on RGB, to the bit. dst is overwritten without
