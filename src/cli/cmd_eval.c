@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "cli/cli.h"
+#include "cli/cmd_eval.h"
 #include "eval/questions.h"
 #include "eval/run.h"
 #include "eval/score.h"
@@ -225,6 +225,7 @@ int mm_cmd_eval(int argc, char **argv) {
     struct mm_error err = {0};
     bool done = false;
     enum mm_code code;
+    if (argc > 0 && !strcmp(argv[0], "report")) return mm_cmd_eval_report(argc - 1, argv + 1);
     if (argc > 0 && !strcmp(argv[0], "score")) {
         code = mm_cli_parse(&args, score_opts,
                             "mmamba eval score --bench NAME --data PATH --predictions FILE",
@@ -234,7 +235,9 @@ int mm_cmd_eval(int argc, char **argv) {
     } else {
         code = mm_cli_parse(&args, run_opts,
                             "mmamba eval MODEL --bench NAME --data PATH [OPTION]...\n"
-                            "       mmamba eval score --bench NAME --data PATH --predictions FILE",
+                            "       mmamba eval score --bench NAME --data PATH --predictions FILE\n"
+                            "       mmamba eval report --data BENCH=PATH... --predictions "
+                            "MODEL/BENCH=FILE...",
                             "Puts a benchmark's questions to a model and scores the answers.", argc,
                             argv, &done, &err);
         if (!code && !done) code = evaluate(args, &err);

@@ -118,6 +118,7 @@ static enum mm_code add(void *state, const struct mm_question *asked, struct mm_
     const double value[mm_outcome_values] = {hit, 1};
     mm_outcomes_add(r->outcomes, q.index, mm_str_of(""), value);
     mm_report_verdict(r, hit, said);
+    if (g->gold) mm_report_wanted(r, q.answer);
     count_all(g, &q, hit);
     return mm_code_ok;
 }

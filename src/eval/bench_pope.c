@@ -134,6 +134,7 @@ static enum mm_code add_line(struct pope *p, const struct mm_question *q, struct
         count(&p->pool, label, said, label == said);
         add_outcome(r, q->index, q->category, label, said);
         mm_report_verdict(r, label == said, mm_str_of(said ? "yes" : "no"));
+        mm_report_wanted(r, mm_str_of(label ? "yes" : "no"));
     } else {  // more questions than labels: only the yes ratio hears of them
         c->said++;
         c->yes += said;

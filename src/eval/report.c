@@ -63,13 +63,21 @@ void mm_report_headline(struct mm_report *r, double value) {
     r->headline = value;
 }
 
+static void copy_start(char out[32], struct mm_str s) {
+    size_t n = s.n < 32 ? s.n : 31;
+    while (n < s.n && n > 0 && ((unsigned char)s.s[n] & 0xc0) == 0x80)
+        n--;  // whole characters
+    memcpy(out, n ? s.s : "", n);
+    out[n] = '\0';
+}
+
 void mm_report_verdict(struct mm_report *r, double score, struct mm_str read) {
     r->verdict.score = score;
-    size_t n = read.n < sizeof r->verdict.read ? read.n : sizeof r->verdict.read - 1;
-    while (n < read.n && n > 0 && ((unsigned char)read.s[n] & 0xc0) == 0x80)
-        n--;  // whole characters
-    memcpy(r->verdict.read, n ? read.s : "", n);
-    r->verdict.read[n] = '\0';
+    copy_start(r->verdict.read, read);
+}
+
+void mm_report_wanted(struct mm_report *r, struct mm_str wanted) {
+    copy_start(r->verdict.wanted, wanted);
 }
 
 // A text as JSON, whatever its bytes are.

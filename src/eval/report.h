@@ -20,6 +20,7 @@ struct mm_question;
 struct mm_verdict {
     double score;     // 0 wrong .. 1 right
     bool unresolved;  // no rule could read it, or no judge has yet
+    char wanted[32];  // where only the scorer knows it, else empty
     char read[32];    // what was taken out of it: a letter, Yes; empty: nothing
 };
 
@@ -51,6 +52,7 @@ double mm_report_get(const struct mm_report *r, const char *name);  // a score; 
 void mm_report_headline(struct mm_report *r, double value);
 // Notes the verdict; `read` may be empty.
 void mm_report_verdict(struct mm_report *r, double score, struct mm_str read);
+void mm_report_wanted(struct mm_report *r, struct mm_str wanted);
 // Counts an answer that no rule could read and writes it down for a judge.
 enum mm_code mm_report_unresolved(struct mm_report *r, const struct mm_question *q,
                                   struct mm_str prediction, struct mm_error *err);

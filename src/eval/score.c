@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include "base/log.h"
-#include "eval/predictions.h"
 #include "eval/questions.h"
 #include "io/file.h"
 
@@ -32,15 +31,17 @@ static enum mm_code score_all(struct scoring *s, struct mm_error *err) {
         MM_TRY(mm_questions_next(&s->questions, &q, &end, err));
         if (end) break;
         MM_TRY(mm_predictions_find(&s->predictions, q.index, &p, err));
+        r->verdict = (struct mm_verdict){0};
         if (!p.found || p.missing_image) {
             r->unanswered += !p.found;
             r->missing_images += p.found;
             if (bench->skip) MM_TRY(bench->skip(s->state, &q, err));
         } else {
-            r->verdict = (struct mm_verdict){0};
             MM_TRY(bench->add(s->state, &q, read_back(s, p.text), r, err));
             r->questions++;
         }
+        const struct mm_score_listener *l = s->job->listener;
+        if (l) MM_TRY(l->heard(l->arg, &q, &p, &r->verdict, err));
     }
     if (!s->job->limit) MM_TRY(mm_predictions_end(&s->predictions, s->job->data, err));
     if (r->questions == 0) {
@@ -71,7 +72,8 @@ static enum mm_code open_all(struct scoring *s, struct mm_error *err) {
 
 enum mm_code mm_score_run(const struct mm_score_job *job, struct mm_report *r,
                           struct mm_error *err) {
-    *r = (struct mm_report){.bench = job->bench->name, .judge_path = job->judge};
+    *r = (struct mm_report){
+        .bench = job->bench->name, .judge_path = job->judge, .outcomes = job->outcomes};
     const double start = mm_now();
     if (job->unresolved) {
         r->unresolved_to = fopen(job->unresolved, "we");

@@ -3,16 +3,27 @@
 #define MM_EVAL_SCORE_H
 
 #include "eval/bench.h"
+#include "eval/predictions.h"
+
+// Hears of every question in the data set's order: what was said, and what became of it (nothing
+// where p->found is false or p->missing_image is true).
+struct mm_score_listener {
+    enum mm_code (*heard)(void *arg, const struct mm_question *q, const struct mm_prediction *p,
+                          const struct mm_verdict *v, struct mm_error *err);
+    void *arg;
+};
 
 struct mm_score_job {
     const struct mm_bench *bench;
     const char *data;                // TSV, or the kit's folder
     const char *const *predictions;  // files of JSON lines, NULL behind the last
     bool pandas1;
-    bool partial;            // the predictions are those of one shard
-    int64_t limit;           // only the first so many questions; 0: all
-    const char *unresolved;  // file to write the unresolved answers to, or NULL
-    const char *judge;       // MM-Vet: the judge's grades, or NULL
+    bool partial;                              // the predictions are those of one shard
+    int64_t limit;                             // only the first so many questions; 0: all
+    const char *unresolved;                    // file to write the unresolved answers to, or NULL
+    const char *judge;                         // MM-Vet: the judge's grades, or NULL
+    struct mm_outcomes *outcomes;              // receives what the headline is made of; may be NULL
+    const struct mm_score_listener *listener;  // may be NULL
 };
 
 // Fills *r (mm_report_free). Questions whose picture was missing are left out and counted, as are

@@ -59,6 +59,34 @@ printf 'index\tscore\n0\t0.7\n' >"$dir/grades"
 run 0 eval score --bench mmvet --data "$dir/MMVet.tsv" --predictions "$dir/v" --json --judge "$dir/grades"
 grep -q '"headline": 70.0' "$dir/out" || complain "other grades: $(cat "$dir/out")"
 
+# Several models side by side.
+report=(eval report --data "gqa=$dir/GQA.tsv" --predictions "one/gqa=$dir/p")
+printf '{"index": 1, "prediction": "red"}\n' >"$dir/p2"
+printf '{"index": 0, "prediction": "dog"}\n' >"$dir/p3"
+run 0 "${report[@]}" --predictions "two/gqa=$dir/p2" --predictions "two/gqa=$dir/p3" --json \
+    --teacher two --published
+json_answer teacher draws results published published_speed
+grep -q '"percent_of_teacher": 50.0' "$dir/out" || complain "other percents: $(cat "$dir/out")"
+run 0 "${report[@]}"
+quiet_answer
+grep -q '^one  *50\.00$' "$dir/out" || complain "no row of its own: $(cat "$dir/out")"
+printf 'index\timage_path\tquestion\tanswer\n0\ttiny.png\tq\tdog\n1\tnone.png\tq\tred\n' >"$dir/files.tsv"
+run 0 eval report --data "gqa=$dir/files.tsv" --predictions "one/gqa=$dir/p" --markdown \
+    --html "$dir/page.html" --images gqa=tests/golden/images
+grep -q 'data:image/png;base64,' "$dir/page.html" || complain "no picture on the page"
+grep -q '^| one | 50.00 |$' "$dir/out" || complain "no markdown: $(cat "$dir/out")"
+grep -q '"said": "blue"' "$dir/page.html" || complain "the answer is not on the page"
+run 2 "${report[@]}" --html-questions 3
+one_sentence "--html-questions has no effect here"
+run 2 "${report[@]}" --markdown --json
+one_sentence "--markdown has no effect here"
+run 2 eval report --data "gqa=$dir/GQA.tsv"
+one_sentence "--predictions is missing"
+run 2 "${report[@]}" --teacher nobody
+one_sentence "--teacher is 'nobody'"
+run 1 eval report --data "gqa=$dir/GQA.tsv" --predictions "one/gqa=$dir/none"
+one_sentence "/none: .*No such file"
+
 # A model.
 run 2 eval
 one_sentence "wanted one MODEL"
