@@ -151,6 +151,20 @@ static void tile_f32(const void *a_panel, const void *b_panel, int64_t n_k, floa
     }
 }
 
+void mm_neon_blocks_f32(const char *a, const char *b, int64_t n, float *c, int64_t ldc) {
+    const float *ai = (const float *)a, *bi = (const float *)b;
+    for (int64_t i = 0; i < n; i++) {
+        float exact[mm_neon_rows * mm_neon_cols];
+        tile_f32(ai, bi, mm_quant_block, exact, mm_neon_cols, false);
+        ai += mm_quant_block * mm_neon_rows, bi += mm_quant_block * mm_neon_cols;
+        for (int r = 0; r < mm_neon_rows; r++) {
+            for (int v = 0; v < mm_neon_cols; v++)
+                c[r * ldc + v] += exact[r * mm_neon_cols + v] * (ai[r] * bi[v]);
+        }
+        ai += mm_neon_rows, bi += mm_neon_cols;
+    }
+}
+
 // ---- one pass: the k of one block ----
 
 struct pass {

@@ -17,4 +17,11 @@ typedef void mm_neon_tile_fn(const void *a, const void *b, int64_t k, float *c, 
                              bool add);
 mm_neon_tile_fn mm_neon_tile_bf16;  // product_neonbf16.c; k a multiple of 4
 
+// C (8, 12) += sum over n blocks of 128 k of (scale of the row) (scale of the column) A B, with
+// panels as quant_linear_neon.c lays them out for each.
+typedef void mm_neon_blocks_fn(const char *a, const char *b, int64_t n, float *c, int64_t ldc);
+mm_neon_blocks_fn mm_neon_blocks_f32;   // product_neon.c
+mm_neon_blocks_fn mm_neon_blocks_dot;   // product_neondot.c
+mm_neon_blocks_fn mm_neon_blocks_i8mm;  // product_neonbf16.c
+
 #endif
