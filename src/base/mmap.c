@@ -45,3 +45,10 @@ void mm_map_close(struct mm_map *m) {
     if (m->data) munmap((void *)(uintptr_t)m->data, m->bytes);
     *m = (struct mm_map){0};
 }
+
+void mm_map_forget(const void *data, size_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = ((uintptr_t)data + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)data + bytes) / page * page;
+    if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);  // a hint
+}

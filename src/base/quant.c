@@ -62,10 +62,11 @@ static inline __attribute__((always_inline)) float error_in_lanes(const float *w
             sum[l] += importance[i + l] * d * d;
         }
     }
-    float total = 0.0f;
-    for (int l = 0; l < lanes; l++)
-        total += sum[l];
-    return total;
+    for (int half = lanes / 2; half > 0; half /= 2) {
+        for (int l = 0; l < half; l++)
+            sum[l] += sum[l + half];
+    }
+    return sum[0];
 }
 
 #if defined(__x86_64__)

@@ -55,6 +55,7 @@ enum mm_code mm_st_put(struct mm_st_sink *to, const void *data, size_t bytes, st
 struct mm_st_source {
     enum mm_code (*write)(void *arg, int i, struct mm_st_sink *to, struct mm_error *err);
     void *arg;
+    bool ordered;  // the given order stays, and a file's first tensor begins at a multiple of 64
 };
 // Writes folder/model.safetensors, or shards of at most shard_bytes with an index when larger.
 // Metadata {"format": "pt"} as the published code expects. `source` may be NULL when every tensor

@@ -50,7 +50,7 @@ static void check_tensors(const struct mm_st_tensor *tensors, int n) {
 }
 
 static void add_header(struct mm_buf *out, const struct mm_st_tensor *const *order, int n,
-                       const struct mm_st_meta *meta, int n_meta) {
+                       const struct mm_st_meta *meta, int n_meta, size_t align) {
     mm_buf_adds(out, "{");
     for (int i = 0; i < n_meta; i++) {
         mm_buf_adds(out, i ? "," : "\"__metadata__\":{");
@@ -72,7 +72,7 @@ static void add_header(struct mm_buf *out, const struct mm_st_tensor *const *ord
         at += t->bytes;
     }
     mm_buf_adds(out, "}");
-    while (out->len % 8)
+    while ((out->len + 8) % align)
         mm_buf_adds(out, " ");
 }
 
@@ -114,15 +114,18 @@ static enum mm_code write_open(struct mm_outfile **f, const char *path, const st
     const int n = r->n;
     check_tensors(r->tensors, n);
     const struct mm_st_tensor **order = mm_xcalloc((size_t)n + 1, sizeof *order);
+    const bool ordered = r->source && r->source->ordered;
     int placed = 0;
-    for (int rank = 0; rank < mm_dtype_count; rank++) {
+    for (int i = 0; ordered && i < n; i++)
+        order[placed++] = &r->tensors[i];
+    for (int rank = 0; !ordered && rank < mm_dtype_count; rank++) {
         for (int i = 0; i < n; i++) {
             if (rank_of(r->tensors[i].dtype) == rank) order[placed++] = &r->tensors[i];
         }
     }
     assert(placed == n);
     struct mm_buf header = {0};
-    add_header(&header, order, n, meta, n_meta);
+    add_header(&header, order, n, meta, n_meta, ordered ? 64 : 8);
     unsigned char length[8];
     for (int i = 0; i < 8; i++)
         length[i] = (unsigned char)((uint64_t)header.len >> (8 * i));

@@ -385,7 +385,7 @@ static void folders_with_shards_and_back(void **state) {
     char *where = new_folder("model");
     // Many shards, fewer, one file, many again, one tensor a shard: each replaces the one before.
     static const size_t shard_bytes[] = {20000, 100000, 0, 20000, 1, 1u << 30};
-    const struct mm_st_source made = {by_threes, st}, broken = {fails_soon, st};
+    const struct mm_st_source made = {by_threes, st, false}, broken = {fails_soon, st, false};
     for (size_t i = 0; i < sizeof shard_bytes / sizeof shard_bytes[0]; i++) {
         const struct mm_st_source *from = i % 2 ? &made : NULL;
         for (int k = 0; k < n; k += 3)  // data of some is made while it is written
