@@ -38,6 +38,9 @@ static const double tol_golden_grad = 1e-3;
 static const double tol_ill_conditioned = 1e-3;
 // The same sequence in pieces, or token by token: the same sums in another order.
 static const double tol_pieces = 1e-4;
+// The same of a quantized model: where two orders of sums leave an activation on two sides of the
+// middle between codes, its code differs by one, 1/127 of the largest of its block.
+static const double tol_code_flips = 2e-2;
 // A directional derivative of a whole model's loss by four points, relative to the length of the
 // gradient: an f32 loss of 5 moves by some thousandths and is known to 1e-7; LayerNorm over four
 // values (use_qknorm) is so curved that the step must be smaller than that likes.

@@ -127,6 +127,7 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
     if (!code) {
         code = mm_model_load(&teacher, be, mm_args_string(args, "--teacher"), mm_dtype_f32, err);
     }
+    if (!code) code = mm_model_refuse_quantized(&teacher, "they have no gradients", err);
     if (!code) code = make_student(&student, &teacher, args, err);
     if (!code) {
         code = mm_probe_input_read(&in, mm_args_string(args, "--input"), &teacher.config, err);

@@ -106,7 +106,7 @@ static void describe(struct metadata *m, struct mm_session *s) {
     mm_session_text(s, &text);
     put(m, "format", mm_xstrdup(format_name));
     put(m, "weights", mm_xstrdup(mm_engine_hash(s->e)));
-    put(m, "weights_dtype", mm_xstrdup(mm_dtype_name(s->e->model.dtype)));
+    put(m, "weights_dtype", mm_xstrdup(mm_model_dtype_name(&s->e->model)));
     put(m, "config", mm_xstrdup(hash));
     put_int(m, "n_fed", s->n_fed);
     put_int(m, "n_answered", s->n_answered);
@@ -265,7 +265,7 @@ static void check_model(struct reading *r, struct mm_engine *e) {
                           "%s: the session belongs to other weights (%.32s, in %.8s); those of %s "
                           "are %s, in %s",
                           r->path, weights, dtype, e->model.path, mm_engine_hash(e),
-                          mm_dtype_name(e->model.dtype));
+                          mm_model_dtype_name(&e->model));
     }
 }
 

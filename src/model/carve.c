@@ -135,6 +135,7 @@ enum mm_code mm_model_carve(struct mm_model *student, const struct mm_model *tea
                             const bool *keep, enum mm_init init, uint64_t seed,
                             struct mm_error *err) {
     *student = (struct mm_model){0};
+    MM_TRY(mm_model_refuse_quantized(teacher, "a student starts from exact ones", err));
     for (int64_t i = 0; i < teacher->n_blocks; i++) {
         if (teacher->blocks[i].mixer != mm_mixer_mha) {
             return mm_fail(err, mm_code_input,

@@ -256,6 +256,37 @@ static enum mm_code read_dtype(struct mm_config *c, const json_t *o, const char 
                          "\"float32\", \"float16\" or \"bfloat16\"", err);
 }
 
+// "quantization_config": {"quant_method": "mmamba", "format": "q8" | "q4", "block": 128, "group":
+// 32} where the big matrices are rows of base/quant.h. Other methods are other programs'.
+static enum mm_code read_quant(struct mm_config *c, const json_t *o, const char *what,
+                               struct mm_error *err) {
+    static const char key[] = "quantization_config";
+    const json_t *v = json_object_get(o, key);
+    c->quant = mm_dtype_f32;
+    if (!v || json_is_null(v)) return mm_code_ok;
+    if (!json_is_object(v)) {
+        return mm_json_wrong(what, key, v,
+                             "{\"quant_method\": \"mmamba\", \"format\": \"q8\" or \"q4\"}", err);
+    }
+    char *inner = mm_xasprintf("%s: '%s'", what, key);
+    const char *method = NULL, *format = NULL;
+    enum mm_code code = mm_json_string(v, "quant_method", true, &method, inner, err);
+    if (!code) code = want_string(v, "quant_method", "mmamba", inner, err);
+    if (!code) code = mm_json_string(v, "format", true, &format, inner, err);
+    if (!code && strcmp(format, "q8") == 0) {
+        c->quant = mm_dtype_q8;
+    } else if (!code && strcmp(format, "q4") == 0) {
+        c->quant = mm_dtype_q4;
+    } else if (!code) {
+        code =
+            mm_json_wrong(inner, "format", json_object_get(v, "format"), "\"q8\" or \"q4\"", err);
+    }
+    if (!code) code = want_int(v, "block", mm_quant_block, inner, err);
+    if (!code) code = want_int(v, "group", mm_quant_group, inner, err);
+    free(inner);
+    return code;
+}
+
 static enum mm_code read_top(struct mm_config *c, const json_t *o, const char *what,
                              struct mm_error *err) {
     MM_TRY(want_int(o, "force_image_size", c->image_size, what, err));
@@ -278,6 +309,7 @@ static enum mm_code read_top(struct mm_config *c, const json_t *o, const char *w
                        ", wanted at most 'max_dynamic_patch', which is %" PRId64,
                        what, c->min_tiles, c->max_tiles);
     }
+    MM_TRY(read_quant(c, o, what, err));
     return read_dtype(c, o, what, err);
 }
 

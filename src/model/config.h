@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "base/quant.h"
 #include "base/status.h"
 
 enum mm_mixer { mm_mixer_mha, mm_mixer_mamba2 };
@@ -45,7 +46,8 @@ struct mm_config {
     int64_t min_tiles, max_tiles;
     int64_t bos_id, eos_id;  // -1 when the config has none
     char torch_dtype[16];
-    json_t *json;  // the file as read, so that unknown fields survive writing
+    enum mm_dtype quant;  // q8 or q4: the format of the big matrices; else they are not quantized
+    json_t *json;         // the file as read, so that unknown fields survive writing
 };
 
 static inline int64_t mm_config_blocks(const struct mm_config *c) {  // L
@@ -76,6 +78,8 @@ enum mm_code mm_config_student(struct mm_config *to, const struct mm_config *tea
                                const bool *keep, struct mm_error *err);
 // Changes "torch_dtype" ("float32", "float16", "bfloat16").
 void mm_config_set_dtype(struct mm_config *c, const char *torch_dtype);
+// Changes "quantization_config" to q8 or q4; any other type takes it out.
+void mm_config_set_quant(struct mm_config *c, enum mm_dtype quant);
 // Writes json with this struct's mixers and dtype in it to `path`; atomic.
 enum mm_code mm_config_write(const struct mm_config *c, const char *path, struct mm_error *err);
 

@@ -105,6 +105,16 @@ void mm_config_set_dtype(struct mm_config *c, const char *torch_dtype) {
     set_dtype_in(json_object_get(c->json, "llm_config"), torch_dtype, false);
 }
 
+void mm_config_set_quant(struct mm_config *c, enum mm_dtype quant) {
+    c->quant = quant;
+    json_object_del(c->json, "quantization_config");
+    if (!mm_dtype_quantized(quant)) return;
+    json_object_set_new(
+        c->json, "quantization_config",
+        json_pack("{s:s, s:s, s:i, s:i}", "quant_method", "mmamba", "format", mm_dtype_name(quant),
+                  "block", (int)mm_quant_block, "group", (int)mm_quant_group));
+}
+
 enum mm_code mm_config_write(const struct mm_config *c, const char *path, struct mm_error *err) {
     struct mm_config copy;
     MM_TRY(mm_config_copy(&copy, c, err));

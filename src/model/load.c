@@ -1,36 +1,15 @@
-// Model folders in and out: the released layout (stacked wvkqgdt, g_norm_swish_gate) and the one
-// of distillation checkpoints, read by mapping and written atomically.
+// Model folders in: the released layout (stacked wvkqgdt, g_norm_swish_gate), the one of
+// distillation checkpoints, and quantized models, read by mapping.
 #include "model/model.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "io/file.h"
-
-static bool is_stacked(enum mm_role role) {
-    return role >= mm_role_v_proj && role <= mm_role_in_proj;
-}
-
-// The name in a released checkpoint where it differs: written to out, else NULL.
-static const char *released_name(const struct mm_param *p, char out[128]) {
-    const char *from, *to;
-    if (is_stacked(p->role)) {
-        from = strrchr(p->name, '.') ? strstr(p->name, ".attention.") : NULL;
-        to = ".attention.wvkqgdt.weight";
-    } else if (p->role == mm_role_g_norm) {
-        from = strstr(p->name, ".attention.");
-        to = ".attention.g_norm_swish_gate.weight";
-    } else {
-        return NULL;
-    }
-    assert(from);
-    snprintf(out, 128, "%.*s%s", (int)(from - p->name), p->name, to);
-    return out;
-}
 
 static void shape_text(char *out, size_t cap, const int64_t *shape, int n) {
     size_t used = (size_t)snprintf(out, cap, "(");
@@ -53,6 +32,23 @@ static enum mm_code check_tensor(const struct mm_st *st, const struct mm_st_tens
         return mm_fail(err, mm_code_input, "%s: tensor '%s' has shape %s, the config wants %s",
                        mm_st_path(st), t->name, seen, wanted);
     }
+    return mm_code_ok;
+}
+
+// A tensor of weights for the view w of shape `shape`: numbers, or rows of a quantized format.
+static enum mm_code check_weights(const struct mm_st *st, const struct mm_st_tensor *t,
+                                  const struct mm_view *w, const int64_t *shape, int n_axes,
+                                  struct mm_error *err) {
+    if (mm_dtype_quantized(w->dtype)) {
+        const int64_t rows[2] = {w->shape[0], mm_quant_row_bytes(w->dtype, mm_view_cols(*w))};
+        if (t->dtype == mm_dtype_u8) return check_tensor(st, t, rows, 2, err);
+        return mm_fail(err, mm_code_input,
+                       "%s: tensor '%s' is %s, the config says that it is quantized (%s, stored "
+                       "as U8)",
+                       mm_st_path(st), t->name, mm_dtype_st_name(t->dtype),
+                       mm_dtype_name(w->dtype));
+    }
+    MM_TRY(check_tensor(st, t, shape, n_axes, err));
     if (t->dtype != mm_dtype_f32 && t->dtype != mm_dtype_bf16 && t->dtype != mm_dtype_f16) {
         return mm_fail(err, mm_code_input, "%s: tensor '%s' is %s; weights are F32, F16 or BF16",
                        mm_st_path(st), t->name, mm_dtype_st_name(t->dtype));
@@ -65,8 +61,8 @@ static void put_tensor(struct mm_model *m, struct mm_view w, const struct mm_st_
     enum { slice = 1 << 18 };
     const int64_t n = mm_view_count(w);
     const size_t from = mm_dtype_bytes(t->dtype), to = mm_dtype_bytes(w.dtype);
-    if (t->dtype == w.dtype) {
-        m->be->upload(m->be, w.data, t->data, (size_t)n * to);
+    if (t->dtype == w.dtype || mm_dtype_quantized(w.dtype)) {
+        m->be->upload(m->be, w.data, t->data, mm_view_bytes(w));
         return;
     }
     char *raw = mm_xmalloc(slice * 4), *half = mm_xmalloc(slice * 4);
@@ -88,66 +84,76 @@ static void put_tensor(struct mm_model *m, struct mm_view w, const struct mm_st_
 }
 
 static bool can_borrow(const struct mm_model *m, const struct mm_st_tensor *t, enum mm_dtype want) {
-    return m->be->host_memory && t->dtype == want && (uintptr_t)t->data % mm_dtype_bytes(want) == 0;
+    const bool quantized = mm_dtype_quantized(want);
+    const size_t align = quantized ? mm_quant_align : mm_dtype_bytes(want);
+    return m->be->host_memory && (quantized || t->dtype == want) && (uintptr_t)t->data % align == 0;
 }
 
 static enum mm_code missing(const struct mm_st *st, const char *name, struct mm_error *err) {
     return mm_fail(err, mm_code_input, "%s: tensor '%s' is missing", mm_st_path(st), name);
 }
 
-// The five stacked parameters of one block: one wvkqgdt tensor, or five.
-static enum mm_code load_stacked(struct mm_model *m, int first, struct mm_error *err) {
-    struct mm_param *p = &m->params[first];
-    struct mm_block *b = &m->blocks[p->block];
-    const int64_t D = b->stack->D;
-    int64_t Z = 0;
-    for (int i = 0; i < 5; i++)
-        Z += m->params[first + i].shape[0];
+// A parameter or a stack of them, and where in the file it is.
+struct place {
+    int first, n;                   // parameters
+    const struct mm_st_tensor *at;  // NULL: the parameters of the stack, each under its own name
+    bool borrow;                    // used in the mapping, as it is stored
+};
+
+static enum mm_code find_stack(const struct mm_model *m, struct place *l, struct mm_error *err) {
+    const struct mm_param *p = &m->params[l->first];
     char name[128];
-    const struct mm_st_tensor *t = mm_st_find(m->source, released_name(p, name));
-    if (t) {
-        MM_TRY(check_tensor(m->source, t, (const int64_t[]){Z, D}, 2, err));
-        if (can_borrow(m, t, m->dtype)) {
-            mm_block_stack_at(m, p->block, (void *)(uintptr_t)t->data);
-            for (int i = 0; i < 5; i++)
-                m->params[first + i].borrowed = true;
-            return mm_code_ok;
-        }
-        MM_TRY(mm_model_own(m, first, err));
-        put_tensor(m, b->wvkqgdt, t);
+    struct mm_view whole = p->w;
+    while (l->first + l->n < m->n_params && p[l->n].stack == p->stack &&
+           p[l->n].block == p->block) {
+        whole.shape[0] += p[l->n++].shape[0];
+    }
+    l->at = mm_st_find(m->source, mm_param_released_name(p, name));
+    if (l->at) {
+        MM_TRY(check_weights(m->source, l->at, &whole, whole.shape, 2, err));
+        l->borrow = can_borrow(m, l->at, p->w.dtype);
         return mm_code_ok;
     }
-    for (int i = 0; i < 5; i++) {
-        const struct mm_param *q = &m->params[first + i];
-        const struct mm_st_tensor *s = mm_st_find(m->source, q->name);
-        if (s == NULL) return missing(m->source, i == 0 ? name : q->name, err);
-        MM_TRY(check_tensor(m->source, s, q->shape, q->n_axes, err));
-    }
-    MM_TRY(mm_model_own(m, first, err));
-    for (int i = 0; i < 5; i++) {
-        put_tensor(m, m->params[first + i].w, mm_st_find(m->source, m->params[first + i].name));
+    for (int i = 0; i < l->n; i++) {
+        const struct mm_st_tensor *t = mm_st_find(m->source, p[i].name);
+        if (t == NULL || mm_model_quantized(m)) {
+            return missing(m->source, i == 0 ? name : p[i].name, err);
+        }
+        MM_TRY(check_weights(m->source, t, &p[i].w, p[i].shape, p[i].n_axes, err));
     }
     return mm_code_ok;
 }
 
-static enum mm_code load_param(struct mm_model *m, int i, struct mm_error *err) {
-    struct mm_param *p = &m->params[i];
-    const struct mm_st_tensor *t = mm_st_find(m->source, p->name);
+static enum mm_code find_place(const struct mm_model *m, int first, struct place *l,
+                               struct mm_error *err) {
+    const struct mm_param *p = &m->params[first];
+    *l = (struct place){.first = first, .n = 1};
+    if (p->stack != mm_stack_none) return find_stack(m, l, err);
     char name[128];
-    if (t == NULL && released_name(p, name)) t = mm_st_find(m->source, name);
-    if (t == NULL) return missing(m->source, released_name(p, name) ? name : p->name, err);
-    MM_TRY(check_tensor(m->source, t, p->shape, p->n_axes, err));
-    if (!p->used || can_borrow(m, t, p->w.dtype)) {
-        // what the forward does not use is carried along as it was stored
-        if (m->be->host_memory && (uintptr_t)t->data % mm_dtype_bytes(t->dtype) == 0) {
-            p->w.dtype = t->dtype;
-            p->w.data = (void *)(uintptr_t)t->data;
-            p->borrowed = true;
-            return mm_code_ok;
-        }
+    const char *released = mm_param_released_name(p, name);
+    l->at = mm_st_find(m->source, p->name);
+    if (l->at == NULL && released) l->at = mm_st_find(m->source, released);
+    if (l->at == NULL) return missing(m->source, released ? released : p->name, err);
+    MM_TRY(check_weights(m->source, l->at, &p->w, p->shape, p->n_axes, err));
+    // what the forward does not use is carried along as it was stored
+    l->borrow = can_borrow(m, l->at, p->used ? p->w.dtype : l->at->dtype);
+    return mm_code_ok;
+}
+
+static enum mm_code load_place(struct mm_model *m, const struct place *l, struct mm_error *err) {
+    struct mm_param *p = &m->params[l->first];
+    if (l->borrow) {
+        if (!p->used) p->w.dtype = l->at->dtype;
+        mm_param_place(m, l->first, (void *)(uintptr_t)l->at->data, true);
+        return mm_code_ok;
     }
-    MM_TRY(mm_model_own(m, i, err));
-    put_tensor(m, p->w, t);
+    MM_TRY(mm_model_own(m, l->first, err));
+    if (l->at) {
+        put_tensor(m, p->stack == mm_stack_none ? p->w : mm_param_stack(m, p), l->at);
+        return mm_code_ok;
+    }
+    for (int i = 0; i < l->n; i++)
+        put_tensor(m, p[i].w, mm_st_find(m->source, p[i].name));
     return mm_code_ok;
 }
 
@@ -161,7 +167,7 @@ static void tell_unknown(const struct mm_model *m) {
         bool known = mm_model_find(m, name) >= 0 || strstr(name, "rotary_emb.inv_freq");
         char released[128];
         for (int j = 0; !known && j < m->n_params; j++) {
-            known = released_name(&m->params[j], released) && strcmp(released, name) == 0;
+            known = mm_param_released_name(&m->params[j], released) && strcmp(released, name) == 0;
         }
         if (!known && unknown++ == 0) first = name;
     }
@@ -171,14 +177,31 @@ static void tell_unknown(const struct mm_model *m) {
     }
 }
 
+// The host hands out pages it does not have, and kills whoever touches them: what has to be copied
+// or converted is counted before anything is.
+static enum mm_code check_memory(const struct mm_model *m, size_t bytes, struct mm_error *err) {
+    const int64_t room = m->be->host_memory ? mm_memory_available() : INT64_MAX;
+    if (bytes <= (size_t)room) return mm_code_ok;
+    return mm_fail(
+        err, mm_code_memory,
+        "%s: the weights take %.2f GiB in %s, which is not how they are stored, and %.2f "
+        "GiB are free; `mmamba export --dtype %s` on a larger machine writes them so "
+        "that they need no copy, or use them as they are stored",
+        m->path, (double)bytes / 1073741824.0, mm_dtype_name(m->dtype), (double)room / 1073741824.0,
+        mm_dtype_name(m->dtype));
+}
+
 static enum mm_code load_all(struct mm_model *m, struct mm_error *err) {
-    for (int i = 0; i < m->n_params; i++) {
-        if (m->params[i].role == mm_role_v_proj) {
-            MM_TRY(load_stacked(m, i, err));
-            i += 4;
-        } else {
-            MM_TRY(load_param(m, i, err));
-        }
+    struct place l;
+    size_t bytes = 0;
+    for (int i = 0; i < m->n_params; i += l.n) {
+        MM_TRY(find_place(m, i, &l, err));
+        if (!l.borrow) bytes += mm_param_place_bytes(m, i);
+    }
+    MM_TRY(check_memory(m, bytes, err));
+    for (int i = 0; i < m->n_params; i += l.n) {
+        MM_TRY(find_place(m, i, &l, err));
+        MM_TRY(load_place(m, &l, err));
     }
     tell_unknown(m);
     return mm_backend_sync(m->be, err);
@@ -221,7 +244,11 @@ enum mm_code mm_model_load(struct mm_model *m, struct mm_backend *be, const char
     if (dtype >= 0) {
         want = (enum mm_dtype)dtype;
     } else {
+        // the output, or where that is quantized, the embeddings
         const struct mm_st_tensor *t = mm_st_find(st, "language_model.output.weight");
+        if (mm_dtype_quantized(config.quant)) {
+            t = mm_st_find(st, "embedding_model.llm_text_embeddings.weight");
+        }
         if (t && (t->dtype == mm_dtype_bf16 || t->dtype == mm_dtype_f16)) want = t->dtype;
     }
     mm_model_init(m, &config, be, want);
@@ -235,15 +262,16 @@ enum mm_code mm_model_load(struct mm_model *m, struct mm_backend *be, const char
 
 enum mm_code mm_model_apply(struct mm_model *m, const struct mm_st *st, bool others,
                             struct mm_error *err) {
+    MM_TRY(mm_model_refuse_quantized(m, "tensors of a checkpoint cannot be put into them", err));
     for (int i = 0; i < mm_st_count(st); i++) {
         const struct mm_st_tensor *t = mm_st_at(st, i);
         int found = mm_model_find(m, t->name);
         bool whole_stack = false;
         for (int j = 0; found < 0 && j < m->n_params; j++) {
             char name[128];
-            if (released_name(&m->params[j], name) && strcmp(name, t->name) == 0) {
+            if (mm_param_released_name(&m->params[j], name) && strcmp(name, t->name) == 0) {
                 found = j;
-                whole_stack = is_stacked(m->params[j].role);
+                whole_stack = m->params[j].stack != mm_stack_none;
             }
         }
         if (found < 0 && others) continue;
@@ -256,103 +284,12 @@ enum mm_code mm_model_apply(struct mm_model *m, const struct mm_st *st, bool oth
         if (p->borrowed) MM_TRY(mm_model_own(m, found, err));
         w = p->w;
         if (whole_stack) {
-            w = m->blocks[p->block].wvkqgdt;
-            MM_TRY(check_tensor(st, t, w.shape, 2, err));
+            w = mm_param_stack(m, p);
+            MM_TRY(check_weights(st, t, &w, w.shape, 2, err));
         } else {
-            MM_TRY(check_tensor(st, t, p->shape, p->n_axes, err));
+            MM_TRY(check_weights(st, t, &w, p->shape, p->n_axes, err));
         }
         put_tensor(m, w, t);
     }
     return mm_backend_sync(m->be, err);
-}
-
-// ---- writing ------------------------------------------------------------------------------------
-
-// What is to be written: a tensor that is not in memory as it will be in the file is converted a
-// slice at a time while it is written, so that nothing is held twice.
-struct saving {
-    const struct mm_model *m;
-    struct mm_st_tensor *tensors;
-    struct mm_view *from;
-    char (*names)[128];
-    int n;
-};
-
-static void collect_tensors(struct saving *s, enum mm_dtype dtype) {
-    const struct mm_model *m = s->m;
-    for (int i = 0; i < m->n_params; i++) {
-        const struct mm_param *p = &m->params[i];
-        struct mm_view w = p->w;
-        char *name = s->names[s->n];
-        struct mm_st_tensor *t = &s->tensors[s->n];
-        *t = (struct mm_st_tensor){.name = name, .dtype = dtype, .n_axes = p->n_axes};
-        memcpy(t->shape, p->shape, sizeof p->shape);
-        if (released_name(p, name) == NULL) snprintf(name, 128, "%s", p->name);
-        if (is_stacked(p->role)) {
-            w = m->blocks[p->block].wvkqgdt;
-            t->shape[0] = w.shape[0];
-            i += 4;
-        }
-        t->bytes = (size_t)mm_view_count(w) * mm_dtype_bytes(dtype);
-        if (w.dtype == dtype && m->be->host_memory) t->data = w.data;
-        s->from[s->n++] = w;
-    }
-}
-
-static enum mm_code write_converted(void *arg, int i, struct mm_st_sink *to, struct mm_error *err) {
-    enum { slice = 1 << 18 };
-    const struct saving *s = arg;
-    const struct mm_view w = s->from[i];
-    const enum mm_dtype dtype = s->tensors[i].dtype;
-    const int64_t n = mm_view_count(w);
-    const size_t each = mm_dtype_bytes(dtype);
-    float *values = mm_xmalloc(slice * sizeof *values);
-    char *half = mm_xmalloc(slice * sizeof(float));
-    enum mm_code code = mm_code_ok;
-    for (int64_t at = 0; at < n && !code; at += slice) {
-        const int64_t count = n - at < slice ? n - at : slice;
-        char *first = (char *)w.data + (size_t)at * mm_dtype_bytes(w.dtype);
-        mm_param_get(s->m, mm_view1(first, w.dtype, count), values);
-        if (dtype != mm_dtype_f32) mm_from_f32(half, dtype, values, count);
-        code = mm_backend_sync(s->m->be, err);
-        if (!code)
-            code = mm_st_put(to, dtype == mm_dtype_f32 ? (void *)values : half,
-                             (size_t)count * each, err);
-    }
-    free(half);
-    free(values);
-    return code;
-}
-
-enum mm_code mm_model_save(const struct mm_model *m, const char *folder, enum mm_dtype dtype,
-                           const char *assets_from, struct mm_error *err) {
-    MM_TRY(mm_folder_make(folder, err));
-    const size_t cap = (size_t)m->n_params;
-    struct saving s = {.m = m,
-                       .tensors = mm_xcalloc(cap, sizeof *s.tensors),
-                       .from = mm_xcalloc(cap, sizeof *s.from),
-                       .names = mm_xcalloc(cap, sizeof *s.names)};
-    collect_tensors(&s, dtype);
-    const struct mm_st_source source = {write_converted, &s};
-    struct mm_config config = {0};
-    enum mm_code code = mm_config_copy(&config, &m->config, err);
-    if (!code) {
-        mm_config_set_dtype(&config, dtype == mm_dtype_f32    ? "float32"
-                                     : dtype == mm_dtype_bf16 ? "bfloat16"
-                                                              : "float16");
-        code = mm_st_write_folder(folder, s.tensors, s.n, &source, (size_t)5 << 30, err);
-    }
-    if (!code) {
-        char *path = mm_path_join(folder, "config.json");
-        code = mm_config_write(&config, path, err);
-        free(path);
-    }
-    if (!code && assets_from && mm_path_is_folder(assets_from)) {
-        code = mm_model_copy_assets(assets_from, folder, &config, err);
-    }
-    mm_config_deinit(&config);
-    free(s.names);
-    free(s.from);
-    free(s.tensors);
-    return code;
 }

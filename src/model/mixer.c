@@ -162,6 +162,18 @@ static void mamba2_conv(struct mm_model *m, const struct mm_block *b, const stru
     }
 }
 
+// z = u (v | k | q | g | dt)^T. Of a quantized model v, k and q are rounded, g and dt are not.
+static void project(struct mm_model *m, const struct mm_block *b, struct mm_view z,
+                    struct mm_view u) {
+    if (!mm_model_quantized(m)) {
+        mm_linear_fwd(m->be, z, u, b->wvkqgdt, MM_NONE);
+        return;
+    }
+    const struct columns col = columns_of(b->stack);
+    mm_linear_fwd(m->be, mm_view_cut(z, 0, col.g), u, b->wvkq, MM_NONE);
+    mm_linear_fwd(m->be, mm_view_cut(z, col.g, col.Z - col.g), u, b->wgdt, MM_NONE);
+}
+
 static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_stream *st,
                        struct mm_mixer_acts *a, struct mm_block_state *state, bool keep,
                        struct mm_arena *arena) {
@@ -169,7 +181,7 @@ static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struc
     const struct columns col = columns_of(s);
     const int64_t T = st->T, H = s->H, G = s->G, P = s->P;
     a->z = mm_take2(arena, T, col.Z);
-    mm_linear_fwd(m->be, a->z, a->u, b->wvkqgdt, MM_NONE);
+    project(m, b, a->z, a->u);
     a->c = mm_take2(arena, T, col.C);
     mamba2_conv(m, b, st, a, state);
     if (s->use_qknorm) {

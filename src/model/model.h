@@ -56,13 +56,24 @@ enum mm_role {
 };
 enum { mm_role_first_of_block = mm_role_attention_norm };
 
+// Parameters of a Mamba-2 block that are adjacent rows of one tensor, in files (released layout)
+// and in memory: all five projections; of a quantized model v, k, q (quantized) and g, dt (not).
+enum mm_stack {
+    mm_stack_none,
+    mm_stack_vkqgdt,
+    mm_stack_vkq,
+    mm_stack_gdt,
+    mm_stack_count,
+};
+
 struct mm_param {
     char name[112];  // as in a distillation checkpoint (and, outside mixers, everywhere)
     enum mm_role role;
+    enum mm_stack stack;
     int block;  // -1: once a model
     int n_axes;
     int64_t shape[4];  // as stored
-    bool matrix;       // kept in the model's dtype; everything else is f32 in memory
+    bool matrix;       // in the model's dtype, or quantized; everything else is f32 in memory
     bool decay;        // weight decay applies: names without "bias"
     bool used;         // takes part in the forward
     unsigned stages;   // bit s-1: the published stage s trains it
@@ -73,14 +84,18 @@ struct mm_param {
 struct mm_block {
     enum mm_mixer mixer;
     const struct mm_stack_config *stack;
-    int p[mm_role_count];    // index into params of each role; -1: this block has none
-    struct mm_view wvkqgdt;  // (Z, D): the five projections as one; Mamba-2 blocks only
+    int p[mm_role_count];  // index into params of each role; -1: this block has none
+    // Mamba-2 blocks only: the five projections as one, (Z, D); of a quantized model data is NULL
+    // there, and two stacks take its place.
+    struct mm_view wvkqgdt;
+    struct mm_view wvkq;  // (2GP + HP, D), quantized
+    struct mm_view wgdt;  // (HP + H, D)
 };
 
 struct mm_model {
     struct mm_config config;
     struct mm_backend *be;
-    enum mm_dtype dtype;  // of matrices
+    enum mm_dtype dtype;  // of matrices that are not quantized; config.quant says which are
     int n_params;
     struct mm_param *params;
     int global[mm_role_count];  // index into params of a role once a model; -1: none
@@ -101,12 +116,20 @@ static inline struct mm_view mm_block_w(const struct mm_model *m, const struct m
     return b->p[role] < 0 ? MM_NONE : m->params[b->p[role]].w;
 }
 
+static inline bool mm_model_quantized(const struct mm_model *m) {
+    return mm_dtype_quantized(m->config.quant);
+}
+static inline const char *mm_model_dtype_name(const struct mm_model *m) {
+    return mm_dtype_name(mm_model_quantized(m) ? m->config.quant : m->dtype);
+}
+
 // What weight gradients round their operands to: products follow the dtype of the weights.
 static inline enum mm_dtype mm_model_product(const struct mm_model *m) {
     return m->dtype == mm_dtype_bf16 ? mm_dtype_bf16 : mm_dtype_f32;
 }
 
-// Builds the list for a config: names, shapes, roles; no memory yet.
+// Builds the list for a config: names, shapes, roles; no memory yet. The list of a quantized model
+// has no parameters that the forward does not use.
 void mm_model_init(struct mm_model *m, const struct mm_config *config, struct mm_backend *be,
                    enum mm_dtype dtype);
 void mm_model_deinit(struct mm_model *m);                       // also after a failed load
@@ -118,8 +141,16 @@ enum mm_code mm_model_alloc(struct mm_model *m, struct mm_error *err);
 // Gives one parameter (with its stacked neighbours) memory of its own and copies it there.
 enum mm_code mm_model_own(struct mm_model *m, int param, struct mm_error *err);
 
-// Points the five stacked parameters of a block at rows of one (Z, D) tensor of the model's dtype.
-void mm_block_stack_at(struct mm_model *m, int64_t block, void *data);
+// Points a parameter, or all of the stack it is in, at memory of so many bytes.
+void mm_param_place(struct mm_model *m, int param, void *data, bool borrowed);
+size_t mm_param_place_bytes(const struct mm_model *m, int param);
+// The tensor that a stacked parameter is rows of.
+struct mm_view mm_param_stack(const struct mm_model *m, const struct mm_param *p);
+// The name in a released checkpoint where it differs from p->name: written to out, else NULL.
+const char *mm_param_released_name(const struct mm_param *p, char out[128]);
+// mm_code_input for a quantized model: `what` cannot be done with it, and why.
+enum mm_code mm_model_refuse_quantized(const struct mm_model *m, const char *what,
+                                       struct mm_error *err);
 
 // Loads a folder, or "CONFIG.json:WEIGHTS.safetensors". dtype -1 keeps matrices as stored (the
 // dtype of the first block's wo), else converts. Weights that need no conversion stay in the
@@ -134,9 +165,29 @@ enum mm_code mm_model_apply(struct mm_model *m, const struct mm_st *st, bool oth
                             struct mm_error *err);
 // Writes config.json and model.safetensors in the released layout: stacked wvkqgdt,
 // g_norm_swish_gate, teacher's names in attention blocks. Unless NULL, mm_model_copy_assets copies
-// the rest from `assets_from` (a folder).
+// the rest from `assets_from` (a folder). Refuses a quantized model: the layout has no place for
+// it.
 enum mm_code mm_model_save(const struct mm_model *m, const char *folder, enum mm_dtype dtype,
                            const char *assets_from, struct mm_error *err);
+// Writes the same as `folder` with its big matrices quantized: each row for itself, `importance`
+// (NULL: none) as base/quant.h has it. A tensor at a time, so memory does not grow with the model;
+// the same bytes for any number of threads. `dtype` q8 or q4.
+struct mm_quantize {
+    enum mm_dtype dtype;
+    // Mean squares of the inputs of a parameter (K), or NULL
+    const float *(*importance)(void *arg, const struct mm_param *p);
+    void *arg;
+};
+struct mm_quantize_report {
+    int n_quantized, n_kept;                // tensors
+    size_t quantized_bytes, kept_bytes;     // as written
+    size_t source_bytes;                    // of all of them before
+    int64_t n_weights;                      // quantized ones
+    double squared_error, squared_weights;  // sums over quantized weights
+};
+enum mm_code mm_model_quantize(const struct mm_model *m, const char *folder,
+                               const struct mm_quantize *how, const char *assets_from,
+                               struct mm_quantize_report *report, struct mm_error *err);
 // Copies what a model folder has beside config and weights: the tokenizer's files (warns where
 // there is none), generation_config.json, preprocessor_config.json, and the Python files when the
 // modules that the auto_map of `config` names are among them.
@@ -147,7 +198,8 @@ char *mm_model_folder(const char *path);
 // Random weights for training from scratch: matrices U(+-1/sqrt(in)), residual outputs scaled by
 // 1/sqrt(2L), embeddings N(0, 0.02^2), norms 1, biases 0.
 void mm_model_randomize(struct mm_model *m, uint64_t seed);
-// Copies host f32 values into a parameter, converting (n elements), and back.
+// Copies host f32 values into a parameter, converting (n elements), and back. Quantized ones only
+// back.
 void mm_param_put(struct mm_model *m, struct mm_view w, const float *src);
 void mm_param_get(const struct mm_model *m, struct mm_view w, float *dst);
 // 128-bit hash of the names and values of the weights, as 32 hex digits.

@@ -173,7 +173,34 @@ static void shape_of_global_role(struct mm_param *p, const struct mm_config *c) 
     p->n_axes = s[3] ? 4 : s[2] ? 3 : s[1] ? 2 : 1;
 }
 
-static void finish_param(struct mm_param *p, enum mm_dtype dtype) {
+// What q8 and q4 hold: the matrices that every token is multiplied with, and the two of the vision
+// entry. Gates and dt stay as they were, as do tables that are looked up by row.
+static bool is_quantized(enum mm_role role) {
+    switch (role) {
+        case mm_role_shuffle0_w:
+        case mm_role_shuffle2_w:
+        case mm_role_output:
+        case mm_role_wqkv:
+        case mm_role_v_proj:
+        case mm_role_k_proj:
+        case mm_role_q_proj:
+        case mm_role_wo:
+        case mm_role_w1:
+        case mm_role_w2:
+        case mm_role_w3:
+            return true;
+        default:
+            return false;
+    }
+}
+
+static enum mm_stack stack_of(enum mm_role role, bool quantized) {
+    if (role < mm_role_v_proj || role > mm_role_in_proj) return mm_stack_none;
+    if (!quantized) return mm_stack_vkqgdt;
+    return role <= mm_role_q_proj ? mm_stack_vkq : mm_stack_gdt;
+}
+
+static void finish_param(struct mm_param *p, enum mm_dtype dtype, enum mm_dtype quant) {
     const struct role_info *r = &roles[p->role];
     p->matrix = r->matrix;
     p->used = r->used;
@@ -181,7 +208,11 @@ static void finish_param(struct mm_param *p, enum mm_dtype dtype) {
     int64_t cols = 1;
     for (int i = 1; i < p->n_axes; i++)
         cols *= p->shape[i];
-    const enum mm_dtype t = p->matrix ? dtype : mm_dtype_f32;
+    const bool quantized = mm_dtype_quantized(quant);
+    const enum mm_dtype t = quantized && is_quantized(p->role) ? quant
+                            : p->matrix                        ? dtype
+                                                               : mm_dtype_f32;
+    p->stack = stack_of(p->role, quantized);
     if (p->role == mm_role_position || p->role == mm_role_class) {
         // (1, R+1, D): rows are positions
         p->w = mm_view2(NULL, t, p->shape[1], p->shape[2]);
@@ -219,7 +250,7 @@ static struct mm_param *add_param(struct mm_model *m, enum mm_role role, int blo
         p->stages = b->mixer == mm_mixer_mamba2 ? r->stages : 0;
         b->p[role] = m->n_params;
     }
-    finish_param(p, m->dtype);
+    finish_param(p, m->dtype, m->config.quant);
     m->n_params++;
     return p;
 }
@@ -242,6 +273,7 @@ void mm_model_init(struct mm_model *m, const struct mm_config *config, struct mm
     for (int r = 0; r < mm_role_first_of_block; r++) {
         m->global[r] = -1;
         if (r == mm_role_special && config->n_special == 0) continue;
+        if (mm_model_quantized(m) && !roles[r].used) continue;
         if (r == mm_role_norm || r == mm_role_output) continue;  // after the blocks
         add_param(m, (enum mm_role)r, -1);
     }
@@ -284,10 +316,8 @@ int64_t mm_model_n_parameters(const struct mm_model *m) {
 
 size_t mm_model_weight_bytes(const struct mm_model *m) {
     size_t n = 0;
-    for (int i = 0; i < m->n_params; i++) {
-        const struct mm_view w = m->params[i].w;
-        n += (size_t)mm_view_count(w) * mm_dtype_bytes(w.dtype);
-    }
+    for (int i = 0; i < m->n_params; i++)
+        n += mm_view_bytes(m->params[i].w);
     return n;
 }
 
@@ -301,63 +331,78 @@ static enum mm_code own_bytes(struct mm_model *m, size_t bytes, void **out, stru
     return mm_code_ok;
 }
 
-// v, k, q, g and dt are always one tensor in memory, so that a forward is one product.
-static const enum mm_role stacked[] = {mm_role_v_proj, mm_role_k_proj, mm_role_q_proj,
-                                       mm_role_g_proj, mm_role_in_proj};
-enum { n_stacked = 5 };
-
-static bool is_stacked(enum mm_role role) {
-    return role >= mm_role_v_proj && role <= mm_role_in_proj;
+static struct mm_view *stack_view(struct mm_block *b, enum mm_stack stack) {
+    return stack == mm_stack_vkqgdt ? &b->wvkqgdt : stack == mm_stack_vkq ? &b->wvkq : &b->wgdt;
 }
 
-// Points the five parameters of a block at rows of one (Z, D) tensor at `data`.
-void mm_block_stack_at(struct mm_model *m, int64_t block, void *data) {
-    struct mm_block *b = &m->blocks[block];
-    const int64_t D = b->stack->D;
-    int64_t row = 0;
-    for (int i = 0; i < n_stacked; i++) {
-        struct mm_param *p = &m->params[b->p[stacked[i]]];
-        p->w = mm_view2((char *)data + (size_t)(row * D) * mm_dtype_bytes(m->dtype), m->dtype,
-                        p->shape[0], D);
-        row += p->shape[0];
+struct mm_view mm_param_stack(const struct mm_model *m, const struct mm_param *p) {
+    assert(p->stack != mm_stack_none);
+    return *stack_view(&m->blocks[p->block], p->stack);
+}
+
+// v, k, q, g and dt are one tensor in memory (two of a quantized model), so that a forward is one
+// product.
+static void stack_at(struct mm_model *m, struct mm_block *b, enum mm_stack stack, void *data,
+                     bool borrowed) {
+    struct mm_view whole = MM_NONE;
+    for (int r = mm_role_v_proj; r <= mm_role_in_proj; r++) {
+        struct mm_param *p = &m->params[b->p[r]];
+        if (p->stack != stack) continue;
+        const int64_t row = whole.shape[0], n = p->shape[0];
+        whole = mm_view2(data, p->w.dtype, row + n, b->stack->D);
+        p->w = mm_view_rows(whole, row, n);
+        p->borrowed = borrowed;
     }
-    b->wvkqgdt = mm_view2(data, m->dtype, row, D);
+    *stack_view(b, stack) = whole;
 }
 
 static size_t rounded(size_t n) {
     return (n + 63) / 64 * 64;
 }
 
-enum mm_code mm_model_own(struct mm_model *m, int param, struct mm_error *err) {
+void mm_param_place(struct mm_model *m, int param, void *data, bool borrowed) {
     struct mm_param *p = &m->params[param];
-    if (is_stacked(p->role)) {
-        struct mm_block *b = &m->blocks[p->block];
-        const int64_t D = b->stack->D, H = b->stack->H, G = b->stack->G, P = b->stack->P;
-        const int64_t Z = 2 * G * P + 2 * H * P + H;
-        const struct mm_view old = b->wvkqgdt;
-        void *data;
-        MM_TRY(own_bytes(m, rounded((size_t)(Z * D) * mm_dtype_bytes(m->dtype)), &data, err));
-        mm_block_stack_at(m, p->block, data);
-        for (int i = 0; i < n_stacked; i++)
-            m->params[b->p[stacked[i]]].borrowed = false;
-        if (old.data) mm_copy(m->be, b->wvkqgdt, old);
-        return mm_code_ok;
+    if (p->stack == mm_stack_none) {
+        p->w.data = data;
+        p->borrowed = borrowed;
+    } else {
+        stack_at(m, &m->blocks[p->block], p->stack, data, borrowed);
     }
-    const struct mm_view old = p->w;
+}
+
+size_t mm_param_place_bytes(const struct mm_model *m, int param) {
+    const struct mm_param *p = &m->params[param];
+    if (p->stack == mm_stack_none) return mm_view_bytes(p->w);
+    size_t bytes = 0;
+    for (int r = mm_role_v_proj; r <= mm_role_in_proj; r++) {
+        const struct mm_param *q = &m->params[m->blocks[p->block].p[r]];
+        if (q->stack == p->stack) bytes += mm_view_bytes(q->w);
+    }
+    return bytes;
+}
+
+enum mm_code mm_model_own(struct mm_model *m, int param, struct mm_error *err) {
+    const struct mm_param *p = &m->params[param];
+    const struct mm_view old = p->stack == mm_stack_none ? p->w : mm_param_stack(m, p);
     void *data;
-    MM_TRY(
-        own_bytes(m, rounded((size_t)mm_view_count(old) * mm_dtype_bytes(old.dtype)), &data, err));
-    p->w.data = data;
-    p->borrowed = false;
-    if (old.data) mm_copy(m->be, p->w, old);
+    MM_TRY(own_bytes(m, rounded(mm_param_place_bytes(m, param)), &data, err));
+    mm_param_place(m, param, data, false);
+    if (old.data) m->be->move(m->be, data, old.data, mm_view_bytes(old));
     return mm_code_ok;
+}
+
+enum mm_code mm_model_refuse_quantized(const struct mm_model *m, const char *what,
+                                       struct mm_error *err) {
+    if (!mm_model_quantized(m)) return mm_code_ok;
+    return mm_fail(err, mm_code_input,
+                   "%s: its weights are rounded to %s, and %s; give the model it was made from",
+                   m->path, mm_dtype_name(m->config.quant), what);
 }
 
 enum mm_code mm_model_alloc(struct mm_model *m, struct mm_error *err) {
     size_t bytes = 0;
     for (int i = 0; i < m->n_params; i++) {
-        const struct mm_view w = m->params[i].w;
-        if (w.data == NULL) bytes += (size_t)mm_view_count(w) * mm_dtype_bytes(w.dtype);
+        if (m->params[i].w.data == NULL) bytes += mm_view_bytes(m->params[i].w);
     }
     // The host hands out pages it does not have, and kills whoever touches them.
     const int64_t room = m->be->host_memory ? mm_memory_available() : INT64_MAX;
@@ -374,7 +419,7 @@ enum mm_code mm_model_alloc(struct mm_model *m, struct mm_error *err) {
 
 void mm_param_put(struct mm_model *m, struct mm_view w, const float *src) {
     const size_t n = (size_t)mm_view_count(w);
-    assert(w.ld == mm_view_cols(w));
+    assert(w.ld == mm_view_cols(w) && !mm_dtype_quantized(w.dtype));
     if (w.dtype == mm_dtype_f32) {
         m->be->upload(m->be, w.data, src, n * sizeof(float));
         return;
@@ -392,10 +437,34 @@ void mm_param_get(const struct mm_model *m, struct mm_view w, float *dst) {
         m->be->download(m->be, dst, w.data, n * sizeof(float));
         return;
     }
-    void *half = mm_xmalloc(n * mm_dtype_bytes(w.dtype));
-    m->be->download(m->be, half, w.data, n * mm_dtype_bytes(w.dtype));
-    mm_to_f32(dst, half, w.dtype, (int64_t)n);
-    free(half);
+    void *stored = mm_xmalloc(mm_view_bytes(w));
+    m->be->download(m->be, stored, w.data, mm_view_bytes(w));
+    if (mm_dtype_quantized(w.dtype)) {
+        const int64_t k = mm_view_cols(w), row_bytes = mm_quant_row_bytes(w.dtype, k);
+        for (int64_t r = 0; r < w.shape[0]; r++)
+            mm_dequantize_row(dst + r * k, w.dtype, (const char *)stored + r * row_bytes, k);
+    } else {
+        mm_to_f32(dst, stored, w.dtype, (int64_t)n);
+    }
+    free(stored);
+}
+
+// Codes are uniform, so rows of quantized weights are made as they lie in memory.
+static void randomize_quantized(struct mm_model *m, struct mm_view w, float a, struct mm_rng *r) {
+    const int64_t k = mm_view_cols(w), bytes = mm_quant_row_bytes(w.dtype, k);
+    const bool q4 = w.dtype == mm_dtype_q4;
+    unsigned char *row = mm_xcalloc(1, (size_t)bytes);
+    uint16_t *scales = (uint16_t *)(uintptr_t)mm_quant_scales(w.dtype, row, k);
+    for (int64_t b = 0; b < mm_quant_blocks(k); b++) {
+        scales[b] = mm_f32_to_f16(a / (q4 ? 8.0f * 8.0f : 127.0f));
+        if (q4) scales[mm_quant_blocks(k) + b] = 0x8888;
+    }
+    for (int64_t n = 0; n < w.shape[0]; n++) {
+        for (int64_t i = 0; i < mm_quant_code_bytes(w.dtype, k); i++)
+            row[i] = (unsigned char)(q4 ? mm_rng_below(r, 256) : mm_rng_below(r, 255) + 129);
+        m->be->upload(m->be, (char *)w.data + n * bytes, row, (size_t)bytes);
+    }
+    free(row);
 }
 
 void mm_model_randomize(struct mm_model *m, uint64_t seed) {
@@ -403,8 +472,14 @@ void mm_model_randomize(struct mm_model *m, uint64_t seed) {
     for (int i = 0; i < m->n_params; i++) {
         const struct mm_param *p = &m->params[i];
         const int64_t n = mm_view_count(p->w);
-        float *x = mm_xmalloc((size_t)n * sizeof *x);
         struct mm_rng r = mm_rng_make(seed, mm_rng_stream(p->name));
+        const double inward = 1.0 / sqrt((double)mm_view_cols(p->w)) *
+                              (p->role == mm_role_wo || p->role == mm_role_w2 ? residual : 1.0);
+        if (mm_dtype_quantized(p->w.dtype)) {
+            randomize_quantized(m, p->w, (float)inward, &r);
+            continue;
+        }
+        float *x = mm_xmalloc((size_t)n * sizeof *x);
         const bool norm = p->role == mm_role_norm || p->role == mm_role_attention_norm ||
                           p->role == mm_role_ffn_norm;
         const bool table = p->role == mm_role_text || p->role == mm_role_tok ||
@@ -420,10 +495,8 @@ void mm_model_randomize(struct mm_model *m, uint64_t seed) {
             for (int64_t j = 0; j < n; j++)
                 x[j] = 0.0f;
         } else {
-            double a = 1.0 / sqrt((double)mm_view_cols(p->w));
-            if (p->role == mm_role_wo || p->role == mm_role_w2) a *= residual;
             for (int64_t j = 0; j < n; j++)
-                x[j] = (float)mm_rng_uniform(&r, -a, a);
+                x[j] = (float)mm_rng_uniform(&r, -inward, inward);
         }
         mm_param_put(m, p->w, x);
         free(x);
@@ -435,7 +508,7 @@ void mm_model_hash(const struct mm_model *m, char out[33]) {
     XXH3_128bits_reset(h);
     for (int i = 0; i < m->n_params; i++) {
         const struct mm_view w = m->params[i].w;
-        const size_t bytes = (size_t)mm_view_count(w) * mm_dtype_bytes(w.dtype);
+        const size_t bytes = mm_view_bytes(w);
         XXH3_128bits_update(h, m->params[i].name, strlen(m->params[i].name));
         if (m->be->host_memory) {
             XXH3_128bits_update(h, w.data, bytes);

@@ -66,6 +66,13 @@ static inline void *mm_view_at(struct mm_view v, int64_t row, int64_t col) {
     }
     return (char *)v.data + (size_t)(row * v.ld + col) * mm_dtype_bytes(v.dtype);
 }
+// Bytes of a dense view.
+static inline size_t mm_view_bytes(struct mm_view v) {
+    if (mm_dtype_quantized(v.dtype)) {
+        return (size_t)(v.shape[0] * mm_quant_row_bytes(v.dtype, mm_view_cols(v)));
+    }
+    return (size_t)mm_view_count(v) * mm_dtype_bytes(v.dtype);
+}
 // Rows [begin, begin + n); the data pointer of a NULL view (dry run) stays NULL.
 static inline struct mm_view mm_view_rows(struct mm_view v, int64_t begin, int64_t n) {
     if (v.data) v.data = mm_view_at(v, begin, 0);

@@ -53,6 +53,7 @@ static enum mm_code open_models(struct mm_run_context *c, struct mm_error *err) 
         } else {
             c->has_student = true;
         }
+        MM_TRY(mm_model_refuse_quantized(m, "rounded weights cannot be trained from", err));
         mm_model_hash(m, c->model_hash);
         return open_tokenizer(c, &m->config, err);
     }
