@@ -15,7 +15,7 @@ static const struct mm_opt opts[] = {
      "of a teacher: show the student that keeps these blocks (none, all, 0,4,8, "
      "head-interleaved:8, ...)",
      NULL, 0, 0, false},
-    {"--dtype", mm_opt_kind_string, "bf16|f16|f32",
+    {"--dtype", mm_opt_kind_string, "bf16|f16|f32|q8|q4",
      "show the weights in this type (default: as stored)", NULL, 0, 0, false},
     {"--recipe", mm_opt_kind_string, "FILE",
      "count what this recipe trains (default: the published one)", NULL, 0, 0, false},
@@ -72,6 +72,7 @@ static enum mm_code change(struct mm_inspection *x, const char *keep_text, int d
                            struct mm_error *err) {
     struct mm_config config = {0};
     if (keep_text) {
+        MM_TRY(mm_model_refuse_quantized(&x->model, "a student starts from exact ones", err));
         bool keep[mm_max_blocks] = {false};
         if (x->model.config.student) {
             return mm_fail(err, mm_code_usage,
@@ -83,7 +84,9 @@ static enum mm_code change(struct mm_inspection *x, const char *keep_text, int d
     } else {
         MM_TRY(mm_config_copy(&config, &x->model.config, err));
     }
-    const enum mm_dtype now = dtype < 0 ? x->model.dtype : (enum mm_dtype)dtype;
+    const bool rounded = mm_dtype_quantized((enum mm_dtype)dtype);
+    const enum mm_dtype now = dtype < 0 || rounded ? x->model.dtype : (enum mm_dtype)dtype;
+    if (dtype >= 0) mm_config_set_quant(&config, (enum mm_dtype)dtype);
     mm_model_deinit(&x->model);
     mm_model_init(&x->model, &config, NULL, now);
     mm_config_deinit(&config);
@@ -96,10 +99,13 @@ static enum mm_code open_inspection(struct mm_inspection *x, const struct mm_arg
     const char *dtype_text = mm_args_string(args, "--dtype");
     const char *keep = mm_args_string(args, "--keep");
     const char *recipe = mm_args_string(args, "--recipe");
-    const int dtype = dtype_text ? mm_dtype_parse(dtype_text) : -1;
-    if (dtype_text && dtype != mm_dtype_bf16 && dtype != mm_dtype_f16 && dtype != mm_dtype_f32) {
-        return mm_fail(err, mm_code_usage, "inspect: --dtype is '%s', wanted bf16, f16 or f32",
-                       dtype_text);
+    int dtype = dtype_text ? mm_dtype_parse(dtype_text) : -1;
+    if (dtype_text && strcmp(dtype_text, "q8") == 0) dtype = mm_dtype_q8;
+    if (dtype_text && strcmp(dtype_text, "q4") == 0) dtype = mm_dtype_q4;
+    if (dtype_text && dtype != mm_dtype_bf16 && dtype != mm_dtype_f16 && dtype != mm_dtype_f32 &&
+        dtype != mm_dtype_q8 && dtype != mm_dtype_q4) {
+        return mm_fail(err, mm_code_usage,
+                       "inspect: --dtype is '%s', wanted bf16, f16, f32, q8 or q4", dtype_text);
     }
     struct mm_recipe r;
     mm_recipe_defaults(&r);
@@ -108,7 +114,9 @@ static enum mm_code open_inspection(struct mm_inspection *x, const struct mm_arg
     if (keep || dtype >= 0) MM_TRY(change(x, keep, dtype, err));
     if (x->planned) {
         x->memory_bytes = mm_model_weight_bytes(&x->model);
-        x->disk_bytes = (size_t)mm_model_n_parameters(&x->model) * mm_dtype_bytes(x->model.dtype);
+        x->disk_bytes = mm_model_quantized(&x->model) ? x->memory_bytes
+                                                      : (size_t)mm_model_n_parameters(&x->model) *
+                                                            mm_dtype_bytes(x->model.dtype);
     }
     x->tokens = mm_args_int(args, "--tokens");
     return mm_inspection_count(x, &r, recipe, err);
@@ -127,14 +135,15 @@ static void print_json(const struct mm_inspection *x) {
     }
     const size_t row = mm_model_cache_bytes_per_token(&x->model);
     json_t *o = json_pack(
-        "{s:s, s:o, s:I, s:{s:I, s:I, s:I}, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:o}", "model_type",
-        mm_inspection_type(x), "blocks", blocks, "parameters", (json_int_t)x->parameters,
-        "trainable", "1", (json_int_t)x->trainable[1], "2", (json_int_t)x->trainable[2], "3",
-        (json_int_t)x->trainable[3], "weight_bytes", (json_int_t)x->memory_bytes, "state_bytes",
-        (json_int_t)mm_model_state_bytes(&x->model), "cache_bytes_per_token", (json_int_t)row,
-        "tokens", (json_int_t)x->tokens, "cache_bytes", (json_int_t)row * (json_int_t)x->tokens,
-        "dtype", mm_dtype_name(x->model.dtype), "disk_bytes", (json_int_t)x->disk_bytes, "parts",
-        parts);
+        "{s:s, s:o, s:I, s:{s:I, s:I, s:I}, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:o}",
+        "model_type", mm_inspection_type(x), "blocks", blocks, "parameters",
+        (json_int_t)x->parameters, "trainable", "1", (json_int_t)x->trainable[1], "2",
+        (json_int_t)x->trainable[2], "3", (json_int_t)x->trainable[3], "weight_bytes",
+        (json_int_t)x->memory_bytes, "state_bytes", (json_int_t)mm_model_state_bytes(&x->model),
+        "cache_bytes_per_token", (json_int_t)row, "tokens", (json_int_t)x->tokens, "cache_bytes",
+        (json_int_t)row * (json_int_t)x->tokens, "dtype", mm_model_dtype_name(&x->model),
+        "disk_bytes", (json_int_t)x->disk_bytes, "quantized_bytes", (json_int_t)x->quantized_bytes,
+        "parts", parts);
     char *text = json_dumps(o, 0);
     puts(text);
     free(text);

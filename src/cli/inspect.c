@@ -59,8 +59,11 @@ enum mm_code mm_inspection_count(struct mm_inspection *x, const struct mm_recipe
                                  const char *recipe_path, struct mm_error *err) {
     const struct mm_model *m = &x->model;
     x->parameters = mm_model_n_parameters(m);
-    for (int i = 0; i < m->n_params; i++)
-        x->part[part_of(m, &m->params[i])] += mm_view_count(m->params[i].w);
+    for (int i = 0; i < m->n_params; i++) {
+        const struct mm_view w = m->params[i].w;
+        x->part[part_of(m, &m->params[i])] += mm_view_count(w);
+        if (mm_dtype_quantized(w.dtype)) x->quantized_bytes += mm_view_bytes(w);
+    }
     struct mm_config config;
     MM_TRY(mm_config_copy(&config, &m->config, err));
     const bool teacher = !config.student;
@@ -120,7 +123,7 @@ static void print_head(const struct mm_inspection *x) {
     const struct mm_stack_config *const stacks[] = {&c->embed, &c->llm};
     static const char *const names[] = {"embedding", "decoder"};
     char number[32];
-    printf("%s: %s, %s%s\n\n", x->path, mm_inspection_type(x), mm_dtype_name(x->model.dtype),
+    printf("%s: %s, %s%s\n\n", x->path, mm_inspection_type(x), mm_model_dtype_name(&x->model),
            x->planned ? ", as it would be" : "");
     printf("  %-11s %6s %8s %8s %14s %10s %14s\n", "stack", "blocks", "hidden", "heads",
            "of key/value", "head size", "feed-forward");
@@ -168,6 +171,12 @@ static void print_memory(const struct mm_inspection *x) {
     const size_t row = mm_model_cache_bytes_per_token(&x->model);
     printf("\n  %-28s %16s\n", "weights on disk", bytes_text(text, (double)x->disk_bytes));
     printf("  %-28s %16s\n", "weights in memory", bytes_text(text, (double)x->memory_bytes));
+    if (mm_model_quantized(&x->model)) {
+        printf("  %-28s %16s   ", "of them quantized",
+               bytes_text(text, (double)x->quantized_bytes));
+        printf("%s; the rest is %s and f32\n", mm_model_dtype_name(&x->model),
+               mm_dtype_name(x->model.dtype));
+    }
     printf("  %-28s %16s   whatever its length\n", "state of a sequence",
            bytes_text(text, (double)mm_model_state_bytes(&x->model)));
     printf("  %-28s %16s   ", "cache", bytes_text(text, (double)row * (double)x->tokens));

@@ -24,6 +24,7 @@ struct mm_inspection {
     struct mm_model model;  // the list only: no memory
     bool planned;           // not what is on disk, but what would be
     size_t disk_bytes, memory_bytes;
+    size_t quantized_bytes;  // of memory_bytes: rows of q8 or q4
     int64_t tokens;
     int64_t parameters, part[mm_part_count];
     int64_t trainable[4];  // [1..3]

@@ -17,6 +17,7 @@ static const struct verb {
     {"carve", mm_cmd_carve, "cut the Mamba-2 student out of a teacher, as it starts"},
     {"distill", mm_cmd_distill, "turn a Transformer into a Mamba-2 model, in three stages"},
     {"export", mm_cmd_export, "write a run's model in the released layout"},
+    {"quantize", mm_cmd_quantize, "round a model's weights to 8 or 4 bits, and tell what it costs"},
     {"eval", mm_cmd_eval, "put a benchmark's questions to a model, and score what it said"},
     {"probe", mm_cmd_probe, "hold single parts of this program against another one, in numbers"},
 };
