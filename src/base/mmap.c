@@ -41,6 +41,16 @@ enum mm_code mm_map_open(struct mm_map *m, const char *path, struct mm_error *er
     return code;
 }
 
+void mm_map_pass(const struct mm_map *m, size_t *from, size_t at) {
+    enum { window = 2 << 20 };  // kept behind the reader
+    if (at < *from) *from = at;
+    if (at - *from < 2 * (size_t)window) return;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t begin = *from / page * page, end = (at - window) / page * page;
+    madvise((void *)(uintptr_t)(m->data + begin), end - begin, MADV_DONTNEED);
+    *from = end;
+}
+
 void mm_map_close(struct mm_map *m) {
     if (m->data) munmap((void *)(uintptr_t)m->data, m->bytes);
     *m = (struct mm_map){0};

@@ -5,17 +5,24 @@
 #include "eval/pylist.h"
 #include "eval/questions.h"
 
+enum { leaf = 128, max_known = 256 };
+
 struct textvqa {
     const struct mm_questions *all;
     struct mm_normalizer room;
     struct mm_pylist answers;
-    struct mm_buf wanted;  // their normal forms, one behind the other
-    double *row;           // (n) score of each question
+    struct mm_buf wanted;     // their normal forms, one behind the other
+    double known[max_known];  // scores that rows have
+    int n_known;
+    unsigned char *code;  // (n) which of them each row has
+    double *wide;         // (n) instead of code, once there are more than max_known
     int64_t n, cap;
     int64_t n_empty;  // questions whose list of answers is empty
 };
 
-// numpy's mean, to the bit: eight sums side by side over up to 128 numbers, longer ones in halves.
+// ---- the mean, as numpy reckons it to the bit ----
+
+// Up to 128 numbers: eight sums side by side. Longer ones in halves.
 static double sum_of(const double *v, int64_t n) {
     if (n < 8) {
         double s = n ? v[0] : 0.0;
@@ -23,7 +30,7 @@ static double sum_of(const double *v, int64_t n) {
             s += v[i];
         return s;
     }
-    if (n > 128) {
+    if (n > leaf) {
         const int64_t half = n / 2 - n / 2 % 8;
         return sum_of(v, half) + sum_of(v + half, n - half);
     }
@@ -38,6 +45,49 @@ static double sum_of(const double *v, int64_t n) {
     for (; i < n; i++)
         sum += v[i];
     return sum;
+}
+
+static double row_at(const struct textvqa *t, int64_t i) {
+    return t->wide ? t->wide[i] : t->known[t->code[i]];
+}
+
+// The same over the rows.
+static double sum_rows(const struct textvqa *t, int64_t from, int64_t n) {
+    if (n > leaf) {
+        const int64_t half = n / 2 - n / 2 % 8;
+        return sum_rows(t, from, half) + sum_rows(t, from + half, n - half);
+    }
+    double v[leaf];
+    for (int64_t i = 0; i < n; i++)
+        v[i] = row_at(t, from + i);
+    return sum_of(v, n);
+}
+
+// The order of the rows decides the last bit, and their number is not known before the end. With
+// ten answers a row has one of six scores, so that a byte is enough for it.
+static void keep_row(struct textvqa *t, double score) {
+    if (t->n == t->cap) {
+        t->cap = t->cap ? 2 * t->cap : 1024;
+        if (t->wide) {
+            t->wide = mm_xrealloc(t->wide, (size_t)t->cap * sizeof *t->wide);
+        } else {
+            t->code = mm_xrealloc(t->code, (size_t)t->cap);
+        }
+    }
+    int k = 0;
+    while (!t->wide && k < t->n_known && t->known[k] != score)
+        k++;
+    if (!t->wide && k == max_known) {  // lists of many lengths: in full from here on
+        t->wide = mm_xmalloc((size_t)t->cap * sizeof *t->wide);
+        for (int64_t i = 0; i < t->n; i++)
+            t->wide[i] = t->known[t->code[i]];
+    }
+    if (t->wide) {
+        t->wide[t->n++] = score;
+        return;
+    }
+    if (k == t->n_known) t->known[t->n_known++] = score;
+    t->code[t->n++] = (unsigned char)k;
 }
 
 static enum mm_code begin(void **state, const struct mm_questions *all, const struct mm_report *r,
@@ -92,16 +142,12 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
         mm_buf_add(&t->answers.text, q->answer.s, q->answer.n);
         t->answers.end[0] = q->answer.n;
     }
-    if (t->n == t->cap) {
-        t->cap = t->cap ? 2 * t->cap : 1024;
-        t->row = mm_xrealloc(t->row, (size_t)t->cap * sizeof *t->row);
-    }
     t->n_empty += t->answers.n == 0;
     const double score = t->answers.n ? score_of(t, prediction) : 0.0;
     const double value[mm_outcome_values] = {score, 1};
     mm_outcomes_add(r->outcomes, q->index, mm_str_of(""), value);
     mm_report_verdict(r, score, mm_process_answer(&t->room, prediction));
-    t->row[t->n++] = score;
+    keep_row(t, score);
     return mm_code_ok;
 }
 
@@ -113,7 +159,7 @@ static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) 
                 (long long)t->n_empty);
     }
     if (t->n == 0) return mm_code_ok;
-    const double overall = sum_of(t->row, t->n) / (double)t->n * 100;
+    const double overall = sum_rows(t, 0, t->n) / (double)t->n * 100;
     mm_report_headline(r, overall);
     mm_report_add(r, overall, "Overall");
     return mm_code_ok;
@@ -125,7 +171,8 @@ static void release(void *state) {
     mm_normalizer_deinit(&t->room);
     mm_pylist_free(&t->answers);
     mm_buf_free(&t->wanted);
-    free(t->row);
+    free(t->code);
+    free(t->wide);
     free(t);
 }
 

@@ -41,6 +41,7 @@ enum mm_code mm_jsonl_next(struct mm_jsonl *j, json_t **o, struct mm_error *err)
         const size_t n = lf ? (size_t)(lf - s) : j->map.bytes - j->at;
         j->at += n + (lf ? 1 : 0);
         j->line++;
+        mm_map_pass(&j->map, &j->passed, j->at - n);
         if (is_blank(s, n)) continue;
         // a model may say U+0000; texts carry their length
         *o = json_loadb(s, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);

@@ -11,8 +11,9 @@
 struct mm_jsonl {
     char *path;
     struct mm_map map;
-    size_t at;     // where the next line begins
-    int64_t line;  // number of the line read last, from 1
+    size_t at;      // where the next line begins
+    size_t passed;  // bytes before this are given back to the system
+    int64_t line;   // number of the line read last, from 1
 };
 
 enum mm_code mm_jsonl_open(struct mm_jsonl *j, const char *path, struct mm_error *err);

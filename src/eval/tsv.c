@@ -6,13 +6,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
 #include "base/utf8.h"
 #include "eval/tsv_cut.h"
 #include "eval/tsv_number.h"
-
-enum { forget_bytes = 64 << 20 };  // how much of the mapping is kept resident behind a reader
 
 // ---- missing cells ----
 
@@ -157,19 +153,17 @@ static enum mm_code read_header(struct mm_tsv *t, struct mm_tsv_walk *w, struct 
     return code;
 }
 
-static enum mm_code add_offset(struct mm_tsv *t, int64_t at, struct mm_error *err) {
-    if (t->n_rows == t->cap) {
-        const int64_t cap = t->cap ? 2 * t->cap : 1024;
-        int64_t *grown = realloc(t->offset, (size_t)cap * sizeof *grown);
-        if (!grown) {
-            return mm_fail(err, mm_code_memory, "%s: no memory for an index of %lld rows", t->path,
-                           (long long)cap);
-        }
-        t->offset = grown;
-        t->cap = cap;
+// Counts a row and keeps the place of every t->step-th one: when there are too many places, every
+// other one goes.
+static void add_row(struct mm_tsv *t, int64_t at) {
+    if (t->n_rows % t->step == 0 && t->n_anchors == mm_tsv_max_anchors) {
+        t->n_anchors /= 2;
+        for (int64_t i = 0; i < t->n_anchors; i++)
+            t->anchor[i] = t->anchor[2 * i];
+        t->step *= 2;
     }
-    t->offset[t->n_rows++] = at;
-    return mm_code_ok;
+    if (t->n_rows % t->step == 0) t->anchor[t->n_anchors++] = at;
+    t->n_rows++;
 }
 
 static enum mm_code wrong_row(const struct mm_tsv *t, const char *at, const struct mm_tsv_walk *w,
@@ -186,21 +180,12 @@ static enum mm_code wrong_row(const struct mm_tsv *t, const char *at, const stru
                    t->n_columns + 1, n, t->n_columns);
 }
 
-// Gives back what lies before `upto` and is still resident.
-static void forget(const struct mm_tsv *t, size_t *from, size_t upto) {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    upto = upto / page * page;
-    if (upto <= *from) return;
-    madvise((void *)(uintptr_t)(t->map.data + *from), upto - *from, MADV_DONTNEED);
-    *from = upto;
-}
-
 static enum mm_code read_rows(struct mm_tsv *t, struct mm_tsv_walk *w, struct mm_tsv_raw *raw,
                               struct guess *guesses, struct mm_error *err) {
     struct mm_buf room = {0};
     enum mm_code code = mm_code_ok;
     const char *base = (const char *)t->map.data;
-    size_t forgotten = 0;
+    size_t passed = 0;
     while (code == mm_code_ok && mm_tsv_next_line(w)) {
         const char *at = w->p;
         const int n = mm_tsv_cut_row(w, raw, t->n_columns);
@@ -208,7 +193,7 @@ static enum mm_code read_rows(struct mm_tsv *t, struct mm_tsv_walk *w, struct mm
             code = wrong_row(t, at, w, n, raw, err);
             break;
         }
-        code = add_offset(t, at - base, err);
+        add_row(t, at - base);
         for (int i = 0; i < t->n_columns && code == mm_code_ok; i++) {
             if (i >= n) {
                 t->column[i].n_missing++;
@@ -224,9 +209,7 @@ static enum mm_code read_rows(struct mm_tsv *t, struct mm_tsv_walk *w, struct mm
                 guess_cell(&guesses[i], cell);
             }
         }
-        if ((size_t)(w->p - base) - forgotten > 2 * (size_t)forget_bytes) {
-            forget(t, &forgotten, (size_t)(w->p - base) - forget_bytes);
-        }
+        mm_map_pass(&t->map, &passed, (size_t)(w->p - base));
     }
     mm_buf_free(&room);
     return code;
@@ -249,8 +232,9 @@ static enum mm_code open_mapped(struct mm_tsv *t, struct mm_error *err) {
 }
 
 enum mm_code mm_tsv_open(struct mm_tsv *t, const char *path, bool pandas1, struct mm_error *err) {
-    *t = (struct mm_tsv){.pandas1 = pandas1};
+    *t = (struct mm_tsv){.pandas1 = pandas1, .step = 1};
     MM_TRY(mm_map_open(&t->map, path, err));
+    t->anchor = mm_xmalloc(mm_tsv_max_anchors * sizeof *t->anchor);
     t->path = mm_xstrdup(path);
     const enum mm_code code = open_mapped(t, err);
     if (code != mm_code_ok) mm_tsv_close(t);
@@ -262,7 +246,7 @@ void mm_tsv_close(struct mm_tsv *t) {
         free(t->column[i].name);
     }
     free(t->column);
-    free(t->offset);
+    free(t->anchor);
     free(t->path);
     mm_map_close(&t->map);
     *t = (struct mm_tsv){0};
@@ -275,8 +259,20 @@ int mm_tsv_find(const struct mm_tsv *t, const char *name) {
     return -1;
 }
 
+// A walk that stands at the row.
+static struct mm_tsv_walk walk_to(const struct mm_tsv *t, int64_t row) {
+    const char *base = (const char *)t->map.data;
+    struct mm_tsv_walk w = {.p = base + t->anchor[row / t->step], .end = base + t->map.bytes};
+    mm_tsv_find_stop(&w);
+    for (int64_t k = row % t->step; k > 0; k--) {
+        mm_tsv_cut_row(&w, NULL, 0);
+        mm_tsv_next_line(&w);
+    }
+    return w;
+}
+
 int64_t mm_tsv_line(const struct mm_tsv *t, int64_t row) {
-    return line_of(t, (const char *)t->map.data + t->offset[row]);
+    return line_of(t, walk_to(t, row).p);
 }
 
 enum mm_code mm_tsv_wrong(const struct mm_tsv *t, int64_t row, const char *column,
@@ -311,19 +307,19 @@ void mm_tsv_row_deinit(struct mm_tsv_row *r) {
 void mm_tsv_row_load(struct mm_tsv_row *r, int64_t row) {
     const struct mm_tsv *t = r->tsv;
     const char *base = (const char *)t->map.data;
-    const bool last = row + 1 == t->n_rows;
-    struct mm_tsv_walk w = {.p = base + t->offset[row],
-                            .end = last ? base + t->map.bytes : base + t->offset[row + 1]};
-    mm_tsv_find_stop(&w);
+    struct mm_tsv_walk w;
+    if (r->row >= 0 && row == r->row + 1) {  // mostly rows are read in order
+        w = (struct mm_tsv_walk){.p = base + r->end, .end = base + t->map.bytes};
+        mm_tsv_next_line(&w);
+    } else {
+        w = walk_to(t, row);
+    }
+    mm_map_pass(&t->map, &r->passed, (size_t)(w.p - base));
     const int n = mm_tsv_cut_row(&w, r->raw, t->n_columns);
     for (int i = n; i < t->n_columns; i++) {
         r->raw[i] = (struct mm_tsv_raw){base, base};
     }
-    const size_t here = (size_t)t->offset[row];
-    if (here < r->forget_from) r->forget_from = here;
-    if (here - r->forget_from > 2 * (size_t)forget_bytes) {
-        forget(t, &r->forget_from, here - forget_bytes);
-    }
+    r->end = (size_t)(w.p - base);
     r->row = row;
 }
 

@@ -7,7 +7,8 @@
 // - a column whose cells that are there are all whole numbers, numbers or True/False is numeric,
 //   and its cells read as Python prints them.
 // Refused, where pandas would guess: rows longer than the header, zero bytes.
-// The file is mapped. Kept in memory are the row offsets only; cells are decoded when asked for.
+// The file is mapped, and what was read is given back: a table of any size takes a few megabytes.
+// Kept are the places of some rows; cells are decoded when asked for.
 #ifndef MM_EVAL_TSV_H
 #define MM_EVAL_TSV_H
 
@@ -39,11 +40,13 @@ struct mm_tsv {
     bool pandas1;  // "None" is text, as before pandas 2
     int n_columns;
     struct mm_tsv_column *column;  // (n_columns)
-    int64_t n_rows, cap;
-    int64_t *offset;  // (n_rows) where each row begins
+    int64_t n_rows;
+    int64_t step;     // of rows between two places that are kept
+    int64_t *anchor;  // (n_anchors) where rows 0, step, 2 * step, ... begin
+    int64_t n_anchors;
 };
 
-enum { mm_tsv_max_columns = 1024 };
+enum { mm_tsv_max_columns = 1024, mm_tsv_max_anchors = 1 << 15 };
 
 // On failure *t holds nothing. Errors name the file, the line and the column.
 enum mm_code mm_tsv_open(struct mm_tsv *t, const char *path, bool pandas1, struct mm_error *err);
@@ -65,7 +68,8 @@ struct mm_tsv_row {
     int64_t row;
     struct mm_tsv_raw *raw;  // (n_columns)
     struct mm_buf *text;     // (n_columns) cells that had to be decoded
-    size_t forget_from;      // bytes of the mapping before this are given back
+    size_t end;              // of the file, where the row ends
+    size_t passed;           // bytes of the mapping before this are given back
 };
 void mm_tsv_row_init(struct mm_tsv_row *r, const struct mm_tsv *t);
 void mm_tsv_row_deinit(struct mm_tsv_row *r);

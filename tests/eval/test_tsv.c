@@ -229,12 +229,47 @@ static void test_large(void **state) {
     put("a\n", 2);
 }
 
+// More rows than places are kept for: any row is found from the place before it.
+static void test_many(void **state) {
+    (void)state;
+    enum { n_rows = 5 * mm_tsv_max_anchors + 77 };
+    struct mm_buf text = {0};
+    mm_buf_adds(&text, "index\tanswer\n");
+    for (int i = 0; i < n_rows; i++) {
+        mm_buf_addf(&text, i % 5 ? "%d\tx%d\n" : "\n  \n%d\t\"\nx%d\"\n", i, i);
+    }
+    put(text.data, text.len);
+    mm_buf_free(&text);
+    struct mm_tsv t;
+    struct mm_tsv_row row;
+    if (mm_tsv_open(&t, path, false, &err) != mm_code_ok) fail_msg("%s", err.text);
+    assert_int_equal(t.n_rows, n_rows);
+    assert_true(t.n_anchors <= mm_tsv_max_anchors && t.step == 8);
+    mm_tsv_row_init(&row, &t);
+    for (int k = 0; k < 3 * n_rows; k++) {
+        const int i = k < n_rows       ? k
+                      : k < 2 * n_rows ? 2 * n_rows - 1 - k
+                                       : (int)(k * 7919LL % n_rows);
+        char wanted[32];
+        snprintf(wanted, sizeof wanted, i % 5 ? "x%d" : "\nx%d", i);
+        mm_tsv_row_load(&row, i);
+        assert_true(mm_str_is(mm_tsv_cell(&row, 1, mm_tsv_form_table), wanted));
+    }
+    assert_int_equal(mm_tsv_line(&t, 0), 4);
+    assert_int_equal(mm_tsv_line(&t, 1), 6);
+    assert_int_equal(mm_tsv_line(&t, 100001), 100001 + 3 * 20001 + 2);
+    mm_tsv_row_deinit(&row);
+    mm_tsv_close(&t);
+    put("a\n", 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cutting),     cmocka_unit_test(test_quotes),
         cmocka_unit_test(test_missing),     cmocka_unit_test(test_kinds),
         cmocka_unit_test(test_result_form), cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_refused),     cmocka_unit_test(test_large),
+        cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, make, clear);
 }
