@@ -60,6 +60,7 @@ static void same_bytes(const char *a, const char *b) {
 
 static void test_order(void **state) {
     (void)state;
+    answer_tokens = 4;
     put_rotations("rotations.tsv");
     struct mm_questions questions;
     struct mm_pictures shown;
