@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 CMAKE_FLAGS ?=
 NINJA_FLAGS ?=
 
-.PHONY: all setup test asan arm demo demo-clean install format format-check fuzz fuzz-keep check-fresh clean help
+.PHONY: all setup test asan arm cuda demo demo-clean install format format-check fuzz fuzz-keep check-fresh clean help
 
 all: setup  ## build/mmamba and the libraries
 	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS) >/dev/null
@@ -24,6 +24,10 @@ asan: setup  ## the same tests under AddressSanitizer and UndefinedBehaviorSanit
 
 arm:  ## the AArch64 build (cross-compiled) and its tests under qemu-user, in build-arm
 	@CMAKE_FLAGS="$(CMAKE_FLAGS)" NINJA_FLAGS="$(NINJA_FLAGS)" scripts/build-arm.sh
+
+cuda: setup  ## also the GPU plug-in (needs nvcc)
+	@cmake -S . -B $(BUILD) -G Ninja -DMMAMBA_CUDA=ON -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS) >/dev/null
+	@ninja -C $(BUILD) $(NINJA_FLAGS)
 
 demo: setup  ## a data set, a teacher, a carving, three stages, a report: within ten minutes
 	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS) >/dev/null

@@ -20,14 +20,12 @@ enum mm_code mm_cli_parse(struct mm_args **args, const struct mm_opt *opts, cons
 enum mm_code mm_cli_backend(struct mm_backend **be, const struct mm_args *args,
                             struct mm_error *err) {
     const char *name = mm_args_string(args, "--backend");
-    if (!strcmp(name, "cuda")) {
-        return mm_fail(err, mm_code_unsupported,
-                       "--backend cuda: this build has no CUDA backend; use cpu or auto");
-    }
+    const int n_threads = (int)mm_args_int(args, "--threads");
+    if (!strcmp(name, "cuda")) return mm_backend_open_cuda(be, 0, n_threads, err);
     if (strcmp(name, "cpu") != 0 && strcmp(name, "auto") != 0) {
         return mm_fail(err, mm_code_usage, "--backend is '%s', must be auto, cpu or cuda", name);
     }
-    return mm_backend_open_cpu(be, (int)mm_args_int(args, "--threads"), err);
+    return mm_backend_open_cpu(be, n_threads, err);
 }
 
 enum mm_code mm_cli_backend_reference(struct mm_backend **be, const struct mm_args *args,

@@ -281,6 +281,7 @@ struct mm_backend {
     void (*download)(struct mm_backend *, void *host, const void *src, size_t bytes);
     void (*move)(struct mm_backend *, void *dst, const void *src, size_t bytes);
     enum mm_code (*sync)(struct mm_backend *, struct mm_error *err);  // waits; returns be->error
+    int64_t (*available)(struct mm_backend *);  // bytes that alloc could still give
     void (*close)(struct mm_backend *);
     bool host_memory;  // device pointers can be read by the host (CPU): uploads may be skipped
 };
@@ -288,6 +289,13 @@ struct mm_backend {
 // n_threads 0: all this process may use. The environment variable MMAMBA_ISA names an
 // instruction set ("plain", "avx2", "avx512", ...): a wrong name is an error that lists them.
 enum mm_code mm_backend_open_cpu(struct mm_backend **be, int n_threads, struct mm_error *err);
+// An NVIDIA GPU, counted from 0, by the plug-in that `make cuda` builds; n_threads are the host's.
+// Fails with a sentence where there is no plug-in, driver or GPU.
+enum mm_code mm_backend_open_cuda(struct mm_backend **be, int device, int n_threads,
+                                  struct mm_error *err);
+// One line a GPU, its fields separated by tabs: number, name, bytes of memory, bytes free,
+// multiprocessors, compute capability.
+enum mm_code mm_backend_list_cuda(char *out, size_t n, int *count, struct mm_error *err);
 void mm_backend_close(struct mm_backend *be);
 // Waits for everything and returns the first error of any operation since the backend was opened.
 enum mm_code mm_backend_sync(struct mm_backend *be, struct mm_error *err);

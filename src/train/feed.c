@@ -60,7 +60,7 @@ static enum mm_code open_feed(struct mm_feed *f, struct mm_model *const *others,
     f->n_samples = samples < all ? samples : all;
     const int64_t tiles = mm_data_max_tiles(&o), S = m->config.image_size;
     f->block_bytes = plan(f, others, tiles, fn, arg);
-    const int64_t room = mm_memory_available();
+    const int64_t room = m->be->available(m->be);
     if (f->block_bytes > (size_t)room) {
         return mm_fail(err, mm_code_memory,
                        "%s: a sample of %d tokens needs up to %.2f GiB and %.2f GiB are free",

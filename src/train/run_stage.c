@@ -59,7 +59,7 @@ static enum mm_code plan_memory(struct stage *s, int64_t T, int64_t n_seqs, int6
                         mm_layout_host_bytes(&c->student, T, n_seqs, n_tiles);
     const size_t held = (size_t)mm_memory_used();
     const size_t more = s->grads.bytes + mm_optim_moment_bytes(&s->optim) + data;
-    const size_t room = (size_t)mm_memory_available();
+    const size_t room = (size_t)c->be->available(c->be);
     s->objective.recompute = choice == mm_recompute_always;
     s->block_bytes = mm_objective_plan(&s->objective, &s->grads.grads, T, n_seqs, n_tiles);
     if (choice == mm_recompute_auto && s->objective.kind != mm_objective_kind_layerwise &&

@@ -16,6 +16,7 @@
 #include "base/rng.h"
 #include "model/model.h"
 #include "ops/cpu/cpu.h"
+#include "ops/under_test.h"
 #include "tolerance.h"
 #include "train/objective.h"
 
@@ -28,9 +29,7 @@ static struct mm_error err;
 
 static inline struct mm_backend *open_isa(enum mm_isa isa, int n_threads) {
     struct mm_backend *be;
-    setenv("MMAMBA_ISA", mm_isa_name(isa), 1);
-    OK(mm_backend_open_cpu(&be, n_threads, &err));
-    unsetenv("MMAMBA_ISA");
+    OK(open_under_test(&be, isa, n_threads, &err));
     return be;
 }
 

@@ -9,6 +9,7 @@
 #include "cmocka_all.h"
 #include "base/rng.h"
 #include "ops/cpu/cpu.h"
+#include "ops/under_test.h"
 
 struct tens {
     struct mm_view v;
@@ -173,8 +174,7 @@ enum { n_fast_isas = sizeof fast_isas / sizeof fast_isas[0] };
 static inline struct mm_backend *open_isa(enum mm_isa isa, int n_threads) {
     struct mm_backend *be;
     struct mm_error err;
-    setenv("MMAMBA_ISA", mm_isa_name(isa), 1);
-    if (mm_backend_open_cpu(&be, n_threads, &err) != mm_code_ok) fail_msg("%s", err.text);
+    if (open_under_test(&be, isa, n_threads, &err) != mm_code_ok) fail_msg("%s", err.text);
     return be;
 }
 

@@ -68,6 +68,7 @@ static void compare(make_fn *make, int64_t rows, int64_t h, int64_t p, int64_t w
             struct op got = make(rows, h, p, width, option);
             fwd(be, &got);
             bwd(be, &got);
+            if (be->error.code) fail_msg("%s", be->error.text);
             for (size_t j = 0; j < sizeof outputs / sizeof *outputs; j++) {
                 struct tens *x = part_of(&got, outputs[j]);
                 if (!x->base) continue;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include "base/buf.h"
+#include "base/memory.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/gauge.h"
 #include "ops/cpu/product.h"
@@ -118,6 +119,11 @@ static void name_device(struct mm_backend *be, enum mm_isa isa) {
              n == 1 ? "" : "s");
 }
 
+static int64_t cpu_available(struct mm_backend *be) {
+    (void)be;
+    return mm_memory_available();
+}
+
 static enum mm_code cpu_sync(struct mm_backend *be, struct mm_error *err) {
     if (be->error.code && err) *err = be->error;
     return be->error.code;
@@ -154,6 +160,7 @@ enum mm_code mm_backend_open_cpu(struct mm_backend **out, int n_threads, struct 
         .download = cpu_move,
         .move = cpu_move,
         .sync = cpu_sync,
+        .available = cpu_available,
         .close = cpu_close,
         .host_memory = true,
     };

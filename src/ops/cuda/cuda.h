@@ -1,0 +1,211 @@
+// What the files of the CUDA backend share: its private struct, scratch memory, launching, and how
+// kernels see views. Activations are f32 here as on the CPU; products with bf16 weights run on the
+// tensor cores. Every call and launch is checked; the first failure is kept in be->error and the
+// door of the operations (ops/check.c) then lets nothing more through.
+#ifndef MM_OPS_CUDA_CUDA_H
+#define MM_OPS_CUDA_CUDA_H
+
+#include <cublas_v2.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <math.h>
+
+#define _Static_assert static_assert  // the headers are C
+extern "C" {
+#include "ops/ops.h"
+}
+
+enum mm_cuda_slot {
+    mm_cuda_slot_a,
+    mm_cuda_slot_b,
+    mm_cuda_slot_c,
+    mm_cuda_slot_d,
+    mm_cuda_slot_e,
+    mm_cuda_slot_f,
+    mm_cuda_slot_g,
+    mm_cuda_slot_h,
+    mm_cuda_slot_count,
+};
+
+// be->impl
+struct mm_cuda {
+    int device;
+    bool mirror;  // operands are host memory (mirror.cu): every operation waits for its end
+    cudaStream_t stream;
+    cublasHandle_t blas;
+    void *scratch[mm_cuda_slot_count];
+    size_t scratch_bytes[mm_cuda_slot_count];
+};
+
+static inline struct mm_cuda *mm_cuda_of(struct mm_backend *be) {
+    return (struct mm_cuda *)be->impl;
+}
+
+// False, and the backend is dead, when the call failed; `what` names it.
+bool mm_cuda_ok(struct mm_backend *be, cudaError_t e, const char *what);
+bool mm_cuda_blas_ok(struct mm_backend *be, cublasStatus_t s, const char *what);
+// After a launch: catches what it reported, and under the mirror waits for it.
+void mm_cuda_launched(struct mm_backend *be, const char *kernel);
+
+// Device memory of one operation; valid until the next operation asks for the slot. NULL when there
+// is none: be->error is set.
+void *mm_cuda_scratch(struct mm_backend *be, enum mm_cuda_slot slot, size_t bytes);
+// A dense vector of any float type as f32: itself, or converted into the slot. NULL when absent.
+const float *mm_cuda_vector(struct mm_backend *be, enum mm_cuda_slot slot, struct mm_view v);
+// A dense bf16 (or f32) copy of a view of any float type.
+void *mm_cuda_converted(struct mm_backend *be, enum mm_cuda_slot slot, struct mm_view v,
+                        enum mm_dtype to);
+
+#define MM_LAUNCH(be, kernel, grid, block, shared, ...)                              \
+    do {                                                                             \
+        kernel<<<grid, block, shared, mm_cuda_of(be)->stream>>>(__VA_ARGS__);        \
+        mm_cuda_launched(be, #kernel);                                               \
+    } while (0)
+
+// A view of f32 as a kernel sees it.
+struct mm_mat {
+    float *p;
+    int64_t ld;
+    __device__ float &operator()(int64_t r, int64_t c) const { return p[r * ld + c]; }
+    __device__ explicit operator bool() const { return p != nullptr; }
+};
+static inline struct mm_mat mm_mat_of(struct mm_view v) {
+    return mm_mat{(float *)v.data, v.ld};
+}
+
+// ---- elementwise: f(row, column) for every element -------------------------------------------------
+
+template <class F>
+__global__ void mm_each_kernel(int64_t n, int cols, F f) {
+    const int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
+        if (n <= INT32_MAX) {
+            const int r = (int)i / cols;
+            f((int64_t)r, (int64_t)((int)i - r * cols));
+        } else {
+            f(i / cols, i % cols);
+        }
+    }
+}
+
+template <class F>
+void mm_each(struct mm_backend *be, int64_t rows, int64_t cols, F f) {
+    const int64_t n = rows * cols;
+    if (n == 0) return;
+    const int64_t blocks = (n + 255) / 256;
+    const int grid = (int)(blocks < 132 * 16 ? blocks : 132 * 16);
+    mm_each_kernel<<<grid, 256, 0, mm_cuda_of(be)->stream>>>(n, (int)cols, f);
+    mm_cuda_launched(be, "elementwise");
+}
+
+// ---- sums -----------------------------------------------------------------------------------------
+
+__device__ inline float mm_warp_sum(float x) {
+    for (int i = 16; i > 0; i >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, i);
+    return x;
+}
+__device__ inline float mm_warp_max(float x) {
+    for (int i = 16; i > 0; i >>= 1)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, i));
+    return x;
+}
+// The sum of x over the block's threads (a multiple of 32, at most 1024), in every thread.
+__device__ inline float mm_block_sum(float x) {
+    __shared__ float part[32];
+    x = mm_warp_sum(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = x;
+    __syncthreads();
+    const int warps = blockDim.x / 32;
+    return mm_warp_sum(threadIdx.x % 32 < warps ? part[threadIdx.x % 32] : 0.0f);
+}
+__device__ inline float mm_block_max(float x) {
+    __shared__ float part[32];
+    x = mm_warp_max(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = x;
+    __syncthreads();
+    const int warps = blockDim.x / 32;
+    return mm_warp_max(threadIdx.x % 32 < warps ? part[threadIdx.x % 32] : -INFINITY);
+}
+__device__ inline double mm_block_sum_double(double x) {
+    __shared__ double part[32];
+    for (int i = 16; i > 0; i >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, i);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = 0.0;
+    for (int i = 0; i < (int)blockDim.x / 32; i++)
+        x += part[i];
+    return x;
+}
+
+// out[c * out_ld] += sum over rows of f(row, c): strips of rows first, then the strips in order, so
+// that the result does not depend on timing.
+template <class F>
+__global__ void mm_columns_strip(float *part, int64_t rows, int cols, int64_t strip, F f) {
+    __shared__ float sum[8][33];
+    const int c = blockIdx.x * 32 + threadIdx.x;
+    const int64_t begin = blockIdx.y * strip, end = begin + strip < rows ? begin + strip : rows;
+    float s = 0.0f;
+    for (int64_t r = begin + threadIdx.y; c < cols && r < end; r += 8)
+        s += f(r, (int64_t)c);
+    sum[threadIdx.y][threadIdx.x] = s;
+    __syncthreads();
+    if (threadIdx.y || c >= cols) return;
+    for (int i = 1; i < 8; i++)
+        s += sum[i][threadIdx.x];
+    part[(int64_t)blockIdx.y * cols + c] = s;
+}
+static __global__ void mm_columns_finish(float *out, int64_t out_ld, const float *part, int strips,
+                                         int cols) {
+    const int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= cols) return;
+    float s = 0.0f;
+    for (int i = 0; i < strips; i++)
+        s += part[(int64_t)i * cols + c];
+    out[c * out_ld] += s;
+}
+template <class F>
+void mm_add_column_sums(struct mm_backend *be, enum mm_cuda_slot slot, float *out, int64_t out_ld,
+                        int64_t rows, int64_t cols, F f) {
+    if (rows == 0 || cols == 0) return;
+    int64_t strips = (rows + 63) / 64;
+    if (strips > 256) strips = 256;
+    const int64_t strip = (rows + strips - 1) / strips;
+    float *part = (float *)mm_cuda_scratch(be, slot, (size_t)(strips * cols) * sizeof(float));
+    if (!part) return;
+    const dim3 grid((unsigned)((cols + 31) / 32), (unsigned)strips), block(32, 8);
+    mm_columns_strip<<<grid, block, 0, mm_cuda_of(be)->stream>>>(part, rows, (int)cols, strip, f);
+    mm_cuda_launched(be, "column sums");
+    MM_LAUNCH(be, mm_columns_finish, (unsigned)((cols + 127) / 128), 128, 0, out, out_ld, part,
+              (int)strips, (int)cols);
+}
+
+// ---- small functions ------------------------------------------------------------------------------
+
+__device__ inline float mm_sigmoid(float x) {
+    return 1.0f / (1.0f + expf(-x));
+}
+// The sequence of row t: the s with start[s] <= t < start[s + 1].
+__device__ inline int mm_seq_of(const int32_t *start, int n, int64_t t) {
+    int low = 0, high = n;
+    while (high - low > 1) {
+        const int mid = (low + high) / 2;
+        if (start[mid] <= t) {
+            low = mid;
+        } else {
+            high = mid;
+        }
+    }
+    return low;
+}
+
+#define MM_OPS_DECLARE(name, params, args) void mm_##name##_cuda params;
+MM_OPS_TABLE(MM_OPS_DECLARE)
+#undef MM_OPS_DECLARE
+
+#endif

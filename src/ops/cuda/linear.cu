@@ -1,0 +1,146 @@
+// Dense products, by cuBLAS. Row-major y = x w^T is column-major y^T = w x^T, so nothing is
+// transposed in memory. A bf16 weight rounds the other operand to bf16 and runs on the tensor cores
+// with f32 sums; f32 and f16 weights compute in f32.
+#include "ops/cuda/cuda.h"
+
+// column-major C (m, n) = A B + beta C; types of A and B alike
+static void gemm(struct mm_backend *be, cublasOperation_t ta, cublasOperation_t tb, int64_t m,
+                 int64_t n, int64_t k, const void *a, int64_t lda, const void *b, int64_t ldb,
+                 float beta, float *c, int64_t ldc, enum mm_dtype type) {
+    if (m == 0 || n == 0) return;
+    const float alpha = 1.0f;
+    const cudaDataType_t t = type == mm_dtype_bf16 ? CUDA_R_16BF : CUDA_R_32F;
+    const cublasStatus_t s = cublasGemmEx(
+        mm_cuda_of(be)->blas, ta, tb, (int)m, (int)n, (int)k, &alpha, a, t, (int)lda, b, t, (int)ldb,
+        &beta, c, CUDA_R_32F, (int)ldc, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    mm_cuda_blas_ok(be, s, "a matrix product");
+    mm_cuda_launched(be, "a matrix product");
+}
+
+// An operand in the product's type, dense or as it is.
+struct operand {
+    const void *p;
+    int64_t ld;
+};
+static struct operand operand_of(struct mm_backend *be, enum mm_cuda_slot slot, struct mm_view v,
+                                 enum mm_dtype type) {
+    if (v.dtype == type) return operand{v.data, v.ld};
+    return operand{mm_cuda_converted(be, slot, v, type), mm_view_cols(v)};
+}
+
+static enum mm_dtype product_type(struct mm_view w) {
+    return w.dtype == mm_dtype_bf16 ? mm_dtype_bf16 : mm_dtype_f32;
+}
+
+static void add_bias(struct mm_backend *be, struct mm_view y, struct mm_view bias) {
+    const float *b = mm_cuda_vector(be, mm_cuda_slot_c, bias);
+    if (!b) return;
+    const struct mm_mat ym = mm_mat_of(y);
+    mm_each(be, y.shape[0], mm_view_cols(y),
+            [=] __device__(int64_t r, int64_t c) { ym(r, c) += b[c]; });
+}
+
+// ---- quantized weights (base/quant.h) ----
+
+// x as what its codes stand for: a warp a block of 128.
+static __global__ void round_x(float *out, struct mm_mat x, int64_t rows, int cols, int blocks) {
+    const int64_t w = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (w >= rows * blocks) return;
+    const int64_t r = w / blocks;
+    const int begin = (int)(w % blocks) * mm_quant_block, lane = threadIdx.x % 32;
+    float top = 0.0f;
+    for (int i = begin + lane; i < begin + mm_quant_block && i < cols; i += 32)
+        top = fmaxf(top, fabsf(x(r, i)));
+    top = mm_warp_max(top);
+    const float inverse = top > 0.0f ? 127.0f / top : 0.0f, scale = top / 127.0f;
+    for (int i = begin + lane; i < begin + mm_quant_block && i < cols; i += 32)
+        out[r * cols + i] = rintf(x(r, i) * inverse) * scale;
+}
+
+static __global__ void expand_rows(float *out, const unsigned char *w, int64_t row_bytes,
+                                   int64_t code_bytes, int64_t rows, int cols, int blocks, bool q4) {
+    const int64_t n = rows * cols, step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
+        const int64_t r = i / cols;
+        const int c = (int)(i % cols), b = c / mm_quant_block, in = c % mm_quant_block;
+        const unsigned char *row = w + r * row_bytes;
+        const __half *scales = (const __half *)(row + code_bytes);
+        int code;
+        if (q4) {
+            const unsigned byte = row[b * (mm_quant_block / 2) + in % 64];
+            const unsigned factors = ((const unsigned short *)(scales + blocks))[b];
+            code = ((int)(in < 64 ? byte & 15 : byte >> 4) - 8) *
+                   (int)(factors >> (4 * (in / mm_quant_group)) & 15);
+        } else {
+            code = ((const signed char *)row)[c];
+        }
+        out[i] = __half2float(scales[b]) * (float)code;
+    }
+}
+
+static void quantized_fwd(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                          struct mm_view w) {
+    const int64_t rows = x.shape[0], cols = mm_view_cols(x), blocks = mm_quant_blocks(cols);
+    float *xr = (float *)mm_cuda_scratch(be, mm_cuda_slot_a, (size_t)(rows * cols) * sizeof(float));
+    if (!xr) return;
+    const int64_t warps = rows * blocks;
+    MM_LAUNCH(be, round_x, (unsigned)((warps + 7) / 8), 256, 0, xr, mm_mat_of(x), rows, (int)cols,
+              (int)blocks);
+    // some rows of the weight at a time: 256 MiB of f32 at most
+    int64_t some = ((int64_t)64 << 20) / cols;
+    if (some > w.shape[0]) some = w.shape[0];
+    float *wf = (float *)mm_cuda_scratch(be, mm_cuda_slot_b, (size_t)(some * cols) * sizeof(float));
+    if (!wf) return;
+    for (int64_t n = 0; n < w.shape[0]; n += some) {
+        const int64_t count = w.shape[0] - n < some ? w.shape[0] - n : some;
+        MM_LAUNCH(be, expand_rows, 132 * 8, 256, 0, wf, (const unsigned char *)mm_view_at(w, n, 0),
+                  mm_quant_row_bytes(w.dtype, cols), mm_quant_code_bytes(w.dtype, cols), count,
+                  (int)cols, (int)blocks, w.dtype == mm_dtype_q4);
+        gemm(be, CUBLAS_OP_T, CUBLAS_OP_N, count, rows, cols, wf, cols, xr, cols, 0.0f,
+             (float *)y.data + n, y.ld, mm_dtype_f32);
+    }
+}
+
+// ---- the three products ----
+
+void mm_linear_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x, struct mm_view w,
+                        struct mm_view bias) {
+    if (x.shape[0] == 0) return;
+    if (mm_dtype_quantized(w.dtype)) {
+        quantized_fwd(be, y, x, w);
+    } else {
+        const enum mm_dtype type = product_type(w);
+        const struct operand a = operand_of(be, mm_cuda_slot_a, x, type);
+        const struct operand b = operand_of(be, mm_cuda_slot_b, w, type);
+        if (!a.p || !b.p) return;
+        gemm(be, CUBLAS_OP_T, CUBLAS_OP_N, w.shape[0], x.shape[0], mm_view_cols(x), b.p, b.ld, a.p,
+             a.ld, 0.0f, (float *)y.data, y.ld, type);
+    }
+    add_bias(be, y, bias);
+}
+
+void mm_linear_bwd_x_cuda(struct mm_backend *be, struct mm_view dx, struct mm_view dy,
+                          struct mm_view w, bool accumulate) {
+    if (dy.shape[0] == 0) return;
+    const enum mm_dtype type = product_type(w);
+    const struct operand a = operand_of(be, mm_cuda_slot_a, dy, type);
+    const struct operand b = operand_of(be, mm_cuda_slot_b, w, type);
+    if (!a.p || !b.p) return;
+    gemm(be, CUBLAS_OP_N, CUBLAS_OP_N, mm_view_cols(dx), dx.shape[0], mm_view_cols(dy), b.p, b.ld,
+         a.p, a.ld, accumulate ? 1.0f : 0.0f, (float *)dx.data, dx.ld, type);
+}
+
+void mm_linear_bwd_w_cuda(struct mm_backend *be, struct mm_view dw, struct mm_view dbias,
+                          struct mm_view dy, struct mm_view x, enum mm_dtype product) {
+    if (dy.shape[0] == 0) return;
+    const enum mm_dtype type = product == mm_dtype_bf16 ? mm_dtype_bf16 : mm_dtype_f32;
+    const struct operand a = operand_of(be, mm_cuda_slot_a, x, type);
+    const struct operand b = operand_of(be, mm_cuda_slot_b, dy, type);
+    if (!a.p || !b.p) return;
+    gemm(be, CUBLAS_OP_N, CUBLAS_OP_T, mm_view_cols(dw), dw.shape[0], dy.shape[0], a.p, a.ld, b.p,
+         b.ld, 1.0f, (float *)dw.data, dw.ld, type);
+    if (!dbias.data) return;
+    const struct mm_mat ym = mm_mat_of(dy);
+    mm_add_column_sums(be, mm_cuda_slot_c, (float *)dbias.data, 1, dy.shape[0], mm_view_cols(dy),
+                       [=] __device__(int64_t r, int64_t c) { return ym(r, c); });
+}

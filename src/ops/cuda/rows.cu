@@ -1,0 +1,130 @@
+// Moving rows and elements, and conversions between float types.
+#include "ops/cuda/cuda.h"
+
+// Any float type, one element at a time.
+struct cell {
+    void *p;
+    int64_t ld;
+    int type;
+    __device__ float get(int64_t r, int64_t c) const {
+        const int64_t i = r * ld + c;
+        if (type == mm_dtype_f32) return ((const float *)p)[i];
+        if (type == mm_dtype_bf16) return __bfloat162float(((const __nv_bfloat16 *)p)[i]);
+        return __half2float(((const __half *)p)[i]);
+    }
+    __device__ void put(int64_t r, int64_t c, float x) const {
+        const int64_t i = r * ld + c;
+        if (type == mm_dtype_f32) {
+            ((float *)p)[i] = x;
+        } else if (type == mm_dtype_bf16) {
+            ((__nv_bfloat16 *)p)[i] = __float2bfloat16(x);
+        } else {
+            ((__half *)p)[i] = __float2half(x);
+        }
+    }
+};
+
+static struct cell cell_of(struct mm_view v) {
+    return cell{v.data, v.ld, (int)v.dtype};
+}
+
+void mm_fill_cuda(struct mm_backend *be, struct mm_view y, float value) {
+    const struct cell a = cell_of(y);
+    mm_each(be, y.shape[0], mm_view_cols(y),
+            [=] __device__(int64_t r, int64_t c) { a.put(r, c, value); });
+}
+
+void mm_copy_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x) {
+    const struct cell a = cell_of(y), b = cell_of(x);
+    mm_each(be, y.shape[0], mm_view_cols(y),
+            [=] __device__(int64_t r, int64_t c) { a.put(r, c, b.get(r, c)); });
+}
+
+const float *mm_cuda_vector(struct mm_backend *be, enum mm_cuda_slot slot, struct mm_view v) {
+    if (!v.data || v.dtype == mm_dtype_f32) return (const float *)v.data;
+    return (const float *)mm_cuda_converted(be, slot, v, mm_dtype_f32);
+}
+
+void *mm_cuda_converted(struct mm_backend *be, enum mm_cuda_slot slot, struct mm_view v,
+                        enum mm_dtype to) {
+    const int64_t rows = v.shape[0], cols = mm_view_cols(v);
+    void *out = mm_cuda_scratch(be, slot, (size_t)(rows * cols) * mm_dtype_bytes(to));
+    if (out) mm_copy_cuda(be, mm_view2(out, to, rows, cols), mm_view_flat(v));
+    return out;
+}
+
+void mm_add_cuda(struct mm_backend *be, struct mm_view y, struct mm_view a, struct mm_view b) {
+    const struct mm_mat ym = mm_mat_of(y), am = mm_mat_of(a), bm = mm_mat_of(b);
+    mm_each(be, y.shape[0], mm_view_cols(y),
+            [=] __device__(int64_t r, int64_t c) { ym(r, c) = am(r, c) + bm(r, c); });
+}
+
+void mm_scale_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x, float s) {
+    const struct mm_mat ym = mm_mat_of(y), xm = mm_mat_of(x);
+    mm_each(be, y.shape[0], mm_view_cols(y),
+            [=] __device__(int64_t r, int64_t c) { ym(r, c) = xm(r, c) * s; });
+}
+
+void mm_embed_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view table,
+                       struct mm_view ids) {
+    const struct mm_mat ym = mm_mat_of(y);
+    const struct cell t = cell_of(table);
+    const int32_t *id = (const int32_t *)ids.data;
+    mm_each(be, y.shape[0], mm_view_cols(y), [=] __device__(int64_t r, int64_t c) {
+        ym(r, c) = id[r] < 0 ? 0.0f : t.get(id[r], c);
+    });
+}
+
+// One block a row: the first row with an id adds up all rows with it, in their order.
+static __global__ void embed_bwd(struct mm_mat dtable, struct mm_mat dy, const int32_t *ids,
+                                 int64_t n, int cols) {
+    __shared__ unsigned found[8];
+    const int64_t first = blockIdx.x;
+    const int32_t id = ids[first];
+    if (id < 0) return;
+    int earlier = 0;
+    for (int64_t t = threadIdx.x; t < first; t += blockDim.x)
+        earlier |= ids[t] == id;
+    if (__syncthreads_or(earlier)) return;
+    for (int c0 = 0; c0 < cols; c0 += (int)blockDim.x) {
+        const int c = c0 + (int)threadIdx.x;
+        float sum = c < cols ? dtable(id, c) : 0.0f;
+        for (int64_t base = first; base < n; base += blockDim.x) {
+            const int64_t t = base + threadIdx.x;
+            const unsigned mine = __ballot_sync(0xffffffffu, t < n && ids[t] == id);
+            if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = mine;
+            __syncthreads();
+            for (int w = 0; w < (int)blockDim.x / 32; w++) {
+                for (unsigned bits = found[w]; bits; bits &= bits - 1) {
+                    const int64_t at = base + w * 32 + __ffs((int)bits) - 1;
+                    if (c < cols) sum += dy(at, c);
+                }
+            }
+            __syncthreads();
+        }
+        if (c < cols) dtable(id, c) = sum;
+    }
+}
+
+void mm_embed_bwd_cuda(struct mm_backend *be, struct mm_view dtable, struct mm_view dy,
+                       struct mm_view ids) {
+    if (dy.shape[0] == 0) return;
+    MM_LAUNCH(be, embed_bwd, (unsigned)dy.shape[0], 256, 0, mm_mat_of(dtable), mm_mat_of(dy),
+              (const int32_t *)ids.data, dy.shape[0], (int)mm_view_cols(dy));
+}
+
+void mm_gather_rows_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                         struct mm_view idx) {
+    const struct mm_mat ym = mm_mat_of(y), xm = mm_mat_of(x);
+    const int32_t *id = (const int32_t *)idx.data;
+    mm_each(be, y.shape[0], mm_view_cols(y),
+            [=] __device__(int64_t r, int64_t c) { ym(r, c) = xm(id[r], c); });
+}
+
+void mm_scatter_rows_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                          struct mm_view idx) {
+    const struct mm_mat ym = mm_mat_of(y), xm = mm_mat_of(x);
+    const int32_t *id = (const int32_t *)idx.data;
+    mm_each(be, x.shape[0], mm_view_cols(x),
+            [=] __device__(int64_t r, int64_t c) { ym(id[r], c) = xm(r, c); });
+}
