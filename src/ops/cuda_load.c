@@ -26,8 +26,9 @@ static void *open_from(const char *under) {
     if (!dladdr(&anchor, &info) || !info.dli_fname) return NULL;
     const char *slash = strrchr(info.dli_fname, '/');
     char path[4096];
-    const int n = snprintf(path, sizeof path, "%.*s/%s%s", slash ? (int)(slash - info.dli_fname) : 1,
-                           slash ? info.dli_fname : ".", under, PLUGIN);
+    const int n =
+        snprintf(path, sizeof path, "%.*s/%s%s", slash ? (int)(slash - info.dli_fname) : 1,
+                 slash ? info.dli_fname : ".", under, PLUGIN);
     return n > 0 && (size_t)n < sizeof path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
 }
 
@@ -55,10 +56,11 @@ static enum mm_code load(struct plugin *p, struct mm_error *err) {
     }
     const size_t contract = sizeof(struct mm_ops) * 65536 + sizeof(struct mm_backend);
     if (strcmp(p->build(), MMAMBA_VERSION) != 0 || p->contract() != contract) {
-        return mm_fail(err, mm_code_unsupported,
-                       "--backend cuda: %s is of another build (version %s, this is %s); build both "
-                       "together",
-                       PLUGIN, p->build(), MMAMBA_VERSION);
+        return mm_fail(
+            err, mm_code_unsupported,
+            "--backend cuda: %s is of another build (version %s, this is %s); build both "
+            "together",
+            PLUGIN, p->build(), MMAMBA_VERSION);
     }
     return mm_code_ok;
 }

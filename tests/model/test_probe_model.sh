@@ -65,7 +65,9 @@ run 0 probe grad --teacher $pre/teacher_config.json:$pre/teacher.safetensors --k
     --output "$dir/hybrid"
 "$st" rename $pre/expected.safetensors "$dir/want" stage3.
 "$st" list "$dir/want" | tensors "$dir/hybrid"
-near "$dir/hybrid" "$dir/want" 1e-3
+# ill-conditioned (tests/tolerance.h): golden itself is 8e-4 away from sums in double, which the
+# CPU's reference makes and a GPU does not
+near "$dir/hybrid" "$dir/want" "${PROBE_ILL_CONDITIONED:-1e-3}"
 # mean per token: the sum divided by the number of positions instead of the number of sequences
 run 0 probe grad --teacher $teacher --student $golden/distill_stage3.safetensors --stage 3 \
     --kl-reduction token --input $in --output "$dir/token"

@@ -96,7 +96,8 @@ static __global__ void attention_fwd(struct attn o) {
     }
     for (int r = 0; r < rows_a_warp && mine + r < o.n_q; r++) {
         if (o.splits > 1) {
-            float *to = o.part + (((int64_t)blockIdx.z * o.n_q + mine + r) * o.n_heads + h) * (dim + 2);
+            float *to =
+                o.part + (((int64_t)blockIdx.z * o.n_q + mine + r) * o.n_heads + h) * (dim + 2);
             for (int i = 0; i < NP; i++)
                 if (lane + 32 * i < dim) to[lane + 32 * i] = acc[r][i];
             if (lane == 0) to[dim] = top[r], to[dim + 1] = sum[r];
@@ -134,10 +135,9 @@ static __global__ void attention_merge(struct attn o) {
 // Shared memory beyond 48 KiB must be asked for, a kernel at a time.
 template <class K>
 static bool grant(struct mm_backend *be, K kernel, size_t bytes) {
-    return mm_cuda_ok(be,
-                      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           (int)bytes),
-                      "asking for shared memory for attention heads of this size");
+    return mm_cuda_ok(
+        be, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+        "asking for shared memory for attention heads of this size");
 }
 
 template <int NP>
@@ -191,8 +191,7 @@ void mm_attention_step_cuda(struct mm_backend *be, struct mm_view y, struct mm_v
     if (splits > 1) {
         o.splits = (int)splits;
         o.part = (float *)mm_cuda_scratch(
-            be, mm_cuda_slot_a,
-            (size_t)(splits * o.n_q * o.n_heads * (o.dim + 2)) * sizeof(float));
+            be, mm_cuda_slot_a, (size_t)(splits * o.n_q * o.n_heads * (o.dim + 2)) * sizeof(float));
         if (!o.part) return;
     }
     forward(be, o);
@@ -357,14 +356,14 @@ static void launch_bwd(struct mm_backend *be, const struct attn &o, struct mm_ma
 
 void mm_attention_bwd_cuda(struct mm_backend *be, struct mm_view dq, struct mm_view dk,
                            struct mm_view dv, struct mm_view dy, struct mm_view y,
-                           struct mm_view lse, struct mm_view q, struct mm_view k,
-                           struct mm_view v, struct mm_segs segs) {
+                           struct mm_view lse, struct mm_view q, struct mm_view k, struct mm_view v,
+                           struct mm_segs segs) {
     if (q.shape[0] == 0) return;
     struct attn o = attn_of(q, k, v);
     o.dy = mm_mat_of(dy), o.y = mm_mat_of(y), o.lse = mm_mat_of(lse);
     o.start = segs.dev, o.n_seqs = (int)segs.n;
-    float *delta = (float *)mm_cuda_scratch(be, mm_cuda_slot_a,
-                                            (size_t)(o.n_q * o.n_heads) * sizeof(float));
+    float *delta =
+        (float *)mm_cuda_scratch(be, mm_cuda_slot_a, (size_t)(o.n_q * o.n_heads) * sizeof(float));
     if (!delta) return;
     o.delta = mm_mat{delta, o.n_heads};
     const struct attn k1 = o;

@@ -172,10 +172,11 @@ extern "C" __attribute__((visibility("default"))) int mm_cuda_list(char *out, si
     for (int i = 0; i < count; i++) {
         cudaDeviceProp p;
         size_t free_bytes = 0, total = 0;
-        if (cudaGetDeviceProperties(&p, i) != cudaSuccess || cudaSetDevice(i) != cudaSuccess) continue;
+        if (cudaGetDeviceProperties(&p, i) != cudaSuccess || cudaSetDevice(i) != cudaSuccess)
+            continue;
         cudaMemGetInfo(&free_bytes, &total);
-        const int wrote = snprintf(out + at, n - at, "%d\t%s\t%zu\t%zu\t%d\t%d.%d\n", i, p.name, total,
-                                   free_bytes, p.multiProcessorCount, p.major, p.minor);
+        const int wrote = snprintf(out + at, n - at, "%d\t%s\t%zu\t%zu\t%d\t%d.%d\n", i, p.name,
+                                   total, free_bytes, p.multiProcessorCount, p.major, p.minor);
         if (wrote < 0 || (size_t)wrote >= n - at) break;
         at += (size_t)wrote;
     }
@@ -193,8 +194,8 @@ extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(stru
                     e != cudaSuccess ? cudaGetErrorString(e) : "the driver lists none");
     }
     if (device < 0 || device >= count) {
-        return fail(err, mm_code_input, "GPU %d was asked for, there are %d, counted from 0", device,
-                    count);
+        return fail(err, mm_code_input, "GPU %d was asked for, there are %d, counted from 0",
+                    device, count);
     }
     struct mm_cuda *cuda = (struct mm_cuda *)calloc(1, sizeof *cuda);
     if (!cuda) return fail(err, mm_code_memory, "no memory");

@@ -57,24 +57,29 @@ const float *mm_cuda_vector(struct mm_backend *be, enum mm_cuda_slot slot, struc
 void *mm_cuda_converted(struct mm_backend *be, enum mm_cuda_slot slot, struct mm_view v,
                         enum mm_dtype to);
 
-#define MM_LAUNCH(be, kernel, grid, block, shared, ...)                              \
-    do {                                                                             \
-        kernel<<<grid, block, shared, mm_cuda_of(be)->stream>>>(__VA_ARGS__);        \
-        mm_cuda_launched(be, #kernel);                                               \
+#define MM_LAUNCH(be, kernel, grid, block, shared, ...)                       \
+    do {                                                                      \
+        kernel<<<grid, block, shared, mm_cuda_of(be)->stream>>>(__VA_ARGS__); \
+        mm_cuda_launched(be, #kernel);                                        \
     } while (0)
 
 // A view of f32 as a kernel sees it.
 struct mm_mat {
     float *p;
     int64_t ld;
-    __device__ float &operator()(int64_t r, int64_t c) const { return p[r * ld + c]; }
-    __device__ explicit operator bool() const { return p != nullptr; }
+    __device__ float &operator()(int64_t r, int64_t c) const {
+        return p[r * ld + c];
+    }
+    __device__ explicit operator bool() const {
+        return p != nullptr;
+    }
 };
 static inline struct mm_mat mm_mat_of(struct mm_view v) {
     return mm_mat{(float *)v.data, v.ld};
 }
 
-// ---- elementwise: f(row, column) for every element -------------------------------------------------
+// ---- elementwise: f(row, column) for every element
+// -------------------------------------------------
 
 template <class F>
 __global__ void mm_each_kernel(int64_t n, int cols, F f) {
@@ -99,7 +104,8 @@ void mm_each(struct mm_backend *be, int64_t rows, int64_t cols, F f) {
     mm_cuda_launched(be, "elementwise");
 }
 
-// ---- sums -----------------------------------------------------------------------------------------
+// ---- sums
+// -----------------------------------------------------------------------------------------
 
 __device__ inline float mm_warp_sum(float x) {
     for (int i = 16; i > 0; i >>= 1)
@@ -185,7 +191,8 @@ void mm_add_column_sums(struct mm_backend *be, enum mm_cuda_slot slot, float *ou
               (int)strips, (int)cols);
 }
 
-// ---- small functions ------------------------------------------------------------------------------
+// ---- small functions
+// ------------------------------------------------------------------------------
 
 __device__ inline float mm_sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));

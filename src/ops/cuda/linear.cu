@@ -11,8 +11,8 @@ static void gemm(struct mm_backend *be, cublasOperation_t ta, cublasOperation_t 
     const float alpha = 1.0f;
     const cudaDataType_t t = type == mm_dtype_bf16 ? CUDA_R_16BF : CUDA_R_32F;
     const cublasStatus_t s = cublasGemmEx(
-        mm_cuda_of(be)->blas, ta, tb, (int)m, (int)n, (int)k, &alpha, a, t, (int)lda, b, t, (int)ldb,
-        &beta, c, CUDA_R_32F, (int)ldc, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+        mm_cuda_of(be)->blas, ta, tb, (int)m, (int)n, (int)k, &alpha, a, t, (int)lda, b, t,
+        (int)ldb, &beta, c, CUDA_R_32F, (int)ldc, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     mm_cuda_blas_ok(be, s, "a matrix product");
     mm_cuda_launched(be, "a matrix product");
 }
@@ -58,7 +58,8 @@ static __global__ void round_x(float *out, struct mm_mat x, int64_t rows, int co
 }
 
 static __global__ void expand_rows(float *out, const unsigned char *w, int64_t row_bytes,
-                                   int64_t code_bytes, int64_t rows, int cols, int blocks, bool q4) {
+                                   int64_t code_bytes, int64_t rows, int cols, int blocks,
+                                   bool q4) {
     const int64_t n = rows * cols, step = (int64_t)gridDim.x * blockDim.x;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
         const int64_t r = i / cols;

@@ -18,8 +18,7 @@ static __global__ void sum_finish(float *out, const double *part, int n, double 
     if (threadIdx.x == 0) *out = (float)((double)*out + scale * s);
 }
 template <class F>
-void mm_add_sum(struct mm_backend *be, float *out, int64_t rows, int64_t cols, double scale,
-                    F f) {
+void mm_add_sum(struct mm_backend *be, float *out, int64_t rows, int64_t cols, double scale, F f) {
     if (rows * cols == 0) return;
     double *part = (double *)mm_cuda_scratch(be, mm_cuda_slot_a, strips * sizeof(double));
     if (!part) return;
@@ -33,17 +32,18 @@ void mm_mse_cuda(struct mm_backend *be, struct mm_view loss, struct mm_view dy, 
     const struct mm_mat dm = mm_mat_of(dy), ym = mm_mat_of(y), tm = mm_mat_of(target);
     const bool want = dy.data != NULL;
     mm_add_sum(be, (float *)loss.data, y.shape[0], mm_view_cols(y), (double)scale,
-            [=] __device__(int64_t r, int64_t c) {
-                const double d = (double)ym(r, c) - (double)tm(r, c);
-                if (want) dm(r, c) = (float)(2.0 * (double)scale * d);
-                return d * d;
-            });
+               [=] __device__(int64_t r, int64_t c) {
+                   const double d = (double)ym(r, c) - (double)tm(r, c);
+                   if (want) dm(r, c) = (float)(2.0 * (double)scale * d);
+                   return d * d;
+               });
 }
 
 void mm_sum_squares_cuda(struct mm_backend *be, struct mm_view sum, struct mm_view x) {
     const struct mm_mat xm = mm_mat_of(x);
-    mm_add_sum(be, (float *)sum.data, x.shape[0], mm_view_cols(x), 1.0,
-            [=] __device__(int64_t r, int64_t c) { return (double)xm(r, c) * (double)xm(r, c); });
+    mm_add_sum(
+        be, (float *)sum.data, x.shape[0], mm_view_cols(x), 1.0,
+        [=] __device__(int64_t r, int64_t c) { return (double)xm(r, c) * (double)xm(r, c); });
 }
 
 // The largest element of a row, and the logarithm of the sum of exp(x - largest).
@@ -130,8 +130,8 @@ void mm_cross_entropy_cuda(struct mm_backend *be, struct mm_view loss, struct mm
               (const float *)weight.data, (int)mm_view_cols(logits));
 }
 
-// struct mm_adamw under a name that no function has: nvcc names the function around a kernel's lambda
-// with the types of its parameters.
+// struct mm_adamw under a name that no function has: nvcc names the function around a kernel's
+// lambda with the types of its parameters.
 struct update {
     float lr, b1, b2, eps, decay, bias1, bias2, grad_scale;
 };
@@ -154,6 +154,5 @@ static void adamw(struct mm_backend *be, struct mm_view w, struct mm_view m, str
 
 void mm_adamw_cuda(struct mm_backend *be, struct mm_view w, struct mm_view m, struct mm_view v,
                    struct mm_view g, struct mm_adamw o) {
-    adamw(be, w, m, v, g,
-          update{o.lr, o.b1, o.b2, o.eps, o.decay, o.bias1, o.bias2, o.grad_scale});
+    adamw(be, w, m, v, g, update{o.lr, o.b1, o.b2, o.eps, o.decay, o.bias1, o.bias2, o.grad_scale});
 }

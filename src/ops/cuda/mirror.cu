@@ -40,28 +40,36 @@ struct mirror {
         if (mm_dtype_quantized(v.dtype)) {
             add(v.data, v.shape[0] * mm_quant_row_bytes(v.dtype, mm_view_cols(v)));
         } else {
-            add(v.data, ((v.shape[0] - 1) * v.ld + mm_view_cols(v)) * (int64_t)mm_dtype_bytes(v.dtype));
+            add(v.data,
+                ((v.shape[0] - 1) * v.ld + mm_view_cols(v)) * (int64_t)mm_dtype_bytes(v.dtype));
         }
     }
-    void note(const struct mm_segs &s) { add(s.start, (s.n + 1) * (int64_t)sizeof *s.start); }
+    void note(const struct mm_segs &s) {
+        add(s.start, (s.n + 1) * (int64_t)sizeof *s.start);
+    }
     template <class T>
-    void note(const T &) {}
+    void note(const T &) {
+    }
 
     bool copy(void *to, const void *from, size_t bytes) {
-        return mm_cuda_ok(be, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, mm_cuda_of(be)->stream),
-                          "copying an operand") &&
+        return mm_cuda_ok(
+                   be, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, mm_cuda_of(be)->stream),
+                   "copying an operand") &&
                mm_cuda_ok(be, cudaStreamSynchronize(mm_cuda_of(be)->stream), "copying an operand");
     }
     bool place() {
         for (int i = 0; i < n; i++) {
             const size_t bytes = (size_t)(spans[i].end - spans[i].begin);
             // to the same place inside a line: kernels may rely on how operands are aligned
-            if (!mm_cuda_ok(be, cudaMalloc((void **)&spans[i].dev, bytes + 256), "cudaMalloc")) return false;
+            if (!mm_cuda_ok(be, cudaMalloc((void **)&spans[i].dev, bytes + 256), "cudaMalloc"))
+                return false;
             if (!copy(at(i), spans[i].begin, bytes)) return false;
         }
         return true;
     }
-    char *at(int i) { return spans[i].dev + (uintptr_t)spans[i].begin % 256; }
+    char *at(int i) {
+        return spans[i].dev + (uintptr_t)spans[i].begin % 256;
+    }
     void *moved(const void *p) {
         for (int i = 0; i < n; i++)
             if ((const char *)p >= spans[i].begin && (const char *)p < spans[i].end)

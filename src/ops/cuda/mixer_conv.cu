@@ -83,7 +83,8 @@ void mm_conv_silu_bwd_cuda(struct mm_backend *be, struct mm_view dx, struct mm_v
     struct conv o;
     if (x.shape[0] == 0 || !conv_of(be, &o, x, w, bias, MM_NONE, segs)) return;
     const int64_t rows = x.shape[0], chans = o.chans;
-    float *dz = (float *)mm_cuda_scratch(be, mm_cuda_slot_c, (size_t)(rows * chans) * sizeof(float));
+    float *dz =
+        (float *)mm_cuda_scratch(be, mm_cuda_slot_c, (size_t)(rows * chans) * sizeof(float));
     if (!dz) return;
     const struct mm_mat dxm = mm_mat_of(dx), dym = mm_mat_of(dy);
     const struct conv k = o;
@@ -94,12 +95,12 @@ void mm_conv_silu_bwd_cuda(struct mm_backend *be, struct mm_view dx, struct mm_v
     });
     for (int j = 0; dw.data && j < o.width; j++) {
         const int shift = o.width - 1 - j;
-        mm_add_column_sums(be, mm_cuda_slot_d, (float *)dw.data + j, dw.ld, rows, chans,
-                           [=] __device__(int64_t t, int64_t c) {
-                               const int s = mm_seq_of(k.start, k.n_seqs, t);
-                               return t - shift >= k.start[s] ? dz[t * chans + c] * k.x(t - shift, c)
-                                                              : 0.0f;
-                           });
+        mm_add_column_sums(
+            be, mm_cuda_slot_d, (float *)dw.data + j, dw.ld, rows, chans,
+            [=] __device__(int64_t t, int64_t c) {
+                const int s = mm_seq_of(k.start, k.n_seqs, t);
+                return t - shift >= k.start[s] ? dz[t * chans + c] * k.x(t - shift, c) : 0.0f;
+            });
     }
     if (dbias.data) {
         mm_add_column_sums(be, mm_cuda_slot_d, (float *)dbias.data, 1, rows, chans,

@@ -23,7 +23,8 @@ static unsigned grid_of(const struct heads &o) {
 // ---- head_norm ----
 
 static __global__ void head_norm_fwd(struct heads o, struct mm_mat y, struct mm_mat stats,
-                                     struct mm_mat x, const float *w, const float *bias, float eps) {
+                                     struct mm_mat x, const float *w, const float *bias,
+                                     float eps) {
     int64_t t;
     int h;
     if (!o.mine(&t, &h)) return;
@@ -190,6 +191,6 @@ void mm_gated_norm_bwd_cuda(struct mm_backend *be, struct mm_view dy, struct mm_
                                return dm(t, c) * ym(t, c) * rm(t, h) * gate * mm_sigmoid(gate);
                            });
     }
-    MM_LAUNCH(be, gated_norm_bwd, grid_of(k), warps * 32, 0, k, mm_mat_of(dy), mm_mat_of(dg), dm, ym,
-              gm, wv, rm);
+    MM_LAUNCH(be, gated_norm_bwd, grid_of(k), warps * 32, 0, k, mm_mat_of(dy), mm_mat_of(dg), dm,
+              ym, gm, wv, rm);
 }

@@ -43,8 +43,9 @@ void mm_rmsnorm_bwd_cuda(struct mm_backend *be, struct mm_view dx, struct mm_vie
     if (!wv || x.shape[0] == 0) return;
     const struct mm_mat ym = mm_mat_of(dy), xm = mm_mat_of(x);
     if (dw.data) {  // first: dx may be dy
-        mm_add_column_sums(be, mm_cuda_slot_b, (float *)dw.data, 1, x.shape[0], mm_view_cols(x),
-                           [=] __device__(int64_t r, int64_t c) { return ym(r, c) * xm(r, c) * ri[r]; });
+        mm_add_column_sums(
+            be, mm_cuda_slot_b, (float *)dw.data, 1, x.shape[0], mm_view_cols(x),
+            [=] __device__(int64_t r, int64_t c) { return ym(r, c) * xm(r, c) * ri[r]; });
     }
     MM_LAUNCH(be, rmsnorm_bwd, (unsigned)x.shape[0], row_threads, 0, mm_mat_of(dx), ym, xm, wv, ri,
               (int)mm_view_cols(x));

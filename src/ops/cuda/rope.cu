@@ -16,8 +16,8 @@ static __device__ void angle_of(const struct rope &o, int64_t t, int64_t i, floa
     *c = (float)cd, *s = (float)sd;
 }
 
-static __device__ void turn(const struct mm_mat &y, int64_t to, const struct mm_mat &x, int64_t from,
-                            int64_t t, int64_t i, int half, float c, float s) {
+static __device__ void turn(const struct mm_mat &y, int64_t to, const struct mm_mat &x,
+                            int64_t from, int64_t t, int64_t i, int half, float c, float s) {
     const float a = x(t, from + i), b = x(t, from + half + i);
     y(t, to + i) = a * c - b * s;
     y(t, to + half + i) = b * c + a * s;
@@ -26,9 +26,16 @@ static __device__ void turn(const struct mm_mat &y, int64_t to, const struct mm_
 void mm_qkv_rope_fwd_cuda(struct mm_backend *be, struct mm_view q, struct mm_view k,
                           struct mm_view v, struct mm_view qkv, struct mm_view pos, float base,
                           float pos_scale) {
-    const struct rope o = {mm_mat_of(q), mm_mat_of(k), mm_mat_of(v), mm_mat_of(qkv),
-                           (const int32_t *)pos.data, (int)(q.shape[2] / 2), (int)k.shape[1],
-                           (int)(q.shape[1] / k.shape[1]), base, pos_scale};
+    const struct rope o = {mm_mat_of(q),
+                           mm_mat_of(k),
+                           mm_mat_of(v),
+                           mm_mat_of(qkv),
+                           (const int32_t *)pos.data,
+                           (int)(q.shape[2] / 2),
+                           (int)k.shape[1],
+                           (int)(q.shape[1] / k.shape[1]),
+                           base,
+                           pos_scale};
     mm_each(be, q.shape[0], o.half, [=] __device__(int64_t t, int64_t i) {
         float c, s;
         angle_of(o, t, i, &c, &s);
@@ -46,9 +53,16 @@ void mm_qkv_rope_fwd_cuda(struct mm_backend *be, struct mm_view q, struct mm_vie
 void mm_qkv_rope_bwd_cuda(struct mm_backend *be, struct mm_view dqkv, struct mm_view dq,
                           struct mm_view dk, struct mm_view dv, struct mm_view pos, float base,
                           float pos_scale) {
-    const struct rope o = {mm_mat_of(dq), mm_mat_of(dk), mm_mat_of(dv), mm_mat_of(dqkv),
-                           (const int32_t *)pos.data, (int)(dq.shape[2] / 2), (int)dk.shape[1],
-                           (int)(dq.shape[1] / dk.shape[1]), base, pos_scale};
+    const struct rope o = {mm_mat_of(dq),
+                           mm_mat_of(dk),
+                           mm_mat_of(dv),
+                           mm_mat_of(dqkv),
+                           (const int32_t *)pos.data,
+                           (int)(dq.shape[2] / 2),
+                           (int)dk.shape[1],
+                           (int)(dq.shape[1] / dk.shape[1]),
+                           base,
+                           pos_scale};
     mm_each(be, dq.shape[0], o.half, [=] __device__(int64_t t, int64_t i) {
         float c, s;
         angle_of(o, t, i, &c, &s);

@@ -40,9 +40,10 @@ bool mm_ssd_gpu_of(struct mm_backend *be, struct mm_ssd_gpu *o, struct mm_view v
     }
     first[segs.n] = n;
     // pageable memory: it has been read when the call returns
-    mm_cuda_ok(be, cudaMemcpyAsync(dev, host, table + firsts, cudaMemcpyHostToDevice,
-                                   mm_cuda_of(be)->stream),
-               "copying the table of chunks");
+    mm_cuda_ok(
+        be,
+        cudaMemcpyAsync(dev, host, table + firsts, cudaMemcpyHostToDevice, mm_cuda_of(be)->stream),
+        "copying the table of chunks");
     free(host);
     o->chunks = (const struct mm_chunk *)dev;
     o->first_chunk = (const int32_t *)(dev + table);
@@ -73,7 +74,8 @@ static __global__ void cumulate(struct mm_ssd_gpu o) {
 static __global__ void chunk_states(struct mm_ssd_gpu o) {
     __shared__ struct mm_tile_shared s;
     const int ci = blockIdx.x, h = blockIdx.y, g = h / (o.heads / o.groups);
-    const int tiles = (o.cols + 63) / 64, p0 = (int)blockIdx.z / tiles * 64, n0 = (int)blockIdx.z % tiles * 64;
+    const int tiles = (o.cols + 63) / 64, p0 = (int)blockIdx.z / tiles * 64,
+              n0 = (int)blockIdx.z % tiles * 64;
     const struct mm_chunk c = o.chunks[ci];
     const float *cum = o.cum + (int64_t)c.begin * o.heads + h;
     const float last = cum[(int64_t)(c.n - 1) * o.heads];
@@ -116,16 +118,18 @@ static int tiles_of(int n) {
     return (n + 63) / 64;
 }
 
-void mm_ssd_gpu_states(struct mm_backend *be, const struct mm_ssd_gpu *o, float *state, int n_seqs) {
+void mm_ssd_gpu_states(struct mm_backend *be, const struct mm_ssd_gpu *o, float *state,
+                       int n_seqs) {
     const int warps = o->n_chunks * o->heads;
     MM_LAUNCH(be, cumulate, (unsigned)((warps + 7) / 8), 256, 0, *o);
     MM_LAUNCH(be, chunk_states,
               dim3((unsigned)o->n_chunks, (unsigned)o->heads,
                    (unsigned)(tiles_of(o->rows) * tiles_of(o->cols))),
               mm_ssd_threads, 0, *o);
-    MM_LAUNCH(be, pass_states,
-              dim3((unsigned)((o->rows * o->cols + 255) / 256), (unsigned)o->heads, (unsigned)n_seqs),
-              256, 0, *o, state);
+    MM_LAUNCH(
+        be, pass_states,
+        dim3((unsigned)((o->rows * o->cols + 255) / 256), (unsigned)o->heads, (unsigned)n_seqs),
+        256, 0, *o, state);
 }
 
 // y_i = sum over j <= i of (q_i k_j) exp(L_i - L_j) dt_j v_j + exp(L_i) S q_i + d v_i
@@ -142,10 +146,10 @@ static __global__ void chunk_outputs(struct mm_ssd_gpu o, struct mm_mat y) {
         [&](int i, int n) { return i < c.n ? o.q(c.begin + i, (int64_t)h * o.cols + n) : 0.0f; },
         [&](int n, int j) { return j < c.n ? o.k(c.begin + j, (int64_t)g * o.cols + n) : 0.0f; });
     MM_TILE_EACH(i, j, r, k) {
-        m[r][k] = k <= r && r < c.n ? t.x[i][j] *
-                                          expf(cum[(int64_t)r * o.heads] - cum[(int64_t)k * o.heads]) *
-                                          o.dt(c.begin + k, h)
-                                    : 0.0f;
+        m[r][k] = k <= r && r < c.n
+                      ? t.x[i][j] * expf(cum[(int64_t)r * o.heads] - cum[(int64_t)k * o.heads]) *
+                            o.dt(c.begin + k, h)
+                      : 0.0f;
     }
     __syncthreads();
     t.zero();
@@ -153,9 +157,9 @@ static __global__ void chunk_outputs(struct mm_ssd_gpu o, struct mm_mat y) {
     mm_tile_add<true, true>(
         t, s, o.cols,
         [&](int i, int n) {
-            return i < c.n ? expf(cum[(int64_t)i * o.heads]) *
-                                 o.q(c.begin + i, (int64_t)h * o.cols + n)
-                           : 0.0f;
+            return i < c.n
+                       ? expf(cum[(int64_t)i * o.heads]) * o.q(c.begin + i, (int64_t)h * o.cols + n)
+                       : 0.0f;
         },
         [&](int n, int p) {
             return p0 + p < o.rows ? state[(int64_t)(p0 + p) * o.cols + n] : 0.0f;

@@ -19,7 +19,9 @@ struct mm_ssd_gpu {
     float *cum;                               // (T, H): sums of -rate dt inside a chunk, inclusive
     float *states;                            // (chunks, H, P, N): before each chunk
     const int32_t *first_chunk;               // (S + 1)
-    __device__ float rate(int h) const { return a_log ? expf(a_log[h]) : 0.0f; }
+    __device__ float rate(int h) const {
+        return a_log ? expf(a_log[h]) : 0.0f;
+    }
     __device__ int64_t state_at(int64_t c, int h) const {
         return (c * heads + h) * rows * cols;
     }
@@ -55,7 +57,8 @@ __device__ void mm_tile_add(struct mm_tile &c, struct mm_tile_shared &s, int n_k
         }
         __syncthreads();
         for (int k = 0; k < mm_ssd_step_k; k++) {
-            const float4 av = *(const float4 *)&s.a[k][ty * 4], bv = *(const float4 *)&s.b[k][tx * 4];
+            const float4 av = *(const float4 *)&s.a[k][ty * 4],
+                         bv = *(const float4 *)&s.b[k][tx * 4];
             const float ar[4] = {av.x, av.y, av.z, av.w}, br[4] = {bv.x, bv.y, bv.z, bv.w};
             for (int i = 0; i < 4; i++)
                 for (int j = 0; j < 4; j++)
@@ -64,7 +67,7 @@ __device__ void mm_tile_add(struct mm_tile &c, struct mm_tile_shared &s, int n_k
     }
 }
 
-#define MM_TILE_EACH(i, j, r, c)                              \
+#define MM_TILE_EACH(i, j, r, c)                                    \
     for (int i = 0, r = (int)threadIdx.x / 16 * 4; i < 4; i++, r++) \
         for (int j = 0, c = (int)threadIdx.x % 16 * 4; j < 4; j++, c++)
 

@@ -12,8 +12,8 @@
 struct bwd {
     struct mm_ssd_gpu o;
     struct mm_mat dy, dv, dk, dq, ddt;
-    float *grads;  // (chunks, H, P, N): G after each chunk
-    float *m, *b;  // (chunks, H, 64, 64)
+    float *grads;                        // (chunks, H, P, N): G after each chunk
+    float *m, *b;                        // (chunks, H, 64, 64)
     float *row, *col, *diag, *qs, *vgk;  // (T, H); qs = q . dq through the state, vgk = f k . G^T v
     float *part;                         // (T, H, tiles): before sums over column tiles
     float *gs, *skip, *da;               // (chunks, H): <G, S>, sum dy v, part of da_log
@@ -83,7 +83,8 @@ static __global__ void chunk_matrices(struct bwd f) {
         dv, s, o.rows,
         [&](int i, int p) { return i < c.n ? f.dy(c.begin + i, (int64_t)h * o.rows + p) : 0.0f; },
         [&](int p, int j) { return j < c.n ? o.v(c.begin + j, (int64_t)g * o.rows + p) : 0.0f; });
-    float *m = f.m + ((int64_t)ci * o.heads + h) * 4096, *b = f.b + ((int64_t)ci * o.heads + h) * 4096;
+    float *m = f.m + ((int64_t)ci * o.heads + h) * 4096,
+          *b = f.b + ((int64_t)ci * o.heads + h) * 4096;
     float skip = 0.0f;
     MM_TILE_EACH(i, j, r, k) {
         const bool in = k <= r && r < c.n;
@@ -293,9 +294,10 @@ static void add_chunks(struct mm_backend *be, struct mm_view out, const float *x
 }
 
 void mm_ssd_bwd_cuda(struct mm_backend *be, struct mm_view dv, struct mm_view dk, struct mm_view dq,
-                     struct mm_view ddt, struct mm_view da_log, struct mm_view dd, struct mm_view dy,
-                     struct mm_view v, struct mm_view k, struct mm_view q, struct mm_view dt,
-                     struct mm_view a_log, struct mm_view d, struct mm_segs segs) {
+                     struct mm_view ddt, struct mm_view da_log, struct mm_view dd,
+                     struct mm_view dy, struct mm_view v, struct mm_view k, struct mm_view q,
+                     struct mm_view dt, struct mm_view a_log, struct mm_view d,
+                     struct mm_segs segs) {
     struct bwd f = {};
     struct mm_ssd_gpu &o = f.o;
     if (q.shape[0] == 0 || !mm_ssd_gpu_of(be, &o, v, k, q, dt, a_log, d, segs)) return;
@@ -320,8 +322,8 @@ void mm_ssd_bwd_cuda(struct mm_backend *be, struct mm_view dv, struct mm_view dk
     mm_ssd_gpu_states(be, &o, NULL, (int)segs.n);
     const unsigned n = (unsigned)o.n_chunks, H = (unsigned)o.heads, G = (unsigned)o.groups;
     MM_LAUNCH(be, chunk_grads, dim3(n, H, (unsigned)(tp * tn)), mm_ssd_threads, 0, f);
-    MM_LAUNCH(be, pass_grads,
-              dim3((unsigned)((o.rows * o.cols + 255) / 256), H, (unsigned)segs.n), 256, 0, f);
+    MM_LAUNCH(be, pass_grads, dim3((unsigned)((o.rows * o.cols + 255) / 256), H, (unsigned)segs.n),
+              256, 0, f);
     MM_LAUNCH(be, chunk_matrices, dim3(n, H), mm_ssd_threads, 0, f);
     const unsigned sums = (unsigned)((th + 255) / 256);
     MM_LAUNCH(be, chunk_dq, dim3(n, H, (unsigned)tn), mm_ssd_threads, 0, f);

@@ -21,9 +21,8 @@ void mm_add_position_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm
     const float *em = mm_cuda_vector(be, mm_cuda_slot_a, mm_view_flat(e));
     const int64_t ld = e.dtype == mm_dtype_f32 ? e.ld : cols;
     if (!em) return;
-    mm_each(be, y.shape[0], cols, [=] __device__(int64_t r, int64_t c) {
-        ym(r, c) = xm(r, c) + em[r % rows * ld + c];
-    });
+    mm_each(be, y.shape[0], cols,
+            [=] __device__(int64_t r, int64_t c) { ym(r, c) = xm(r, c) + em[r % rows * ld + c]; });
 }
 
 void mm_add_position_bwd_cuda(struct mm_backend *be, struct mm_view de, struct mm_view dy) {
