@@ -130,7 +130,7 @@ static void wrong_calls(void **state) {
         {"model -p a --dtype q4", 2, "'q4'"},
         {"model -p a --temperature -1", 2, "--temperature"},
         {"model -p a --max-new-tokens 0", 2, "--max-new-tokens"},
-        {"model -p a --backend cuda", 1, "CUDA"},
+        {"model -p a --backend cuda", 1, "--backend cuda: "},
         {"model -p a -i none.png", 1, "none.png"},
         {"model -p a -i model/config.json", 1, "config.json"},
         {"model -p '<image>'", 1, "<image>"},
