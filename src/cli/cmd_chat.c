@@ -32,6 +32,9 @@ static const struct mm_opt opts[] = {
      1, mm_tiles_max, false},
     {"--dtype", mm_opt_kind_string, "f32|bf16|f16", "of the weights in memory (default: as stored)",
      NULL, 0, 0, false},
+    {"--huge-pages", mm_opt_kind_flag, NULL,
+     "copy the weights into huge pages first (where files are mapped in small ones)", NULL, 0, 0,
+     false},
     MM_CLI_COMMON,
 };
 
@@ -173,6 +176,7 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
     struct settings o;
     MM_TRY(mm_cli_backend(&be, args, err));
     enum mm_code code = mm_engine_open(&e, be, mm_args_positional(args, 0), dtype, err);
+    if (!code && mm_args_flag(args, "--huge-pages")) code = mm_engine_copy_weights(e, err);
     if (!code) code = settle(&o, args, e, err);
     if (!code) code = mm_session_new(&s, e, &o.session, err);
     if (!code) code = mm_session_set_sampling(s, &o.sampling, err);

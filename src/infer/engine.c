@@ -102,6 +102,7 @@ enum mm_code mm_engine_open(struct mm_engine **out, struct mm_backend *be, const
     if (!code) code = read_generation_config(e, folder, err);
     if (!code) code = mm_model_load(&e->model, be, folder, dtype, err);
     if (!code) code = check_tokenizer(e, folder, err);
+    if (!code) mm_st_prefetch(e->model.source);
     if (code) {
         mm_engine_close(e);
         return code;
@@ -121,6 +122,10 @@ void mm_engine_close(struct mm_engine *e) {
     mm_tokenizer_close(e->tok);
     free(e->pixels);
     free(e);
+}
+
+enum mm_code mm_engine_copy_weights(struct mm_engine *e, struct mm_error *err) {
+    return mm_st_copy_to_memory(e->model.source, err);
 }
 
 const char *mm_engine_hash(struct mm_engine *e) {

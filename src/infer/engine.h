@@ -36,6 +36,8 @@ struct mm_engine {
 enum mm_code mm_engine_open(struct mm_engine **e, struct mm_backend *be, const char *folder,
                             int dtype, struct mm_error *err);
 void mm_engine_close(struct mm_engine *e);  // NULL is allowed; sessions must be gone
+// Takes weights that are mapped into memory of this process and huge pages: see mm_map_copy.
+enum mm_code mm_engine_copy_weights(struct mm_engine *e, struct mm_error *err);
 // 128 bits over the weights as they lie in memory, as 32 hex digits: what a snapshot belongs to.
 const char *mm_engine_hash(struct mm_engine *e);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/memory.h"
 #include "base/mmap.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -275,6 +276,31 @@ void mm_st_close(struct mm_st *st) {
     free(st->entries);
     free(st->path);
     free(st);
+}
+
+static int64_t mapped_bytes(const struct mm_st *st) {
+    int64_t sum = 0;
+    for (int i = 0; i < st->n_shards; i++)
+        sum += (int64_t)st->shards[i].map.bytes;
+    return sum;
+}
+
+void mm_st_prefetch(const struct mm_st *st) {
+    if (mapped_bytes(st) > mm_memory_available()) return;  // the end would push out the beginning
+    for (int i = 0; i < st->n_shards; i++)
+        mm_map_prefetch(&st->shards[i].map);
+}
+
+enum mm_code mm_st_copy_to_memory(struct mm_st *st, struct mm_error *err) {
+    const int64_t bytes = mapped_bytes(st), left = mm_memory_available();
+    if (bytes > left) {
+        return mm_fail(err, mm_code_memory,
+                       "%s: a copy in memory takes %.1f MiB, and %.1f MiB are available", st->path,
+                       (double)bytes / 1048576.0, (double)left / 1048576.0);
+    }
+    for (int i = 0; i < st->n_shards; i++)
+        MM_TRY(mm_map_copy(&st->shards[i].map, err));
+    return mm_code_ok;
 }
 
 static enum mm_code settle(struct mm_st **out, struct mm_st *st, enum mm_code code) {

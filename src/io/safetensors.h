@@ -30,6 +30,12 @@ enum mm_code mm_st_open(struct mm_st **st, const char *path, struct mm_error *er
 enum mm_code mm_st_open_folder(struct mm_st **st, const char *folder, struct mm_error *err);
 void mm_st_close(struct mm_st *st);
 
+// The files will be read whole and soon: the kernel may begin, unless that is more than the memory
+// that is free.
+void mm_st_prefetch(const struct mm_st *st);
+// Replaces the mappings by copies in huge pages; tensors stay where they are. See mm_map_copy.
+enum mm_code mm_st_copy_to_memory(struct mm_st *st, struct mm_error *err);
+
 const char *mm_st_path(const struct mm_st *st);  // for messages
 int mm_st_count(const struct mm_st *st);
 const struct mm_st_tensor *mm_st_at(const struct mm_st *st, int i);  // in order of the name

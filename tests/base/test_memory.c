@@ -144,6 +144,40 @@ static void files_are_mapped(void **state) {
     rmdir(folder);
 }
 
+// Files on both sides of a huge page, mapped, asked for ahead and copied: the same bytes at the
+// same place, and no mapping of the file left.
+static void mappings_become_copies(void **state) {
+    (void)state;
+    static const size_t sizes[] = {0, 1, 4096, 100000, 4 << 20, (4 << 20) + 1, (7 << 20) - 4096};
+    char path[] = "/tmp/mmamba-map-XXXXXX";
+    const int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    struct mm_error err;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const size_t n = sizes[i];
+        unsigned char *want = mm_xmalloc(n);
+        for (size_t k = 0; k < n; k++)
+            want[k] = (unsigned char)(k * 31 + k / 4096);
+        assert_int_equal(ftruncate(fd, 0), 0);
+        assert_int_equal(pwrite(fd, want, n, 0), (ssize_t)n);
+        struct mm_map m;
+        assert_int_equal(mm_map_open(&m, path, &err), mm_code_ok);
+        assert_int_equal(m.bytes, n);
+        if (n >= 4 << 20) assert_int_equal((uintptr_t)m.data % (2 << 20), 0);
+        mm_map_prefetch(&m);
+        if (n) assert_memory_equal(m.data, want, n);
+        const void *at = m.data;
+        assert_int_equal(mm_map_copy(&m, &err), mm_code_ok);
+        assert_ptr_equal(m.data, at);
+        assert_int_equal(ftruncate(fd, 0), 0);  // a mapping of the file would fault now
+        if (n) assert_memory_equal(m.data, want, n);
+        mm_map_close(&m);
+        free(want);
+    }
+    close(fd);
+    unlink(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_plan_is_what_is_used), cmocka_unit_test(arenas_of_any_size),
@@ -151,6 +185,7 @@ int main(void) {
         cmocka_unit_test(slack_is_poisoned),
 #endif
         cmocka_unit_test(buffers_grow),           cmocka_unit_test(files_are_mapped),
+        cmocka_unit_test(mappings_become_copies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

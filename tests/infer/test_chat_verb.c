@@ -93,6 +93,12 @@ static void one_answer_as_json(void **state) {
     assert_string_equal(s.err.data, "");
     char *line = mm_xasprintf("%s\n", json_string_value(json_object_get(o, "text")));
     assert_string_equal(s.out.data, line);
+    // weights copied into memory of its own: the same answer
+    char *copied = mm_xasprintf("%s --huge-pages", call);
+    chat(&s, "", copied);
+    assert_int_equal(s.status, 0);
+    assert_string_equal(s.out.data, line);
+    free(copied);
     // bf16 weights, drawing, a seed
     char *drawn = mm_xasprintf(
         "model -p hello --temperature 2 --seed 5 --top-k 50 --top-p 0.9 "
