@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 CMAKE_FLAGS ?=
 NINJA_FLAGS ?=
 
-.PHONY: all setup test asan arm cuda demo demo-clean install format format-check fuzz fuzz-keep check-fresh clean help
+.PHONY: all setup test asan tsan arm cuda demo demo-clean install format format-check fuzz fuzz-keep check-fresh clean help
 
 all: setup  ## build/mmamba and the libraries
 	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS) >/dev/null
@@ -21,6 +21,11 @@ asan: setup  ## the same tests under AddressSanitizer and UndefinedBehaviorSanit
 	@cmake -S . -B build-asan -G Ninja -DMMAMBA_ASAN=ON $(CMAKE_FLAGS) >/dev/null
 	@ninja -C build-asan $(NINJA_FLAGS)
 	@TEST_TIMEOUT=1500 scripts/test.sh build-asan
+
+tsan: setup  ## the tests that start threads under ThreadSanitizer
+	@cmake -S . -B build-tsan -G Ninja -DMMAMBA_TSAN=ON $(CMAKE_FLAGS) >/dev/null
+	@ninja -C build-tsan $(NINJA_FLAGS)
+	@TEST_TIMEOUT=1500 scripts/test.sh build-tsan -L threads
 
 arm:  ## the AArch64 build (cross-compiled) and its tests under qemu-user, in build-arm
 	@CMAKE_FLAGS="$(CMAKE_FLAGS)" NINJA_FLAGS="$(NINJA_FLAGS)" scripts/build-arm.sh
@@ -62,7 +67,7 @@ check-fresh:  ## `make demo` and `make test` on a bare Debian 12 in a scratch fo
 	@scripts/check-fresh.sh
 
 clean:  ## removes what was built
-	rm -rf build build-asan build-fuzz build-arm
+	rm -rf build build-asan build-tsan build-fuzz build-arm
 
 help:
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 22

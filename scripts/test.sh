@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests of a built tree; the last line is "N passed, N failed" whatever happened.
-#   scripts/test.sh [BUILD [OPTION]...]     BUILD: build (the default), build-asan or build-arm, made
-#                                           by make beforehand; OPTION: of ctest, which tests
+#   scripts/test.sh [BUILD [OPTION]...]     BUILD: build (the default), build-asan, build-tsan or
+#                                           build-arm, made by make beforehand; OPTION: of ctest, which tests
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 build=${1:-build}
@@ -15,7 +15,14 @@ export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$PWD/tests/lsan.supp:print_supp
 # A sleeping OpenMP thread (the dense products' library) must not hold up the test beside it.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
-ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$(nproc)" \
+# gcc 12's ThreadSanitizer cannot live with the wide address randomisation of newer kernels.
+fixed=()
+if grep -q '^MMAMBA_TSAN:BOOL=ON' "$build/CMakeCache.txt" && setarch -R true 2>/dev/null; then
+    fixed=(setarch -R)
+fi
+export TSAN_OPTIONS=${TSAN_OPTIONS:-exitcode=66:second_deadlock_stack=1}
+
+"${fixed[@]}" ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$(nproc)" \
     --timeout "${TEST_TIMEOUT:-300}" "$@" </dev/null 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 

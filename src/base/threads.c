@@ -7,15 +7,13 @@
 // only: a worker that never got a core, or was still waking up, is not waited for.
 //
 // Waiting, on either side, spins for some microseconds (operations of one model step follow each
-// other that closely) and then sleeps on the futex, so that an idle pool costs nothing. Each waiter
-// learns how long to spin: where waits keep outlasting the spin, the core is better left to whoever
-// is being waited for.
+// other that closely; how long is learned, see base/wait.h) and then sleeps on the futex, so that
+// an idle pool costs nothing.
 #include "base/threads.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -24,18 +22,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 #include "base/cgroup.h"
+#include "base/wait.h"
 
 enum {
     cache_line = 64,
     max_threads = 4096,
-    spin_min_ns = 1000,
-    spin_max_ns = 50000,
-    spins_per_look = 64,  // looks at the word between two looks at the clock
-    pieces_max = 8,       // of a thread's share
+    pieces_max = 8,  // of a thread's share
 };
 
 static const uint32_t gate_open = 1u << 31;  // the other bits count the workers inside
@@ -49,16 +43,16 @@ struct queue {
 struct worker {
     struct mm_pool *pool;
     pthread_t thread;
-    int index;         // 1 .. size - 1; 0 is the caller
-    int64_t patience;  // nanoseconds to spin
+    int index;  // 1 .. size - 1; 0 is the caller
+    struct mm_patience patience;
 };
 
 struct mm_pool {
     int size;
     bool spin;  // false when there are more threads than CPUs: a spinning one would hold up another
-    struct worker *workers;  // (size - 1)
-    struct queue *queues;    // (size)
-    int64_t patience;        // of the caller
+    struct worker *workers;       // (size - 1)
+    struct queue *queues;         // (size)
+    struct mm_patience patience;  // of the caller
     // The loop being run: written by the caller while nobody is inside, then only read.
     mm_task_fn *fn;
     void *arg;
@@ -96,92 +90,36 @@ int mm_threads_available(void) {
     return n < 1 ? 1 : n > max_threads ? max_threads : n;
 }
 
-static void futex_wait(_Atomic uint32_t *word, uint32_t seen) {
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-}
-
-static void futex_wake(_Atomic uint32_t *word, int n) {
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
-}
-
-static inline void cpu_relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 // ---- waiting ----
 
-static bool is_there(_Atomic uint32_t *word, uint32_t value, bool equals) {
-    return (atomic_load_explicit(word, memory_order_acquire) == value) == equals;
-}
-
-// Spins until *word differs from `value` (equals = false) or equals it (equals = true); false when
-// that did not happen before `end`.
-static bool spin_until(_Atomic uint32_t *word, uint32_t value, bool equals, int64_t end) {
-    do {
-        for (int i = 0; i < spins_per_look; i++) {
-            if (is_there(word, value, equals)) return true;
-            cpu_relax();
-        }
-    } while (now_ns() < end);
-    return false;
-}
-
-// After a wait of `ns`: a short one that spinning covers, or would have, brings the patience up
-// again within a few; one that outlasts any spin takes a quarter of it.
-static void learn(int64_t *patience, int64_t ns) {
-    if (ns <= spin_max_ns) {
-        *patience += (spin_max_ns - *patience + 3) / 4;
-    } else {
-        *patience -= (*patience - spin_min_ns) / 4;
-    }
-}
-
 // Waits for a generation other than `seen` and returns it.
-static uint32_t await_generation(struct mm_pool *p, uint32_t seen, int64_t *patience) {
-    if (is_there(&p->generation, seen, true)) {
-        const int64_t begin = now_ns();
-        if (!p->spin || !spin_until(&p->generation, seen, false, begin + *patience)) {
-            // Announce, then look again: the caller raises the generation before it looks for
-            // sleepers, so one of the two sees the other. All of it sequentially consistent.
-            atomic_fetch_add(&p->sleepers, 1);
-            while (atomic_load(&p->generation) == seen) {
-                futex_wait(&p->generation, seen);
-            }
-            atomic_fetch_sub(&p->sleepers, 1);
+static uint32_t await_generation(struct mm_pool *p, uint32_t seen, struct mm_patience *patience) {
+    if (!p->spin || !mm_spin(&p->generation, seen, false, patience)) {
+        // Announce, then look again: the caller raises the generation before it looks for sleepers,
+        // so one of the two sees the other. All of it sequentially consistent.
+        atomic_fetch_add(&p->sleepers, 1);
+        while (atomic_load(&p->generation) == seen) {
+            mm_futex_wait(&p->generation, seen);
         }
-        learn(patience, now_ns() - begin);
+        atomic_fetch_sub(&p->sleepers, 1);
     }
     return atomic_load_explicit(&p->generation, memory_order_acquire);
 }
 
 // The caller waits for *word (the gate, shut, or `absent`) to become 0.
 static void await_zero(struct mm_pool *p, _Atomic uint32_t *word) {
-    if (is_there(word, 0, true)) return;
-    const int64_t begin = now_ns();
-    if (!p->spin || !spin_until(word, 0, true, begin + p->patience)) {
-        atomic_store(&p->caller_sleeps, 1);
-        uint32_t left;
-        while ((left = atomic_load(word)) != 0) {
-            futex_wait(word, left);
-        }
-        atomic_store(&p->caller_sleeps, 0);
+    if (p->spin && mm_spin(word, 0, true, &p->patience)) return;
+    atomic_store(&p->caller_sleeps, 1);
+    uint32_t left;
+    while ((left = atomic_load(word)) != 0) {
+        mm_futex_wait(word, left);
     }
-    learn(&p->patience, now_ns() - begin);
+    atomic_store(&p->caller_sleeps, 0);
 }
 
 // A worker counts down a word that the caller may be waiting for.
 static void count_down(struct mm_pool *p, _Atomic uint32_t *word) {
-    if (atomic_fetch_sub(word, 1) == 1 && atomic_load(&p->caller_sleeps)) futex_wake(word, 1);
+    if (atomic_fetch_sub(word, 1) == 1 && atomic_load(&p->caller_sleeps)) mm_futex_wake(word, 1);
 }
 
 // ---- pieces ----
@@ -260,7 +198,7 @@ static void *worker_main(void *arg) {
 
 static void publish(struct mm_pool *p, int wanted) {
     atomic_fetch_add(&p->generation, 1);
-    if (atomic_load(&p->sleepers) > 0) futex_wake(&p->generation, wanted);
+    if (atomic_load(&p->sleepers) > 0) mm_futex_wake(&p->generation, wanted);
 }
 
 enum mm_code mm_pool_new(struct mm_pool **pool, int n, struct mm_error *err) {
@@ -286,7 +224,7 @@ enum mm_code mm_pool_new(struct mm_pool **pool, int n, struct mm_error *err) {
     p->workers = workers;
     p->queues = queues;
     memset(queues, 0, (size_t)n * sizeof *queues);
-    p->patience = spin_max_ns;
+    p->patience = MM_PATIENT;
     atomic_flag_clear(&p->busy);
 
     // Signals are the main thread's: a worker in the middle of a loop must not run a handler.
@@ -296,7 +234,7 @@ enum mm_code mm_pool_new(struct mm_pool **pool, int n, struct mm_error *err) {
     int failed = 0;
     for (int i = 1; i < n && !failed; i++) {
         struct worker *w = &workers[i - 1];
-        *w = (struct worker){.pool = p, .index = i, .patience = spin_max_ns};
+        *w = (struct worker){.pool = p, .index = i, .patience = MM_PATIENT};
         failed = pthread_create(&w->thread, NULL, worker_main, w);
         if (!failed) {
             char name[16];

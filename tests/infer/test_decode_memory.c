@@ -56,7 +56,7 @@ void *mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset) {
 }
 #endif
 
-enum { few = 300, piece = 32, prompt_pieces = 12, side_by_side = 3 };
+enum { few = 80, piece = 32, prompt_pieces = 12, side_by_side = 3 };
 
 static const char *const keeps[] = {"none", "0,4", "all"};  // linear, hybrid, teacher
 static const enum mm_dtype dtypes[] = {mm_dtype_f32, mm_dtype_bf16};
@@ -158,9 +158,14 @@ static void steps_of_a_batch(struct mm_engine *e) {
     mm_batch_free(b);
 }
 
+// Where nothing can be counted the sanitizer sees the fastest path only.
+static int first_isa(void) {
+    return COUNTING ? 0 : (int)mm_isa_best();
+}
+
 static void steps_allocate_nothing(void **state) {
     (void)state;
-    for (int isa = 0; isa <= (int)mm_isa_best(); isa++) {
+    for (int isa = first_isa(); isa <= (int)mm_isa_best(); isa++) {
         for (int k = 0; k < 3; k++) {
             for (int d = 0; d < 2; d++) {
                 struct place p = place_open(isa, k, dtypes[d]);
@@ -198,7 +203,7 @@ static bool own_products(int isa, enum mm_dtype dtype) {
 
 static void an_equal_piece_allocates_nothing(void **state) {
     (void)state;
-    for (int isa = 0; isa <= (int)mm_isa_best(); isa++) {
+    for (int isa = first_isa(); isa <= (int)mm_isa_best(); isa++) {
         for (int k = 0; k < 3; k++) {
             for (int d = 0; d < 2; d++) {
                 struct place p = place_open(isa, k, dtypes[d]);
