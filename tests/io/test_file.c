@@ -1,10 +1,9 @@
 // Whole files: reading with limits, atomic replacement, what a full disk or a missing permission
 // leaves behind, and base64.
+#include "cmocka_all.h"
+
 #include <fcntl.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,28 +11,14 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 #include "io/file.h"
+#include "scratch.h"
 
-static char folder[] = "/tmp/mm_test_file_XXXXXX";
 static struct mm_error err;
 
 static char *in_folder(const char *name) {
     return mm_path_join(folder, name);
-}
-
-static int setup(void **state) {
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    char *command = mm_xasprintf("rm -rf '%s'", folder);
-    const int rc = system(command);
-    free(command);
-    return rc;
 }
 
 static void assert_holds(const char *path, const char *text) {
@@ -318,5 +303,5 @@ int main(void) {
         cmocka_unit_test(base64_vectors),
         cmocka_unit_test(base64_of_many_bytes),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

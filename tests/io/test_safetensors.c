@@ -1,37 +1,22 @@
 // Safetensors: every way a header can lie is refused with a sentence; the golden files survive a
 // round trip to the byte; folders with and without shards.
-#include <setjmp.h>
+#include "cmocka_all.h"
+
 #include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 #include "base/log.h"
 #include "io/file.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "scratch.h"
 
-static char folder[] = "/tmp/mm_test_st_XXXXXX";
 static struct mm_error err;
-
-static int setup(void **state) {
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    char *command = mm_xasprintf("rm -rf '%s'", folder);
-    const int rc = system(command);
-    free(command);
-    return rc;
-}
 
 // A file of the given header and so many bytes after it. length < 0: the true one.
 static char *make_file(const char *header, size_t n_header, int64_t length, size_t data_bytes) {
@@ -534,5 +519,5 @@ int main(void) {
         cmocka_unit_test(a_full_disk_leaves_the_old_folder),
         cmocka_unit_test(ten_thousand_tensors_open_at_once),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

@@ -2,7 +2,6 @@
 // against the golden teachers and students.
 #include "cmocka_all.h"
 
-#include <ftw.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,26 +11,19 @@
 #include "io/file.h"
 #include "io/json.h"
 #include "model/model.h"
+#include "scratch.h"
 
 static struct mm_backend *be;
-static char folder[64];
-
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw) {
-    (void)st, (void)flag, (void)ftw;
-    return remove(path);
-}
 
 static int setup(void **state) {
-    (void)state;
     struct mm_error err;
-    strcpy(folder, "/tmp/mmamba-carve-XXXXXX");
-    return mkdtemp(folder) && mm_backend_open_cpu(&be, 1, &err) == mm_code_ok ? 0 : -1;
+    if (scratch_make(state)) return -1;
+    return mm_backend_open_cpu(&be, 1, &err) == mm_code_ok ? 0 : -1;
 }
 
 static int teardown(void **state) {
-    (void)state;
     mm_backend_close(be);
-    return nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    return scratch_remove(state);
 }
 
 static const struct golden {

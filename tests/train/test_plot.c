@@ -3,7 +3,6 @@
 #include "cmocka_all.h"
 
 #include <cairo.h>
-#include <ftw.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,28 +11,17 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "io/file.h"
+#include "scratch.h"
 #include "train/plot.h"
 
-static char folder[64], log_path[128], png_path[128];
-
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw) {
-    (void)st, (void)flag, (void)ftw;
-    return remove(path);
-}
+static char log_path[128], png_path[128];
 
 static int setup(void **state) {
-    (void)state;
-    strcpy(folder, "/tmp/mmamba-plot-XXXXXX");
-    if (!mkdtemp(folder)) return -1;
+    if (scratch_make(state)) return -1;
     snprintf(log_path, sizeof log_path, "%s/log.jsonl", folder);
     snprintf(png_path, sizeof png_path, "%s/loss.png", folder);
     mm_log_set_level(mm_log_level_error);
     return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    return nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static enum mm_code plot(const char *text, struct mm_error *err) {
@@ -208,5 +196,5 @@ int main(void) {
         cmocka_unit_test(a_long_log_is_drawn),
         cmocka_unit_test(nothing_to_draw_is_said),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, scratch_remove);
 }
