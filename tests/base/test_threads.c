@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 #include "base/threads.h"
+#include "base/wait.h"
 #include "cmocka_all.h"
 
 enum { items_max = 1000 };
@@ -299,6 +300,19 @@ static void the_affinity_mask_is_respected(void **state) {
     assert_int_equal(mm_threads_available(), before);
 }
 
+static void vain_spins_become_short(void **state) {
+    (void)state;
+    struct mm_patience p = MM_PATIENT;
+    _Atomic uint32_t word = 7;
+    for (int i = 0; i < 40; i++)
+        assert_false(mm_spin(&word, 7, false, &p));
+    assert_true(p.ns < MM_PATIENT.ns / 20);
+    const struct mm_patience before = p;
+    assert_true(mm_spin(&word, 7, true, &p));
+    assert_true(mm_spin(&word, 8, false, &p));
+    assert_int_equal(p.waits, before.waits);  // nothing was waited for, nothing learned
+}
+
 static void absurd_sizes_are_refused(void **state) {
     (void)state;
     struct mm_pool *pool;
@@ -323,6 +337,7 @@ int main(void) {
         cmocka_unit_test(an_idle_pool_takes_no_time),
         cmocka_unit_test(many_pools_come_and_go),
         cmocka_unit_test(the_affinity_mask_is_respected),
+        cmocka_unit_test(vain_spins_become_short),
         cmocka_unit_test(absurd_sizes_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
