@@ -12,36 +12,43 @@
 #include "io/file.h"
 #include "train/run.h"
 
-#define EVAL_SHARED                                                                             \
-    {"--bench", mm_opt_kind_string,                                                             \
-     "NAME",    "mme, mmbench, pope, seed, mmmu, mmvet, textvqa, sqa or gqa",                   \
-     NULL,      0,                                                                              \
-     0,         false},                                                                         \
-        {"--data", mm_opt_kind_string,                                                          \
-         "PATH",   "the TSV; for pope and gqa also a folder with the kit's files",              \
-         NULL,     0,                                                                           \
-         0,        false},                                                                      \
-        {"--limit", mm_opt_kind_int, "N", "only the first N questions (0: all)", "0", 0, 1e15,  \
-         false},                                                                                \
-        {"--pandas1", mm_opt_kind_flag,                                                         \
-         NULL,        "the cell None is a text, as before pandas 2, and not missing",           \
-         NULL,        0,                                                                        \
-         0,           false},                                                                   \
-        {"--unresolved",                                                                        \
-         mm_opt_kind_string,                                                                    \
-         "FILE",                                                                                \
-         "write the answers that no rule can read there, for a judge",                          \
-         NULL,                                                                                  \
-         0,                                                                                     \
-         0,                                                                                     \
-         false},                                                                                \
-        {"--judge", mm_opt_kind_string,                                                         \
-         "FILE",    "mmvet: the judge's grades, JSON lines or a TSV of index and score",        \
-         NULL,      0,                                                                          \
-         0,         false},                                                                     \
-    {                                                                                           \
-        "--export", mm_opt_kind_string, "FILE",                                                 \
-            "mmvet: write the answers there as a TSV for VLMEvalKit's judge", NULL, 0, 0, false \
+#define EVAL_SHARED                                                                            \
+    {"--bench", mm_opt_kind_string,                                                            \
+     "NAME",    "mme, mmbench, pope, seed, mmmu, mmvet, textvqa, sqa or gqa",                  \
+     NULL,      0,                                                                             \
+     0,         false},                                                                        \
+        {"--data", mm_opt_kind_string,                                                         \
+         "PATH",   "the TSV; for pope and gqa also a folder with the kit's files",             \
+         NULL,     0,                                                                          \
+         0,        false},                                                                     \
+        {"--limit", mm_opt_kind_int, "N", "only the first N questions (0: all)", "0", 0, 1e15, \
+         false},                                                                               \
+        {"--pandas1", mm_opt_kind_flag,                                                        \
+         NULL,        "the cell None is a text, as before pandas 2, and not missing",          \
+         NULL,        0,                                                                       \
+         0,           false},                                                                  \
+        {"--unresolved",                                                                       \
+         mm_opt_kind_string,                                                                   \
+         "FILE",                                                                               \
+         "write the answers that no rule can read there, for a judge",                         \
+         NULL,                                                                                 \
+         0,                                                                                    \
+         0,                                                                                    \
+         false},                                                                               \
+        {"--judge",                                                                            \
+         mm_opt_kind_string,                                                                   \
+         "FILE",                                                                               \
+         "what a judge said, JSON lines or a TSV: index and score for mmvet, index and reply " \
+         "about answers that no rule can read",                                                \
+         NULL,                                                                                 \
+         0,                                                                                    \
+         0,                                                                                    \
+         false},                                                                               \
+    {                                                                                          \
+        "--export", mm_opt_kind_string, "FILE",                                                \
+            "mmvet: write the answers there for a judge: a TSV, or .json for the public "      \
+            "evaluator",                                                                       \
+            NULL, 0, 0, false                                                                  \
     }
 
 static const struct mm_opt score_opts[] = {
@@ -86,7 +93,10 @@ static enum mm_code shared_options(struct mm_score_job *job, const struct mm_arg
     job->unresolved = mm_args_string(args, "--unresolved");
     job->judge = mm_args_string(args, "--judge");
     if (job->bench == &mm_bench_mmvet) return mm_code_ok;
-    MM_TRY(mm_args_refuse(args, "--judge", "only mmvet is graded by a judge", err));
+    if (job->bench == &mm_bench_gqa || job->bench == &mm_bench_textvqa) {
+        MM_TRY(mm_args_refuse(args, "--judge", "every answer can be read", err));
+        MM_TRY(mm_args_refuse(args, "--unresolved", "every answer can be read", err));
+    }
     return mm_args_refuse(args, "--export", "only mmvet is graded by a judge", err);
 }
 

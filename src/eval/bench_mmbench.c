@@ -25,12 +25,10 @@ struct mmbench {
 
 static enum mm_code begin(void **state, const struct mm_questions *all, const struct mm_report *r,
                           struct mm_error *err) {
-    (void)r;
-    (void)err;
     struct mmbench *b = mm_xcalloc(1, sizeof *b);
     b->all = all;
     *state = b;
-    return mm_code_ok;
+    return mm_judge_read(&b->mcq.judge, r->judge_path, mm_judge_kind_replies, err);
 }
 
 // The index of the question that this row is a rotation of.
@@ -84,7 +82,7 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
     struct group *g;
     bool main, hit;
     MM_TRY(group_of(b, q, &g, &main, err));
-    MM_TRY(mm_mcq_hit(&b->mcq.room, q, q->answer, prediction, &hit, r, err));
+    MM_TRY(mm_mcq_hit(&b->mcq, q, q->answer, prediction, &hit, r, err));
     g->wrong = g->wrong || !hit;
     if (main) {
         g->main = true;
@@ -126,6 +124,7 @@ static void release(void *state) {
     if (!b) return;
     mm_tally_free(&b->mcq.tally);
     mm_normalizer_deinit(&b->mcq.room);
+    mm_judge_free(&b->mcq.judge);
     mm_names_free(&b->indexes);
     mm_names_free(&b->splits);
     free(b->groups);

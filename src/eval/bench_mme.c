@@ -2,7 +2,7 @@
 // plus that of pictures with both answers right.
 #include <stdlib.h>
 #include "base/log.h"
-#include "eval/names.h"
+#include "eval/judge.h"
 #include "eval/prompt.h"
 #include "eval/questions.h"
 
@@ -25,6 +25,7 @@ struct picture {
 struct mme {
     const struct mm_questions *all;
     struct mm_normalizer room;
+    struct mm_judge judge;
     struct mm_names category_names, picture_names;
     struct category *categories;  // (category_names.n)
     struct picture *pictures;     // (picture_names.n)
@@ -34,7 +35,6 @@ struct mme {
 
 static enum mm_code begin(void **state, const struct mm_questions *all, const struct mm_report *r,
                           struct mm_error *err) {
-    (void)r;
     if (all->column[mm_column_category] < 0 || all->column[mm_column_image_path] < 0) {
         return mm_fail(err, mm_code_input,
                        "%s: line 1: there is no column '%s'; MME's pairs of questions are found "
@@ -44,7 +44,7 @@ static enum mm_code begin(void **state, const struct mm_questions *all, const st
     struct mme *m = mm_xcalloc(1, sizeof *m);
     m->all = all;
     *state = m;
-    return mm_code_ok;
+    return mm_judge_read(&m->judge, r->judge_path, mm_judge_kind_replies, err);
 }
 
 // The number of s, with room for it in the array beside the names.
@@ -66,7 +66,10 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
     struct mme *m = state;
     if (!q->category.s) return mm_questions_wrong(m->all, "category", err, "is missing");
     if (!q->image_path.s) return mm_questions_wrong(m->all, "image_path", err, "is missing");
-    const enum mm_yes_no said = mm_yorn_extract(&m->room, prediction);
+    enum mm_yes_no said = mm_yorn_extract(&m->room, prediction);
+    const struct mm_str reply =
+        said == mm_yes_no_unknown ? mm_judge_reply(&m->judge, q->index) : (struct mm_str){NULL, 0};
+    if (reply.s) said = mm_yorn_extract(&m->room, reply);
     const char *text = said == mm_yes_no_yes ? "Yes" : said == mm_yes_no_no ? "No" : "Unknown";
     if (said == mm_yes_no_unknown) MM_TRY(mm_report_unresolved(r, q, prediction, err));
     const bool right = q->answer.s && mm_str_is(q->answer, text);
@@ -204,6 +207,7 @@ static void release(void *state) {
     struct mme *m = state;
     if (!m) return;
     mm_normalizer_deinit(&m->room);
+    mm_judge_free(&m->judge);
     mm_names_free(&m->category_names);
     mm_names_free(&m->picture_names);
     mm_buf_free(&m->key);

@@ -16,8 +16,7 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
     const bool letter = q->answer.n == 1 && q->answer.s[0] >= 'A' && q->answer.s[0] <= 'Z';
     int64_t cell[mm_tally_kinds];
     bool hit;
-    MM_TRY(mm_mcq_hit(&m->room, &closed, letter ? q->answer : mm_str_of("A"), prediction, &hit, r,
-                      err));
+    MM_TRY(mm_mcq_hit(m, &closed, letter ? q->answer : mm_str_of("A"), prediction, &hit, r, err));
     mm_tally_cells(&m->tally, q, cell);
     mm_tally_count(&m->tally, cell, hit);
     mm_mcq_outcome(r, q->index, q, hit);

@@ -4,7 +4,7 @@
 // headline is the mean of the three categories' F1).
 #include <stdlib.h>
 #include "base/log.h"
-#include "eval/names.h"
+#include "eval/judge.h"
 #include "eval/prompt.h"
 #include "eval/questions.h"
 #include "io/file.h"
@@ -21,6 +21,7 @@ static const char *const kinds[n_kinds] = {"adversarial", "popular", "random"};
 struct pope {
     const struct mm_questions *all;
     struct mm_normalizer room;
+    struct mm_judge judge;
     struct mm_names names, ids;
     struct counts *counts;  // (names.n) by category
     int64_t cap;
@@ -54,10 +55,14 @@ static enum mm_code load_labels(struct pope *p, int kind, struct mm_error *err) 
 
 static enum mm_code begin(void **state, const struct mm_questions *all, const struct mm_report *r,
                           struct mm_error *err) {
-    (void)r;
     struct pope *p = mm_xcalloc(1, sizeof *p);
     p->all = all;
     *state = p;
+    if (all->kit && r->judge_path) {
+        return mm_fail(err, mm_code_usage,
+                       "--judge has no effect here: by InternVL's rule every answer is yes or no");
+    }
+    MM_TRY(mm_judge_read(&p->judge, r->judge_path, mm_judge_kind_replies, err));
     for (int k = 0; k < n_kinds && all->kit; k++) {
         MM_TRY(load_labels(p, k, err));
     }
@@ -94,7 +99,10 @@ static void add_outcome(struct mm_report *r, struct mm_str key, struct mm_str gr
 
 static enum mm_code add_row(struct pope *p, const struct mm_question *q, struct mm_str prediction,
                             struct mm_report *r, struct mm_error *err) {
-    const enum mm_yes_no said = mm_yorn_extract(&p->room, prediction);
+    enum mm_yes_no said = mm_yorn_extract(&p->room, prediction);
+    const struct mm_str reply =
+        said == mm_yes_no_unknown ? mm_judge_reply(&p->judge, q->index) : (struct mm_str){NULL, 0};
+    if (reply.s) said = mm_yorn_extract(&p->room, reply);
     const char *text = said == mm_yes_no_yes ? "Yes" : said == mm_yes_no_no ? "No" : "Unknown";
     if (said == mm_yes_no_unknown) MM_TRY(mm_report_unresolved(r, q, prediction, err));
     const bool label = q->answer.s && mm_str_is(q->answer, "Yes");
@@ -211,6 +219,7 @@ static void release(void *state) {
     struct pope *p = state;
     if (!p) return;
     mm_normalizer_deinit(&p->room);
+    mm_judge_free(&p->judge);
     mm_names_free(&p->names);
     mm_names_free(&p->ids);
     for (int k = 0; k < n_kinds; k++) {

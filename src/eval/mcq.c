@@ -130,10 +130,13 @@ void mm_tally_report(const struct mm_tally *t, const char *headline_split, struc
 
 // ---- vanilla ----
 
-enum mm_code mm_mcq_hit(struct mm_normalizer *room, const struct mm_question *q,
-                        struct mm_str wanted, struct mm_str prediction, bool *hit,
-                        struct mm_report *r, struct mm_error *err) {
-    const char said = mm_can_infer(room, prediction, &q->options);
+enum mm_code mm_mcq_hit(struct mm_mcq *m, const struct mm_question *q, struct mm_str wanted,
+                        struct mm_str prediction, bool *hit, struct mm_report *r,
+                        struct mm_error *err) {
+    char said = mm_can_infer(&m->room, prediction, &q->options);
+    const struct mm_str reply =
+        said ? (struct mm_str){NULL, 0} : mm_judge_reply(&m->judge, q->index);
+    if (reply.s) said = mm_can_infer(&m->room, reply, &q->options);
     *hit = false;
     // The kit puts down 'Z' for an answer it cannot read, so 'Z' as the wanted letter would be hit.
     *hit = wanted.n == 1 && wanted.s[0] == (said ? said : 'Z');
@@ -161,10 +164,9 @@ double mm_mcq_combine(const struct mm_outcomes *o, const double (*sums)[mm_outco
 enum mm_code mm_mcq_begin(void **state, const struct mm_questions *all, const struct mm_report *r,
                           struct mm_error *err) {
     (void)all;
-    (void)r;
-    (void)err;
-    *state = mm_xcalloc(1, sizeof(struct mm_mcq));
-    return mm_code_ok;
+    struct mm_mcq *m = mm_xcalloc(1, sizeof *m);
+    *state = m;
+    return mm_judge_read(&m->judge, r->judge_path, mm_judge_kind_replies, err);
 }
 
 enum mm_code mm_mcq_add(void *state, const struct mm_question *q, struct mm_str prediction,
@@ -172,7 +174,7 @@ enum mm_code mm_mcq_add(void *state, const struct mm_question *q, struct mm_str 
     struct mm_mcq *m = state;
     int64_t cell[mm_tally_kinds];
     bool hit;
-    MM_TRY(mm_mcq_hit(&m->room, q, q->answer, prediction, &hit, r, err));
+    MM_TRY(mm_mcq_hit(m, q, q->answer, prediction, &hit, r, err));
     mm_tally_cells(&m->tally, q, cell);
     mm_tally_count(&m->tally, cell, hit);
     mm_mcq_outcome(r, q->index, q, hit);
@@ -190,5 +192,6 @@ void mm_mcq_release(void *state) {
     if (!m) return;
     mm_tally_free(&m->tally);
     mm_normalizer_deinit(&m->room);
+    mm_judge_free(&m->judge);
     free(m);
 }

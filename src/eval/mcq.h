@@ -2,7 +2,7 @@
 #ifndef MM_EVAL_MCQ_H
 #define MM_EVAL_MCQ_H
 
-#include "eval/names.h"
+#include "eval/judge.h"
 #include "eval/questions.h"
 
 // Right answers, counted per split, l2-category and category.
@@ -27,6 +27,7 @@ void mm_tally_report(const struct mm_tally *t, const char *headline_split, struc
 struct mm_mcq {
     struct mm_tally tally;
     struct mm_normalizer room;
+    struct mm_judge judge;
 };
 enum mm_code mm_mcq_begin(void **state, const struct mm_questions *all, const struct mm_report *r,
                           struct mm_error *err);
@@ -40,10 +41,10 @@ void mm_mcq_outcome(struct mm_report *r, struct mm_str key, const struct mm_ques
 double mm_mcq_combine(const struct mm_outcomes *o, const double (*sums)[mm_outcome_values],
                       const char *headline_split);
 
-// Whether the answer is the wanted option's letter; an answer that no rule can read is counted as
-// unresolved and wrong.
-enum mm_code mm_mcq_hit(struct mm_normalizer *room, const struct mm_question *q,
-                        struct mm_str wanted, struct mm_str prediction, bool *hit,
-                        struct mm_report *r, struct mm_error *err);
+// Whether the answer is the wanted option's letter. An answer that no rule can read goes by what
+// the judge said of it; without a judge it is counted as unresolved and wrong.
+enum mm_code mm_mcq_hit(struct mm_mcq *m, const struct mm_question *q, struct mm_str wanted,
+                        struct mm_str prediction, bool *hit, struct mm_report *r,
+                        struct mm_error *err);
 
 #endif

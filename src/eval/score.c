@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "eval/questions.h"
 #include "io/file.h"
+#include "io/json.h"
 
 struct scoring {
     const struct mm_score_job *job;
@@ -108,32 +109,51 @@ static void add_cell(struct mm_buf *out, struct mm_str s, char then) {
     mm_buf_add(out, &then, 1);
 }
 
-static enum mm_code export_all(struct scoring *s, struct mm_buf *out, struct mm_error *err) {
+// {"v1_<index>": answer}, as the benchmark's own evaluator takes it.
+static void add_answer(struct mm_buf *out, const struct mm_question *q, struct mm_str answer) {
+    mm_buf_adds(out, out->len > 2 ? ",\n" : "");
+    char *key = mm_xasprintf("v1_%.*s", (int)q->index.n, q->index.s);
+    mm_json_add_string(out, key, strlen(key));
+    free(key);
+    mm_buf_adds(out, ": ");
+    mm_json_add_string(out, answer.n ? answer.s : "", answer.n);
+}
+
+static enum mm_code export_all(struct scoring *s, bool json, struct mm_buf *out,
+                               struct mm_error *err) {
     struct mm_question q;
     struct mm_prediction p;
-    mm_buf_adds(out, "index\tquestion\tanswer\tcategory\tprediction\n");
+    mm_buf_adds(out, json ? "{\n" : "index\tquestion\tanswer\tcategory\tprediction\n");
     for (;;) {
         bool end;
         MM_TRY(mm_questions_next(&s->questions, &q, &end, err));
-        if (end) return mm_code_ok;
+        if (end) break;
         MM_TRY(mm_predictions_find(&s->predictions, q.index, &p, err));
         if (!p.found || p.missing_image) continue;
+        if (json) {
+            add_answer(out, &q, p.text);
+            continue;
+        }
         add_cell(out, q.index, '\t');
         add_cell(out, q.text, '\t');
         add_cell(out, q.answer, '\t');
         add_cell(out, q.category, '\t');
         add_cell(out, p.text, '\n');
     }
+    if (json) mm_buf_adds(out, "\n}\n");
+    return mm_code_ok;
 }
 
 enum mm_code mm_score_export(const struct mm_score_job *job, const char *path,
                              struct mm_error *err) {
     struct scoring s = {.job = job};
     struct mm_buf out = {0};
+    const size_t n = strlen(path);
+    const bool json = n > 5 && !strcmp(path + n - 5, ".json");
     enum mm_code code = mm_questions_open(&s.questions, job->bench, job->data, job->pandas1,
                                           mm_tsv_form_table, job->limit, err);
     if (code == mm_code_ok) code = mm_predictions_open(&s.predictions, job->predictions, err);
-    if (code == mm_code_ok) code = export_all(&s, &out, err);
+    if (code == mm_code_ok) code = export_all(&s, json, &out, err);
     if (code == mm_code_ok) code = mm_file_write(path, out.data, out.len, err);
     mm_predictions_close(&s.predictions);
     mm_questions_close(&s.questions);

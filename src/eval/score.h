@@ -31,7 +31,8 @@ struct mm_score_job {
 enum mm_code mm_score_run(const struct mm_score_job *job, struct mm_report *r,
                           struct mm_error *err);
 
-// MM-Vet for VLMEvalKit's judge: a TSV of index, question, answer, category, prediction.
+// MM-Vet for a judge: VLMEvalKit's, a TSV of index, question, answer, category, prediction; or,
+// where path ends in ".json", the object of the benchmark's own evaluator.
 enum mm_code mm_score_export(const struct mm_score_job *job, const char *path,
                              struct mm_error *err);
 

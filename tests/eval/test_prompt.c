@@ -1,7 +1,10 @@
 // Prompts, letter by letter.
 #include "cmocka_all.h"
 
+#include <stdlib.h>
 #include "eval/prompt.h"
+#include "io/chat.h"
+#include "io/json.h"
 
 static void is(const struct mm_bench *bench, const struct mm_question *q, bool kit, int n,
                const char *wanted) {
@@ -60,6 +63,31 @@ static void test_pictures(void **state) {
        "<Image-1><Image-2><Image-3>");
 }
 
+// The whole prompt as the published chat() makes it, by its own template.
+static void test_template(void **state) {
+    (void)state;
+    struct mm_error err;
+    json_t *t = NULL;
+    assert_int_equal(mm_json_load(&t, "tests/golden/eval/chat_template.json", &err), mm_code_ok);
+    const char *part[5];
+    static const char *const names[] = {"system_prefix", "system_message", "sep", "user",
+                                        "assistant"};
+    for (int i = 0; i < 5; i++) {
+        part[i] = json_string_value(json_object_get(t, names[i]));
+        assert_non_null(part[i]);
+    }
+    char *wanted = mm_xasprintf("%s%s%s%s%s%s%s", part[0], part[1], part[2], part[3],
+                                "<image>\nIs it?", part[2], part[4]);
+    struct mm_buf out = {0};
+    mm_chat_add_turn(&out, mm_chat_role_system, mm_chat_default_system, true);
+    mm_chat_add_turn(&out, mm_chat_role_user, "<image>\nIs it?", true);
+    mm_chat_add_turn(&out, mm_chat_role_assistant, NULL, false);
+    assert_string_equal(out.data, wanted);
+    mm_buf_free(&out);
+    free(wanted);
+    json_decref(t);
+}
+
 static void test_settings(void **state) {
     (void)state;
     static const char *const names[] = {"mme",     "mmbench", "seed", "mmmu", "mmvet",
@@ -81,9 +109,8 @@ static void test_settings(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_words),
-        cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_words),    cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_pictures), cmocka_unit_test(test_template),
         cmocka_unit_test(test_settings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

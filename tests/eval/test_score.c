@@ -378,6 +378,12 @@ static void test_mmvet(void **state) {
     assert_string_equal(text.data,
                         "index\tquestion\tanswer\tcategory\tprediction\n"
                         "0\tq\ta\tocr,math\tx\n1\tq\ta\tocr\t\"\"\"y\"\"\"\n2\tq\ta\trec\tz\n");
+    mm_buf_reset(&text);
+    out = put("export.json", "");
+    assert_int_equal(mm_score_export(&job, out, &err), mm_code_ok);
+    assert_int_equal(mm_file_read(&text, out, 1 << 20, &err), mm_code_ok);
+    assert_string_equal(text.data,
+                        "{\n\"v1_0\": \"x\",\n\"v1_1\": \"\\\"y\\\"\",\n\"v1_2\": \"z\"\n}\n");
     mm_buf_free(&text);
 }
 
@@ -421,6 +427,43 @@ static void test_predictions(void **state) {
     is("", 0);
 }
 
+// A judge's words about answers that no rule could read; about others they do not count.
+static void test_judge(void **state) {
+    (void)state;
+    const char *data = put("s.tsv",
+                           "index\tquestion\tA\tB\tanswer\n0\tq\tx\ty\tA\n1\tq\tx\ty\tB\n"
+                           "2\tq\tx\ty\tB\n3\tq\tx\ty\tB\n");
+    struct mm_score_job job = {.bench = &mm_bench_seed,
+                               .data = data,
+                               .predictions = only(said("0=hm\n1=hm\n2=A\n3=hm\n"))};
+    static const char *const judges[] = {
+        "{\"index\": 0, \"reply\": \"A\"}\n{\"index\": 1, \"reply\": \"It is Z.\"}\n"
+        "{\"index\": \"2\", \"reply\": \"B\"}\n",
+        "index\treply\n0\tA\n1\tIt is Z.\n2\tB\n"};
+    for (int i = 0; i < 2; i++) {
+        job.judge = put("judge", judges[i]);
+        mm_report_free(&report);
+        if (mm_score_run(&job, &report, &err) != mm_code_ok) fail_msg("%s", err.text);
+        is("", 25);
+        assert_int_equal(report.unresolved, 1);
+    }
+    job.judge = put("judge", "{\"index\": 0, \"reply\": 1}\n");
+    mm_report_free(&report);
+    assert_int_equal(mm_score_run(&job, &report, &err), mm_code_input);
+    assert_non_null(strstr(err.text, "judge: line 1: 'reply' is 1"));
+    job.judge = put("judge", "index\treply\n0\tA\n0\tB\n");
+    assert_int_equal(mm_score_run(&job, &report, &err), mm_code_input);
+    assert_non_null(strstr(err.text, "judge: line 3: index '0' has been judged before"));
+    job = (struct mm_score_job){
+        .bench = &mm_bench_pope,
+        .data = put("p.tsv", "index\tquestion\tanswer\tcategory\n0\tq\tYes\trandom\n"),
+        .predictions = only(said("0=surely\n")),
+        .judge = put("judge", "{\"index\": 0, \"reply\": \"Yes\"}\n")};
+    assert_int_equal(mm_score_run(&job, &report, &err), mm_code_ok);
+    is("", 100);
+    assert_int_equal(report.unresolved, 0);
+}
+
 static void test_unresolved_file(void **state) {
     (void)state;
     const char *data = put("s.tsv", "index\tquestion\tA\tB\tanswer\n0\t\"q \"\"1\"\"\"\tx\ty\tA\n");
@@ -447,6 +490,7 @@ int main(void) {
         cmocka_unit_test(test_mmmu),        cmocka_unit_test(test_textvqa),
         cmocka_unit_test(test_gqa),         cmocka_unit_test(test_mmvet),
         cmocka_unit_test(test_predictions), cmocka_unit_test(test_unresolved_file),
+        cmocka_unit_test(test_judge),
     };
     const int status = cmocka_run_group_tests(tests, make, clear);
     mm_report_free(&report);

@@ -1,0 +1,73 @@
+// Any bytes as a data set and its predictions: refused with a sentence, or scored within the
+// benchmark's bounds, the same in one file of predictions as in two.
+//   byte 0: which benchmark; then the table, 0xff, predictions, 0xff, more predictions
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "eval/score.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static void check(int holds) {
+    if (!holds) abort();
+}
+
+static char paths[3][64];
+static int fds[3] = {-1, -1, -1};
+
+static void put(int i, const uint8_t *data, size_t n) {
+    if (fds[i] < 0) {
+        fds[i] = memfd_create("score", 0);
+        check(fds[i] >= 0);
+        snprintf(paths[i], sizeof paths[i], "/proc/self/fd/%d", fds[i]);
+    }
+    check(ftruncate(fds[i], 0) == 0 && pwrite(fds[i], data, n, 0) == (ssize_t)n);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+    static const struct mm_bench *const benches[] = {
+        &mm_bench_mme,     &mm_bench_mmbench, &mm_bench_pope,  &mm_bench_seed, &mm_bench_mmmu,
+        &mm_bench_textvqa, &mm_bench_sqa,     &mm_bench_mmvet, &mm_bench_gqa};
+    mm_log_set_level(mm_log_level_error);
+    if (n < 3) return 0;
+    const struct mm_bench *bench = benches[data[0] % 9];
+    const uint8_t *end = data + n, *at = data + 1;
+    const char *files[3] = {NULL, NULL, NULL};
+    for (int i = 0; i < 3; i++) {
+        const uint8_t *mark = memchr(at, 0xff, (size_t)(end - at));
+        const uint8_t *stop = mark ? mark : end;
+        put(i, at, (size_t)(stop - at));
+        if (i) files[i - 1] = paths[i];
+        at = mark ? mark + 1 : end;
+        if (!mark) break;
+    }
+    if (!files[0]) return 0;
+    struct mm_outcomes outcomes = {0};
+    struct mm_score_job job = {.bench = bench,
+                               .data = paths[0],
+                               .predictions = files,
+                               .pandas1 = data[0] & 0x80,
+                               .limit = data[0] & 0x40 ? 3 : 0,
+                               .outcomes = &outcomes};
+    struct mm_report r;
+    struct mm_error err = {0};
+    const enum mm_code code = mm_score_run(&job, &r, &err);
+    if (code != mm_code_ok) {
+        check(err.text[0] && !strchr(err.text, '\n'));
+    } else {
+        check(r.questions > 0 && r.unresolved <= r.questions);
+        check(!r.has_headline || (r.headline >= 0 && r.headline <= 2800));
+        struct mm_buf out = {0};
+        mm_report_print_json(&r, &out);
+        mm_report_print_table(&r, &out);
+        mm_buf_free(&out);
+        mm_report_free(&r);
+    }
+    mm_outcomes_free(&outcomes);
+    return 0;
+}
