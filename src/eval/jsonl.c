@@ -44,16 +44,20 @@ enum mm_code mm_jsonl_next(struct mm_jsonl *j, json_t **o, struct mm_error *err)
         mm_map_pass(&j->map, &j->passed, j->at - n);
         if (is_blank(s, n)) continue;
         // a model may say U+0000; texts carry their length
-        *o = json_loadb(s, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+        json_error_t e;
+        *o = json_loadb(s, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
         if (json_is_object(*o)) return mm_code_ok;
-        char what[512];
-        snprintf(what, sizeof what, "%s: line %" PRId64, j->path, j->line);
         if (*o) {
             json_decref(*o);
             *o = NULL;
-            return mm_fail(err, mm_code_input, "%s: must be a JSON object", what);
+            return mm_fail(err, mm_code_input, "%s: line %" PRId64 ": must be a JSON object",
+                           j->path, j->line);
         }
-        return mm_json_parse(o, s, n, what, err);
+        for (unsigned char *c = (unsigned char *)e.text; *c; c++) {
+            if (*c < 0x20 || *c == 0x7f) *c = '?';  // it quotes the line
+        }
+        return mm_fail(err, mm_code_input, "%s: line %" PRId64 ", column %d: not valid JSON: %s",
+                       j->path, j->line, e.column, e.text);
     }
     return mm_code_ok;
 }
