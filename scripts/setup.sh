@@ -8,6 +8,8 @@ build=(gcc libc6-dev make git cmake ninja-build pkg-config
     libdnnl-dev libjansson-dev libpng-dev libturbojpeg0-dev libwebp-dev libutf8proc-dev
     libfreetype-dev libxxhash-dev libcairo2-dev libcmocka-dev libedit-dev
     sentencepiece fonts-noto-color-emoji fonts-dejavu-core)
+# Dense products are oneDNN's on x86-64 only (docs/DEPENDENCIES.md).
+[ "$(uname -m)" = x86_64 ] || build=(${build[@]/libdnnl-dev/})
 fuzz=(clang libclang-rt-14-dev)
 format=(clang-format)
 fresh=(debootstrap)

@@ -95,3 +95,15 @@ if(NOT MMAMBA_ASAN AND NOT MMAMBA_TSAN)
     WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(threads_tsan PROPERTIES SKIP_RETURN_CODE 77)
 endif()
+
+# Emulated processors take 10 to 50 times as long. Left out there: whole training runs, made worlds
+# and many starts of the program, some of which have a clock of their own; what compiles for the
+# machine that runs it; and ThreadSanitizer, which does not run under qemu-user.
+if(CMAKE_CROSSCOMPILING)
+  foreach(test demo run_memory run_parts run_resume cli_models eval_killed bad_input scenes install
+      threads_tsan)
+    if(TEST ${test})
+      set_property(TEST ${test} APPEND PROPERTY LABELS slow_emulated)
+    endif()
+  endforeach()
+endif()
