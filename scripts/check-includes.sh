@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Includes go down only: cli > serve, eval > train, infer > model > ops, io > base. Folders of one
-# level (ops and io; train and infer; serve and eval) do not know each other, and nobody but ops
+# level (ops and io; train and infer; serve, eval and bench) do not know each other, and nobody but ops
 # looks inside a backend (ops/cpu, ops/cuda). Run by the build; prints each wrong line, exit 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ BEGIN {
     level["io"] = level["ops"] = 1
     level["model"] = 2
     level["train"] = level["infer"] = 3
-    level["eval"] = level["serve"] = 4
+    level["eval"] = level["serve"] = level["bench"] = 4
     level["cli"] = 5
 }
 function wrong(why) {

@@ -17,6 +17,7 @@ int mm_cmd_distill(int argc, char **argv);
 int mm_cmd_export(int argc, char **argv);
 int mm_cmd_quantize(int argc, char **argv);
 int mm_cmd_eval(int argc, char **argv);
+int mm_cmd_bench(int argc, char **argv);
 int mm_cmd_probe(int argc, char **argv);  // forward, grad, tiles, tokens
 int mm_cmd_probe_forward(int argc, char **argv);
 int mm_cmd_probe_grad(int argc, char **argv);

@@ -19,6 +19,7 @@ static const struct verb {
     {"export", mm_cmd_export, "write a run's model in the released layout"},
     {"quantize", mm_cmd_quantize, "round a model's weights to 8 or 4 bits, and tell what it costs"},
     {"eval", mm_cmd_eval, "put a benchmark's questions to a model, and score what it said"},
+    {"bench", mm_cmd_bench, "how fast, how large, and how close to what the machine can do"},
     {"probe", mm_cmd_probe, "hold single parts of this program against another one, in numbers"},
 };
 enum { n_verbs = sizeof verbs / sizeof verbs[0] };
