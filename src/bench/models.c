@@ -57,6 +57,17 @@ static enum mm_code kept_blocks(const struct mm_bench_source *s, enum mm_bench_f
     return mm_code_ok;
 }
 
+enum mm_code mm_bench_form_check(const struct mm_bench_source *s, enum mm_bench_form form,
+                                 struct mm_error *err) {
+    const enum mm_bench_form is = mm_bench_source_form(s);
+    bool keep[mm_max_blocks] = {false};
+    if (form == is) return mm_code_ok;
+    if (is == mm_bench_form_attention) return kept_blocks(s, form, keep, err);
+    return mm_fail(err, mm_code_usage,
+                   "%s is carved already (%s); other mixers can be made of a teacher only", s->path,
+                   mm_bench_form_names[is]);
+}
+
 static enum mm_dtype config_dtype(const struct mm_config *c) {
     return strcmp(c->torch_dtype, "float32") == 0   ? mm_dtype_f32
            : strcmp(c->torch_dtype, "float16") == 0 ? mm_dtype_f16
@@ -81,13 +92,7 @@ static enum mm_code make_up(struct mm_model *m, struct mm_bench_source *s, enum 
 enum mm_code mm_bench_model_open(struct mm_model **out, struct mm_bench_source *s,
                                  enum mm_bench_form form, struct mm_error *err) {
     *out = NULL;
-    const bool own = form == mm_bench_source_form(s);
-    if (!own && mm_bench_source_form(s) != mm_bench_form_attention) {
-        return mm_fail(err, mm_code_usage,
-                       "%s is carved already (%s); other mixers can be made of a teacher only",
-                       s->path, mm_bench_form_names[mm_bench_source_form(s)]);
-    }
-    if (!s->random && own) {
+    if (!s->random && form == mm_bench_source_form(s)) {
         *out = &s->loaded;
         return mm_code_ok;
     }

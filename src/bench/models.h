@@ -28,8 +28,11 @@ void mm_bench_source_close(struct mm_bench_source *s);
 
 // What the source is by itself.
 enum mm_bench_form mm_bench_source_form(const struct mm_bench_source *s);
-// Makes one form; *m is new (carved ones share what they can with the loaded model) or the loaded
-// model itself. Give it back with mm_bench_model_close.
+// Whether this form can be made of it.
+enum mm_code mm_bench_form_check(const struct mm_bench_source *s, enum mm_bench_form form,
+                                 struct mm_error *err);
+// Makes one form, which mm_bench_form_check allows; *m is new (carved ones share what they can with
+// the loaded model) or the loaded model itself. Give it back with mm_bench_model_close.
 enum mm_code mm_bench_model_open(struct mm_model **m, struct mm_bench_source *s,
                                  enum mm_bench_form form, struct mm_error *err);
 void mm_bench_model_close(struct mm_bench_source *s, struct mm_model *m);

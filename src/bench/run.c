@@ -37,16 +37,15 @@ struct runner {
 
 static void make_prompt(struct runner *r) {
     const struct mm_config *c = &r->m->config;
-    const int64_t visual = r->p->tiles * mm_config_tile_tokens(c);
-    r->n = visual + r->p->prompt;
+    const int64_t visual = r->row->visual_tokens;
+    const uint64_t stream = mm_rng_stream("bench/ids");
     r->ids = mm_xmalloc((size_t)r->n * sizeof *r->ids);
     for (int64_t i = 0; i < r->n; i++) {
-        uint32_t id = mm_rng_u32_at(r->p->seed, mm_rng_stream("bench/ids"), (uint64_t)i);
+        uint32_t id = mm_rng_u32_at(r->p->seed, stream, (uint64_t)i);
         id %= (uint32_t)c->V;
         if ((int64_t)id == c->img_context_id) id = id ? id - 1 : 1;
         r->ids[i] = i < visual ? (int32_t)c->img_context_id : (int32_t)id;
     }
-    r->row->visual_tokens = visual;
 }
 
 static void make_pixels(struct runner *r) {
@@ -334,8 +333,8 @@ enum mm_code mm_bench_run(struct mm_bench_row *row, struct mm_model *m,
         .state_bytes = (int64_t)mm_model_state_bytes(m) * plan->batch,
     };
     row->peak_known = m->be->gauges->peak_reset(m->be);
-    make_prompt(&r);
-    make_pixels(&r);
+    row->visual_tokens = plan->tiles * mm_config_tile_tokens(&m->config);
+    r.n = row->visual_tokens + plan->prompt;
     r.logits = mm_xmalloc((size_t)m->config.V * sizeof *r.logits);
     mm_sample_scratch_init(&r.scratch, m->config.V);
     // the stack that sees more rows
@@ -346,7 +345,11 @@ enum mm_code mm_bench_run(struct mm_bench_row *row, struct mm_model *m,
     enum mm_code code = mm_state_init(&r.state, m, err);
     if (!code) {
         code = room_for_cache(&r, rows + plan->new_tokens + 512, err);
-        if (!code) code = warm_up(&r, err);
+        if (!code) {
+            make_prompt(&r);
+            make_pixels(&r);
+            code = warm_up(&r, err);
+        }
         if (!code) code = measure(&r, err);
         mm_state_deinit(&r.state);
     }

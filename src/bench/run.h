@@ -6,6 +6,8 @@
 #include "bench/load.h"
 #include "model/model.h"
 
+enum { mm_bench_prompt_max = 1 << 24 };
+
 struct mm_bench_plan {
     int64_t prompt;      // text tokens
     int64_t tiles;       // of pictures, before the text

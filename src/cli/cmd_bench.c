@@ -58,6 +58,8 @@ struct bench {
     enum mm_bench_form forms[mm_bench_form_count];
     int n_forms;
     struct mm_bench_report report;
+    double ceilings_at;  // when they were measured last
+    int n_rows_held;     // rows of the report that know their read_after
 };
 
 // ---- options ------------------------------------------------------------------------------------
@@ -71,7 +73,7 @@ static int64_t length(const char **at) {
     if (*end == 'k') times = 1000, end++;
     if (times == 1 && *end == 'M') times = 1000000, end++;
     *at = end;
-    return n > (1u << 30) || n * times > (1u << 30) ? 0 : (int64_t)(n * times);
+    return n > mm_bench_prompt_max || n * times > mm_bench_prompt_max ? 0 : (int64_t)(n * times);
 }
 
 static enum mm_code add_length(struct bench *b, int64_t n, const char *text, struct mm_error *err) {
@@ -89,7 +91,7 @@ static enum mm_code parse_prompts(struct bench *b, const char *text, struct mm_e
             return mm_fail(err, mm_code_usage,
                            "bench: --prompt is '%s', wanted lengths such as 512,2k,100k, each from "
                            "1 to %d",
-                           text, 1 << 30);
+                           text, mm_bench_prompt_max);
         }
         MM_TRY(add_length(b, n, text, err));
         if (*at == '\0') return mm_code_ok;
@@ -211,17 +213,32 @@ static enum mm_code parse_rows(struct bench *b, struct mm_error *err) {
     return mm_code_ok;
 }
 
-// Which forms, where --mixers does not say; and whether --keep is about any of them.
+// What --keep makes of a teacher.
+static enum mm_code form_of_keep(struct bench *b, enum mm_bench_form *form, struct mm_error *err) {
+    bool keep[mm_max_blocks] = {false};
+    const int64_t n = mm_config_blocks(&b->source.config);
+    int64_t kept = 0;
+    MM_TRY(mm_keep_parse(b->source.keep, n, keep, err));
+    for (int64_t i = 0; i < n; i++)
+        kept += keep[i];
+    *form = kept == 0   ? mm_bench_form_linear
+            : kept == n ? mm_bench_form_attention
+                        : mm_bench_form_hybrid;
+    return mm_code_ok;
+}
+
+// Which forms, where --mixers does not say; and whether they can be.
 static enum mm_code choose_forms(struct bench *b, struct mm_error *err) {
     struct mm_bench_source *s = &b->source;
-    const bool teacher = mm_bench_source_form(s) == mm_bench_form_attention;
-    if (s->keep && !teacher) {
+    if (s->keep && mm_bench_source_form(s) != mm_bench_form_attention) {
         return mm_fail(err, mm_code_usage, "bench: --keep has no effect here: %s is carved already",
                        s->path);
     }
     bool hybrid = false;
-    for (int i = 0; i < b->n_forms; i++)
+    for (int i = 0; i < b->n_forms; i++) {
         hybrid |= b->forms[i] == mm_bench_form_hybrid;
+        MM_TRY(mm_bench_form_check(s, b->forms[i], err));
+    }
     if (b->n_forms > 0 && s->keep && !hybrid) {
         return mm_fail(err, mm_code_usage,
                        "bench: --keep has no effect here: --mixers asks for no hybrid");
@@ -229,17 +246,7 @@ static enum mm_code choose_forms(struct bench *b, struct mm_error *err) {
     if (b->n_forms > 0) return mm_code_ok;
     b->n_forms = 1;
     b->forms[0] = mm_bench_source_form(s);
-    if (!s->keep) return mm_code_ok;
-    bool keep[mm_max_blocks] = {false};
-    const int64_t n = mm_config_blocks(&s->config);
-    int64_t kept = 0;
-    MM_TRY(mm_keep_parse(s->keep, n, keep, err));
-    for (int64_t i = 0; i < n; i++)
-        kept += keep[i];
-    b->forms[0] = kept == 0   ? mm_bench_form_linear
-                  : kept == n ? mm_bench_form_attention
-                              : mm_bench_form_hybrid;
-    return mm_code_ok;
+    return s->keep ? form_of_keep(b, &b->forms[0], err) : mm_code_ok;
 }
 
 // ---- measuring ----------------------------------------------------------------------------------
@@ -262,12 +269,24 @@ static int64_t pair_of(const struct bench *b, int64_t prompt) {
     return least <= 4096 && prompt >= 8 * least ? least : 0;
 }
 
+// The ceilings once more, for the rows since the last time and those that follow. Short rows share
+// one: `due` says whether it must be now.
+static enum mm_code measure_ceilings(struct bench *b, enum mm_dtype dtype, bool due,
+                                     struct mm_error *err) {
+    const double often_enough_s = 5.0;
+    struct mm_bench_ceilings *c = &b->report.ceilings;
+    if (!due && mm_now() - b->ceilings_at < often_enough_s) return mm_code_ok;
+    MM_TRY(mm_bench_ceilings_again(c, b->source.be, mm_bench_product_of(dtype), err));
+    for (; b->n_rows_held < b->report.n_rows; b->n_rows_held++)
+        b->report.rows[b->n_rows_held].read_after = mm_bench_last(&c->of[mm_ceiling_read]);
+    b->ceilings_at = mm_now();
+    return mm_code_ok;
+}
+
 static enum mm_code run_rows(struct bench *b, struct mm_model *m, enum mm_bench_form form,
                              struct mm_error *err) {
-    struct mm_bench_ceilings *c = &b->report.ceilings;
-    const struct mm_bench_rate *read = &c->of[mm_ceiling_read];
-    const enum mm_ceiling product = mm_bench_product_of(m->dtype);
-    MM_TRY(mm_bench_ceilings_again(c, m->be, product, err));
+    const struct mm_bench_rate *read = &b->report.ceilings.of[mm_ceiling_read];
+    MM_TRY(measure_ceilings(b, m->dtype, false, err));
     for (int i = 0; i < b->n_prompts; i++) {
         struct mm_bench_plan plan = b->plan;
         struct mm_bench_row row = {.read_before = mm_bench_last(read)};
@@ -275,16 +294,15 @@ static enum mm_code run_rows(struct bench *b, struct mm_model *m, enum mm_bench_
         plan.pair = pair_of(b, plan.prompt);
         const enum mm_code code = mm_bench_run(&row, m, &plan, err);
         if (code && !can_go_on(b, code, form, plan.prompt, err)) return code;
-        if (code) continue;
-        MM_TRY(mm_bench_ceilings_again(c, m->be, product, err));
-        row.read_after = mm_bench_last(read);
-        mm_bench_report_add(&b->report, &row);
+        if (!code) mm_bench_report_add(&b->report, &row);
+        MM_TRY(measure_ceilings(b, m->dtype, false, err));
     }
-    return mm_code_ok;
+    return measure_ceilings(b, m->dtype, b->n_rows_held < b->report.n_rows, err);
 }
 
 static enum mm_code run_forms(struct bench *b, struct mm_error *err) {
     MM_TRY(mm_bench_ceilings_all(&b->report.ceilings, b->source.be, err));
+    b->ceilings_at = mm_now();
     for (int i = 0; i < b->n_forms; i++) {
         const enum mm_bench_form form = b->forms[i];
         struct mm_model *m;
