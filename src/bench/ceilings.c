@@ -5,7 +5,6 @@
 
 #include "base/buf.h"
 #include "base/log.h"
-#include "bench/counts.h"
 
 static const double seconds_of[mm_ceiling_count] = {0.4, 0.12, 0.12, 0.12};
 
@@ -62,7 +61,7 @@ struct product {
 static enum mm_code product_new(struct product *p, struct mm_backend *be, enum mm_dtype t,
                                 int64_t T, int64_t N, int64_t K, struct mm_error *err) {
     p->w = mm_view2(NULL, t, N, K);
-    const size_t w = ((size_t)mm_bench_view_bytes(p->w) + 63) / 64 * 64;
+    const size_t w = (mm_view_bytes(p->w) + 63) / 64 * 64;
     const size_t x = (size_t)(T * K) * sizeof(float), y = (size_t)(T * N) * sizeof(float);
     p->bytes = w + x + y;
     MM_TRY(be->alloc(be, p->bytes, &p->block, err));  // zeros: as fast as other numbers

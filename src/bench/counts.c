@@ -1,18 +1,11 @@
 #include "bench/counts.h"
 
-int64_t mm_bench_view_bytes(struct mm_view w) {
-    if (mm_dtype_quantized(w.dtype)) {
-        return w.shape[0] * mm_quant_row_bytes(w.dtype, mm_view_cols(w));
-    }
-    return mm_view_count(w) * (int64_t)mm_dtype_bytes(w.dtype);
-}
-
 int64_t mm_bench_step_bytes(const struct mm_model *m, int64_t context, int64_t batch) {
     int64_t bytes = 0;
     for (int i = 0; i < m->n_params; i++) {
         const struct mm_param *p = &m->params[i];
         const bool met = p->block >= 0 || p->role == mm_role_norm || p->role == mm_role_output;
-        if (met && p->used) bytes += mm_bench_view_bytes(p->w);
+        if (met && p->used) bytes += (int64_t)mm_view_bytes(p->w);
     }
     const int64_t state = 2 * (int64_t)mm_model_state_bytes(m);
     return bytes + batch * (state + context * (int64_t)mm_model_cache_bytes_per_token(m));
@@ -62,4 +55,8 @@ const char *mm_bench_mixers(const struct mm_config *c) {
     for (int64_t i = 0; i < n; i++)
         kept += c->mixers[i] == mm_mixer_mha;
     return kept == 0 ? "linear" : kept == n ? "attention" : "hybrid";
+}
+
+enum mm_dtype mm_bench_dtype(const struct mm_model *m) {
+    return mm_model_quantized(m) ? m->config.quant : m->dtype;
 }

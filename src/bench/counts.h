@@ -5,9 +5,6 @@
 
 #include "model/model.h"
 
-// Bytes of a weight in memory.
-int64_t mm_bench_view_bytes(struct mm_view w);
-
 // Bytes that one decoding step must move for `batch` sequences of `context` tokens: every weight of
 // the blocks, the last norm and the output once, each state read and written, each cache read.
 // Rows of the table of embeddings, activations and logits are left out.
@@ -20,5 +17,7 @@ double mm_bench_prefill_ops(const struct mm_model *m, int64_t text, int64_t tile
 
 // What the mixers are called: "linear", "hybrid", "attention".
 const char *mm_bench_mixers(const struct mm_config *c);
+// Of the big matrices.
+enum mm_dtype mm_bench_dtype(const struct mm_model *m);
 
 #endif

@@ -8,15 +8,34 @@
 #include "base/log.h"
 #include "bench/counts.h"
 #include "bench/random.h"
+#include "bench/round.h"
 #include "io/file.h"
 
 const char *const mm_bench_form_names[mm_bench_form_count] = {"linear", "hybrid", "attention"};
 
+static bool rounds(const struct mm_bench_source *s) {
+    return s->dtype >= 0 && mm_dtype_quantized((enum mm_dtype)s->dtype);
+}
+
+static enum mm_code load(struct mm_model *m, const struct mm_bench_source *s,
+                         struct mm_error *err) {
+    MM_TRY(mm_model_load(m, s->be, s->path, rounds(s) ? -1 : s->dtype, err));
+    if (!mm_model_quantized(m) || s->dtype < 0 || s->dtype == (int)m->config.quant) {
+        return mm_code_ok;
+    }
+    const enum mm_code code =
+        mm_fail(err, mm_code_usage, "%s is quantized already, to %s; it cannot be made %s", s->path,
+                mm_dtype_name(m->config.quant), mm_dtype_name((enum mm_dtype)s->dtype));
+    mm_model_deinit(m);
+    return code;
+}
+
 enum mm_code mm_bench_source_open(struct mm_bench_source *s, struct mm_error *err) {
     if (!s->random) {
-        MM_TRY(mm_model_load(&s->loaded, s->be, s->path, s->dtype, err));
+        MM_TRY(load(&s->loaded, s, err));
         const enum mm_code code = mm_config_copy(&s->config, &s->loaded.config, err);
-        if (code) mm_model_deinit(&s->loaded);
+        // what is to be rounded is loaded again for each form, and let go before it is measured
+        if (code || (rounds(s) && !mm_model_quantized(&s->loaded))) mm_model_deinit(&s->loaded);
         return code;
     }
     if (!mm_path_is_folder(s->path)) return mm_config_read(&s->config, s->path, err);
@@ -74,42 +93,67 @@ static enum mm_dtype config_dtype(const struct mm_config *c) {
                                                     : mm_dtype_bf16;
 }
 
-static enum mm_code make_up(struct mm_model *m, struct mm_bench_source *s, enum mm_bench_form form,
-                            struct mm_error *err) {
-    const enum mm_dtype t = s->dtype < 0 ? config_dtype(&s->config) : (enum mm_dtype)s->dtype;
-    if (form == mm_bench_source_form(s)) {
-        return mm_bench_random_model(m, &s->config, s->be, t, s->seed, err);
-    }
+// The source's config with the mixers of a form.
+static enum mm_code config_of(struct mm_config *c, const struct mm_bench_source *s,
+                              enum mm_bench_form form, struct mm_error *err) {
     bool keep[mm_max_blocks] = {false};
-    struct mm_config config = {0};
+    if (form == mm_bench_source_form(s)) return mm_config_copy(c, &s->config, err);
     MM_TRY(kept_blocks(s, form, keep, err));
-    MM_TRY(mm_config_student(&config, &s->config, keep, err));
+    return mm_config_student(c, &s->config, keep, err);
+}
+
+static enum mm_code make_up(struct mm_model *m, const struct mm_bench_source *s,
+                            enum mm_bench_form form, struct mm_error *err) {
+    const double from = mm_now();
+    struct mm_config config = {0};
+    MM_TRY(config_of(&config, s, form, err));
+    if (rounds(s)) mm_config_set_quant(&config, (enum mm_dtype)s->dtype);
+    const enum mm_dtype t =
+        s->dtype < 0 || rounds(s) ? config_dtype(&s->config) : (enum mm_dtype)s->dtype;
     const enum mm_code code = mm_bench_random_model(m, &config, s->be, t, s->seed, err);
     mm_config_deinit(&config);
+    if (!code) {
+        mm_info("%s: %.2f GB of random weights in %.1f s", mm_bench_form_names[form],
+                (double)mm_model_weight_bytes(m) * 1e-9, mm_now() - from);
+    }
+    return code;
+}
+
+static enum mm_code carve(struct mm_model *m, const struct mm_model *teacher,
+                          const struct mm_bench_source *s, enum mm_bench_form form,
+                          struct mm_error *err) {
+    bool keep[mm_max_blocks] = {false};
+    MM_TRY(kept_blocks(s, form, keep, err));
+    return mm_model_carve(m, teacher, keep, mm_init_mimic, s->seed, err);
+}
+
+// Loads, carves and rounds; what it was made of is gone afterwards.
+static enum mm_code make_rounded(struct mm_model *m, const struct mm_bench_source *s,
+                                 enum mm_bench_form form, struct mm_error *err) {
+    struct mm_model whole = {0}, carved = {0};
+    MM_TRY(load(&whole, s, err));
+    enum mm_code code = mm_code_ok;
+    const bool same = form == mm_bench_source_form(s);
+    if (!same) code = carve(&carved, &whole, s, form, err);
+    if (!code) {
+        code = mm_bench_round_model(m, same ? &whole : &carved, (enum mm_dtype)s->dtype, err);
+        if (!same) mm_model_deinit(&carved);
+    }
+    mm_model_deinit(&whole);
     return code;
 }
 
 enum mm_code mm_bench_model_open(struct mm_model **out, struct mm_bench_source *s,
                                  enum mm_bench_form form, struct mm_error *err) {
     *out = NULL;
-    if (!s->random && form == mm_bench_source_form(s)) {
+    if (s->loaded.be && form == mm_bench_source_form(s)) {
         *out = &s->loaded;
         return mm_code_ok;
     }
     struct mm_model *m = mm_xcalloc(1, sizeof *m);
-    enum mm_code code;
-    if (s->random) {
-        const double from = mm_now();
-        code = make_up(m, s, form, err);
-        if (!code) {
-            mm_info("%s: %.2f GB of random weights in %.1f s", mm_bench_form_names[form],
-                    (double)mm_model_weight_bytes(m) * 1e-9, mm_now() - from);
-        }
-    } else {
-        bool keep[mm_max_blocks] = {false};
-        code = kept_blocks(s, form, keep, err);
-        if (!code) code = mm_model_carve(m, &s->loaded, keep, mm_init_mimic, s->seed, err);
-    }
+    const enum mm_code code = s->random      ? make_up(m, s, form, err)
+                              : s->loaded.be ? carve(m, &s->loaded, s, form, err)
+                                             : make_rounded(m, s, form, err);
     if (code) {
         free(m);
         return code;

@@ -20,7 +20,7 @@ struct mm_bench_source {
     const char *keep;         // KEEP of the hybrid; NULL: a quarter, head-interleaved
     uint64_t seed;            // of random weights and of new mixers
     struct mm_config config;  // as read
-    struct mm_model loaded;   // MODEL; unused when random
+    struct mm_model loaded;   // MODEL; empty when random, and when it is to be rounded
 };
 // Reads the config; loads MODEL.
 enum mm_code mm_bench_source_open(struct mm_bench_source *s, struct mm_error *err);

@@ -6,7 +6,6 @@
 
 #include "base/buf.h"
 #include "base/rng.h"
-#include "bench/counts.h"
 
 // The i-th 64 random bits of a stream: the finalizer of SplitMix64 (Steele, Lea, Flood 2014) over a
 // counter. base/rng's Philox is better than random weights need to be, and takes five times as
@@ -80,7 +79,7 @@ static void fill_codes(const struct fill_job *j, uint8_t *row, int64_t r) {
 }
 
 static int64_t row_bytes(struct mm_view w) {
-    return mm_bench_view_bytes(w) / w.shape[0];
+    return (int64_t)mm_view_bytes(w) / w.shape[0];
 }
 
 static void fill_rows(void *arg, int64_t begin, int64_t end, int thread) {

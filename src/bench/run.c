@@ -325,7 +325,7 @@ enum mm_code mm_bench_run(struct mm_bench_row *row, struct mm_model *m,
     const double before = row->read_before;
     *row = (struct mm_bench_row){
         .mixers = mm_bench_mixers(&m->config),
-        .dtype = m->dtype,
+        .dtype = mm_bench_dtype(m),
         .plan = *plan,
         .read_before = before,
         .prefill_ops = mm_bench_prefill_ops(m, plan->prompt, plan->tiles),

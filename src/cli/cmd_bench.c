@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench/counts.h"
 #include "bench/models.h"
 #include "bench/report.h"
 #include "cli/cli.h"
@@ -144,14 +145,14 @@ static enum mm_code parse_mixers(struct bench *b, const char *text, struct mm_er
 
 static enum mm_code parse_dtype(struct bench *b, struct mm_error *err) {
     const char *text = mm_args_string(b->args, "--dtype");
-    b->source.dtype = text ? mm_dtype_parse(text) : -1;
+    b->source.dtype = !text                 ? -1
+                      : !strcmp(text, "q8") ? mm_dtype_q8
+                      : !strcmp(text, "q4") ? mm_dtype_q4
+                                            : mm_dtype_parse(text);
     const int t = b->source.dtype;
     if (text && t != mm_dtype_f32 && t != mm_dtype_bf16 && t != mm_dtype_q8 && t != mm_dtype_q4) {
         return mm_fail(err, mm_code_usage, "bench: --dtype is '%s', wanted f32, bf16, q8 or q4",
                        text);
-    }
-    if (text && mm_dtype_quantized((enum mm_dtype)t)) {
-        return mm_fail(err, mm_code_unsupported, "bench: --dtype %s is not there yet", text);
     }
     return mm_code_ok;
 }
@@ -286,7 +287,8 @@ static enum mm_code measure_ceilings(struct bench *b, enum mm_dtype dtype, bool 
 static enum mm_code run_rows(struct bench *b, struct mm_model *m, enum mm_bench_form form,
                              struct mm_error *err) {
     const struct mm_bench_rate *read = &b->report.ceilings.of[mm_ceiling_read];
-    MM_TRY(measure_ceilings(b, m->dtype, false, err));
+    const enum mm_dtype dtype = mm_bench_dtype(m);
+    MM_TRY(measure_ceilings(b, dtype, false, err));
     for (int i = 0; i < b->n_prompts; i++) {
         struct mm_bench_plan plan = b->plan;
         struct mm_bench_row row = {.read_before = mm_bench_last(read)};
@@ -295,9 +297,9 @@ static enum mm_code run_rows(struct bench *b, struct mm_model *m, enum mm_bench_
         const enum mm_code code = mm_bench_run(&row, m, &plan, err);
         if (code && !can_go_on(b, code, form, plan.prompt, err)) return code;
         if (!code) mm_bench_report_add(&b->report, &row);
-        MM_TRY(measure_ceilings(b, m->dtype, false, err));
+        MM_TRY(measure_ceilings(b, dtype, false, err));
     }
-    return measure_ceilings(b, m->dtype, b->n_rows_held < b->report.n_rows, err);
+    return measure_ceilings(b, dtype, b->n_rows_held < b->report.n_rows, err);
 }
 
 static enum mm_code run_forms(struct bench *b, struct mm_error *err) {

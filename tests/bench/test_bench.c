@@ -1,6 +1,6 @@
-// `bench` on small models: what it counts, the weights it makes up, the rows it measures and
-// refuses, and what it reports. How fast anything is, is nobody's business here.
-#include "cmocka_all.h"
+// `bench` on small models: what it counts, the rows it measures and refuses, and what it reports.
+// How fast anything is, is nobody's business here.
+#include "bench_fixture.h"
 
 #include <cairo.h>
 #include <math.h>
@@ -8,42 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/log.h"
 #include "bench/counts.h"
-#include "bench/models.h"
-#include "bench/random.h"
 #include "bench/report.h"
 #include "io/chart.h"
-
-static const char pico[] = "models/pico/config.json";
-static struct mm_backend *be;
-
-static int setup(void **state) {
-    (void)state;
-    struct mm_error err;
-    mm_log_set_level(mm_log_level_error);
-    return mm_backend_open_cpu(&be, 2, &err) ? -1 : 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    mm_backend_close(be);
-    return 0;
-}
-
-static struct mm_bench_source source_of(bool random, int dtype) {
-    struct mm_bench_source s = {
-        .be = be, .path = random ? pico : "models/pico", .random = random, .dtype = dtype};
-    struct mm_error err;
-    if (mm_bench_source_open(&s, &err)) fail_msg("%s", err.text);
-    return s;
-}
-
-static struct mm_model *form_of(struct mm_bench_source *s, enum mm_bench_form form) {
-    struct mm_model *m;
-    struct mm_error err;
-    if (mm_bench_model_open(&m, s, form, &err)) fail_msg("%s", err.text);
-    return m;
-}
 
 static struct mm_bench_plan plan_of(int64_t prompt) {
     return (struct mm_bench_plan){.prompt = prompt,
@@ -93,57 +60,6 @@ static void counts_are_those_of_the_shapes(void **state) {
                      8 * 2 * 2 * 64 * 4);
     mm_bench_model_close(&s, teacher);
     mm_bench_model_close(&s, linear);
-    mm_bench_source_close(&s);
-}
-
-// ---- weights out of nothing ---------------------------------------------------------------------
-
-static void random_weights_do_not_depend_on_threads(void **state) {
-    (void)state;
-    static const enum mm_dtype types[] = {mm_dtype_f32, mm_dtype_bf16, mm_dtype_f16};
-    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
-        char hash[3][33];
-        for (int i = 0; i < 3; i++) {
-            struct mm_backend *own;
-            struct mm_model m;
-            struct mm_config c = {0};
-            struct mm_error err;
-            assert_int_equal(mm_backend_open_cpu(&own, 1 + 2 * i, &err), mm_code_ok);
-            assert_int_equal(mm_config_read(&c, pico, &err), mm_code_ok);
-            assert_int_equal(mm_bench_random_model(&m, &c, own, types[t], i == 2 ? 8 : 7, &err),
-                             mm_code_ok);
-            mm_model_hash(&m, hash[i]);
-            mm_model_deinit(&m);
-            mm_config_deinit(&c);
-            mm_backend_close(own);
-        }
-        assert_string_equal(hash[0], hash[1]);
-        assert_string_not_equal(hash[0], hash[2]);  // another seed
-    }
-}
-
-static void random_weights_fill_their_range(void **state) {
-    (void)state;
-    struct mm_bench_source s = source_of(true, mm_dtype_bf16);
-    struct mm_model *m = form_of(&s, mm_bench_form_linear);
-    for (int i = 0; i < m->n_params; i++) {
-        const struct mm_param *p = &m->params[i];
-        const int64_t n = mm_view_count(p->w);
-        if (p->n_axes == 1 || n < 4096) continue;
-        float *x = malloc((size_t)n * sizeof *x);
-        mm_param_get(m, p->w, x);
-        double sum = 0.0, squares = 0.0, most = 0.0;
-        for (int64_t k = 0; k < n; k++) {
-            sum += x[k], squares += (double)x[k] * (double)x[k];
-            most = fmax(most, fabs((double)x[k]));
-        }
-        const double deviation = sqrt(squares / (double)n);
-        assert_true(fabs(sum / (double)n) < 0.1 * deviation);
-        // uniform: the largest is sqrt(3) deviations away
-        assert_true(most > 1.6 * deviation && most < 1.85 * deviation);
-        free(x);
-    }
-    mm_bench_model_close(&s, m);
     mm_bench_source_close(&s);
 }
 
@@ -367,8 +283,6 @@ static void the_picture_shows_each_kind(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_are_those_of_the_shapes),
-        cmocka_unit_test(random_weights_do_not_depend_on_threads),
-        cmocka_unit_test(random_weights_fill_their_range),
         cmocka_unit_test(memory_grows_with_length_where_attention_is_kept),
         cmocka_unit_test(a_folder_gives_all_three_forms),
         cmocka_unit_test(skipping_the_prompt_is_told),
