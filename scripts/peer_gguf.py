@@ -18,7 +18,6 @@ import sys
 F32, Q4_0, Q8_0, BF16 = 0, 2, 8, 30
 TYPES = {"bf16": BF16, "q8_0": Q8_0, "q4_0": Q4_0}
 U32, FLOAT, BOOL, STRING, ARRAY = 4, 6, 7, 8, 9
-VOCAB = 92553
 ALIGN = 32
 
 
@@ -94,18 +93,18 @@ def mlp(i, big, d, ff):
 
 def model(kind, big):
     arch = {"mixed": "granitehybrid", "attention": "internlm2", "mamba2": "mamba2"}[kind]
-    d, blocks = (2560, 64) if kind == "mamba2" else (2048, 32)
+    d, blocks, vocab = (2560, 64, 50288) if kind == "mamba2" else (2048, 32, 92553)
     keys = {
         "general.architecture": arch,
         "tokenizer.ggml.model": "no_vocab",
-        f"{arch}.vocab_size": VOCAB,
+        f"{arch}.vocab_size": vocab,
         f"{arch}.context_length": 131072,
         f"{arch}.embedding_length": d,
         f"{arch}.block_count": blocks,
         f"{arch}.feed_forward_length": 0 if kind == "mamba2" else 8192,
         f"{arch}.attention.layer_norm_rms_epsilon": 1e-5,
     }
-    tensors = [("token_embd.weight", [d, VOCAB], big)]
+    tensors = [("token_embd.weight", [d, vocab], big)]
     recurrent = {
         "mixed": dict(inner=2048, groups=8, state=128, heads=16, conv=4),
         "mamba2": dict(inner=5120, groups=1, state=128, heads=80, conv=4),
@@ -138,7 +137,9 @@ def model(kind, big):
             tensors += attention_block(i, big, d, 1024)
         if kind != "mamba2":
             tensors += mlp(i, big, d, 8192)
-    tensors += [("output_norm.weight", [d], F32), ("output.weight", [d, VOCAB], big)]
+    tensors.append(("output_norm.weight", [d], F32))
+    if kind != "mamba2":  # whose output is its table of embeddings
+        tensors.append(("output.weight", [d, vocab], big))
     return keys, tensors
 
 

@@ -7,7 +7,6 @@
 
 #include "base/buf.h"
 #include "base/log.h"
-#include "base/memory.h"
 #include "base/rng.h"
 #include "bench/ceilings.h"
 #include "bench/counts.h"
@@ -243,7 +242,7 @@ static int compare(const void *a, const void *b) {
 // What the caches of keys and values will take, before any of it is taken.
 static enum mm_code room_for_cache(struct runner *r, int64_t tokens, struct mm_error *err) {
     const int64_t per_token = (int64_t)mm_model_cache_bytes_per_token(r->m);
-    const int64_t room = r->m->be->host_memory ? mm_memory_available() : INT64_MAX;
+    const int64_t room = r->m->be->available(r->m->be);
     if (per_token > 0 && tokens > room / per_token) {
         return mm_fail(err, mm_code_memory,
                        "keys and values of %lld tokens take %.1f GiB and %.1f GiB are free",

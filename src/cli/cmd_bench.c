@@ -359,7 +359,13 @@ static enum mm_code run(struct bench *b, struct mm_error *err) {
     MM_TRY(mm_cli_backend(&b->source.be, b->args, err));
     mm_interrupt_catch();
     b->report.be = b->source.be;
-    enum mm_code code = mm_bench_source_open(&b->source, err);
+    enum mm_code code = mm_code_ok;
+    if (b->source.be->gauges == NULL) {
+        code =
+            mm_fail(err, mm_code_unsupported,
+                    "bench: the backend %s does not measure its ceilings yet", b->source.be->name);
+    }
+    if (!code) code = mm_bench_source_open(&b->source, err);
     if (!code) {
         code = choose_forms(b, err);
         if (!code) code = report(b, run_forms(b, err), err);
