@@ -163,6 +163,28 @@ static void wide_weights(void **state) {
     }
 }
 
+// More than one block of everything that products are cut into: rows, columns, passes over k.
+static void many_blocks(void **state) {
+    (void)state;
+    const int64_t deep[3] = {140, 300, 2130}, tall[3] = {1100, 70, 40}, wide[3] = {17, 1130, 100};
+    const int64_t deep_codes[3] = {140, 100, 4200};
+    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+        struct world w;
+        world_open(&w, (enum mm_isa)isa, 2);
+        for (int v = 0; v < 3; v++) {
+            const int64_t *s = v == 0 ? deep : v == 1 ? tall : wide;
+            forward(&w, s, mm_dtype_bf16, true, v == 1, v);
+            backward_x(&w, s, mm_dtype_bf16, true, v == 1, v);
+            backward_w(&w, s, mm_dtype_bf16, true, v);
+            world_clear(&w);
+            forward_quantized(&w, v == 0 ? deep_codes : s, mm_dtype_q8, v == 1, v);
+            forward_quantized(&w, v == 0 ? deep_codes : s, mm_dtype_q4, v == 0, 0);
+            world_clear(&w);
+        }
+        world_close(&w);
+    }
+}
+
 static void threads_do_not_matter(void **state) {
     (void)state;
     const int counts[] = {2, 3, 5};
@@ -232,6 +254,7 @@ int main(void) {
         cmocka_unit_test(quantized_parity),
         cmocka_unit_test(quantized_reference),
         cmocka_unit_test(wide_weights),
+        cmocka_unit_test(many_blocks),
         cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(scratch_settles),
     };

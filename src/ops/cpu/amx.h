@@ -1,16 +1,23 @@
-// Products of bf16 matrices on the matrix tiles of the processor (AMX).
+// Products of bf16 and int8 on the matrix tiles of the processor (AMX).
 #ifndef MM_OPS_CPU_AMX_H
 #define MM_OPS_CPU_AMX_H
 
-#include "ops/cpu/product.h"
+#include "ops/cpu/tiles.h"
 
-// Whether the processor has tiles and the kernel lets this process use them (it is asked).
+// Whether the processor has tiles of both types and the kernel lets this process use them (it is
+// asked).
 bool mm_amx_available(void);
 
-// f32 is rounded to bf16 on the way into the tiles.
-// C (m, n) = A (m, k) B (k, n), added to C when `accumulate`; over the threads of be->pool.
-// The order of every sum is fixed by k alone. k >= 1. Takes scratch c and d.
-void mm_amx_product(struct mm_backend *be, float *c, int64_t ldc, int64_t m, int64_t n, int64_t k,
-                    struct mm_side a, struct mm_side b, bool accumulate);
+// Around the work of a thread.
+void mm_amx_begin(void);
+void mm_amx_end(void);
+
+// C = A B of bf16. No room.
+void mm_amx_bf16_multiply(const struct mm_tiles *p, const struct mm_tiles_part *part);
+
+// C = sum over blocks of 128 k of r s (A B) of int8: p->with is a struct mm_tiles_quant, and each
+// panel of B ends with its scales.
+enum { mm_amx_int8_rows = 128, mm_amx_int8_room = 2 * mm_amx_int8_rows * mm_panel * 4 + 4096 };
+void mm_amx_int8_multiply(const struct mm_tiles *p, const struct mm_tiles_part *part);
 
 #endif

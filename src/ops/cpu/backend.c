@@ -50,7 +50,7 @@ static void *map_pages(size_t bytes) {
         return NULL;
     }
     const size_t whole = whole_pages(bytes);
-    const size_t extra = whole >= 2 * (size_t)huge_bytes ? huge_bytes : 0;
+    const size_t extra = whole >= (size_t)huge_bytes ? huge_bytes : 0;
     unsigned char *p =
         mmap(NULL, whole + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;

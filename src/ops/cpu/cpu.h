@@ -39,12 +39,11 @@ static inline size_t mm_cpu_piece(size_t bytes) {
     return (bytes + 127) / 128 * 128;
 }
 
-// struct mm_cpu is be->impl; dnnl.c keeps its own things behind `dnnl` (x86-64 only).
+// struct mm_cpu is be->impl.
 struct mm_cpu {
     enum mm_isa isa;
     void *scratch[mm_scratch_count];
     size_t scratch_bytes[mm_scratch_count];
-    struct mm_dnnl *dnnl;  // NULL when plain
 };
 
 extern const struct mm_ops mm_ops_cpu;      // fast

@@ -22,7 +22,9 @@ enum mm_isa mm_isa_best(void) {
         !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
         return mm_isa_avx2;
     }
-    if (!__builtin_cpu_supports("avx512bf16")) return mm_isa_avx512;
+    if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vnni")) {
+        return mm_isa_avx512;
+    }
     return mm_amx_available() ? mm_isa_amx : mm_isa_avx512bf16;
 }
 

@@ -1,9 +1,9 @@
-// Dense products of x86-64: on AMX by our own kernels (amx.c), else by oneDNN. The result is split
-// over the threads, by rows or by columns, never the sum.
-#include "ops/cpu/amx.h"
+// Dense products of x86-64: of bf16 on tiles (tiles.h), of f32 by oneDNN, into which other weights
+// are widened. The result is split over the threads, by rows or by columns, never the sum.
 #include "ops/cpu/convert.h"
 #include "ops/cpu/dnnl.h"
 #include "ops/cpu/product.h"
+#include "ops/cpu/tiles_bf16.h"
 
 enum {
     split_unit = 32,          // rows or columns of the result a thread's part is a multiple of
@@ -13,41 +13,28 @@ enum {
 
 // ---- moving an operand to another type ----
 
-struct convert_job {
+struct round_job {
     struct mm_side x;
     int64_t cols;
-    void *out;  // dense (rows, cols)
-    enum mm_isa isa;
-    enum mm_dtype to;
-    bool round;  // to f32 by way of bf16
+    float *out;  // dense (rows, cols)
 };
 
-static void convert_rows(void *arg, int64_t begin, int64_t end, int thread) {
-    const struct convert_job *j = arg;
-    const int64_t cols = j->cols;
+static void round_rows(void *arg, int64_t begin, int64_t end, int thread) {
+    const struct round_job *j = arg;
     (void)thread;
     for (int64_t r = begin; r < end; r++) {
-        const void *from =
-            (const char *)j->x.data + (size_t)(r * j->x.ld) * mm_dtype_bytes(j->x.dtype);
-        if (j->to == mm_dtype_bf16) {
-            mm_convert_to_bf16(j->isa, (uint16_t *)j->out + r * cols, from, cols);
-        } else if (j->round) {
-            mm_convert_round_bf16((float *)j->out + r * cols, from, cols);
-        } else {
-            mm_convert_to_f32(j->isa, (float *)j->out + r * cols, from, j->x.dtype, cols);
-        }
+        mm_convert_round_bf16(j->out + r * j->cols, (const float *)j->x.data + r * j->x.ld,
+                              j->cols);
     }
 }
 
-// A dense copy of f32 x, bf16 or rounded; data NULL when there is no memory.
-static struct mm_side converted(struct mm_backend *be, enum mm_scratch slot, struct mm_side x,
-                                int64_t rows, int64_t cols) {
-    const enum mm_isa isa = mm_cpu_isa(be);
-    struct convert_job j = {.x = x, .cols = cols, .isa = isa, .round = !mm_isa_bf16(isa)};
-    j.to = j.round ? mm_dtype_f32 : mm_dtype_bf16;
-    j.out = mm_cpu_scratch(be, slot, (size_t)(rows * cols) * mm_dtype_bytes(j.to));
-    if (j.out) mm_parallel_for(be->pool, rows, 1 + 32768 / cols, convert_rows, &j);
-    return (struct mm_side){j.out, j.to, cols, x.by_k};
+// A dense copy of f32 x, rounded by way of bf16; data NULL when there is no memory.
+static struct mm_side rounded(struct mm_backend *be, enum mm_scratch slot, struct mm_side x,
+                              int64_t rows, int64_t cols) {
+    struct round_job j = {.x = x, .cols = cols};
+    j.out = mm_cpu_scratch(be, slot, (size_t)(rows * cols) * sizeof *j.out);
+    if (j.out) mm_parallel_for(be->pool, rows, 1 + 32768 / cols, round_rows, &j);
+    return (struct mm_side){j.out, mm_dtype_f32, cols, x.by_k};
 }
 
 // ---- splitting a product over the threads ----
@@ -55,7 +42,7 @@ static struct mm_side converted(struct mm_backend *be, enum mm_scratch slot, str
 struct product_job {
     struct mm_backend *be;
     struct mm_product p;
-    bool bf16, by_rows;
+    bool by_rows;
     // B is to be widened a block of columns at a time (fwd: rows of the stored weight)
     bool widen;
     enum mm_dtype b_type;
@@ -101,18 +88,17 @@ static void run_product(void *arg, int64_t begin, int64_t end, int thread) {
     if (j->widen) {
         ok = widened_columns(j, begin, end, thread);
     } else {
-        const enum mm_dtype type = j->bf16 ? mm_dtype_bf16 : mm_dtype_f32;
+        const float *a = p.a, *b = p.b;
         if (j->by_rows) {
             p.m = end - begin;
-            p.a = moved(p.a, p.trans_a ? begin : begin * p.lda, type);
+            p.a = a + (p.trans_a ? begin : begin * p.lda);
             p.c += begin * p.ldc;
         } else {
             p.n = end - begin;
-            p.b = moved(p.b, p.trans_b ? begin * p.ldb : begin, type);
+            p.b = b + (p.trans_b ? begin * p.ldb : begin);
             p.c += begin;
         }
-        const struct mm_cpu *cpu = j->be->impl;
-        ok = j->bf16 ? mm_dnnl_bf16(cpu->dnnl, &p, thread) : mm_dnnl_f32(&p);
+        ok = mm_dnnl_f32(&p);
     }
     if (!ok) j->failed[thread] = true;
 }
@@ -145,10 +131,8 @@ static void product(struct mm_backend *be, struct product_job *j) {
 }
 
 void mm_dense_product(struct mm_backend *be, const struct mm_dense *d) {
-    const enum mm_isa isa = mm_cpu_isa(be);
-    const bool bf16 = d->round || d->b.dtype == mm_dtype_bf16;
-    if (bf16 && isa >= mm_isa_amx) {
-        mm_amx_product(be, d->c, d->ldc, d->m, d->n, d->k, d->a, d->b, d->accumulate);
+    if ((d->round || d->b.dtype == mm_dtype_bf16) && mm_isa_bf16(mm_cpu_isa(be))) {
+        mm_tiles_bf16_product(be, d);
         return;
     }
     struct product_job j = {.p = {.m = d->m,
@@ -160,15 +144,12 @@ void mm_dense_product(struct mm_backend *be, const struct mm_dense *d) {
                                   .trans_b = !d->b.by_k,
                                   .accumulate = d->accumulate}};
     struct mm_side a = d->a, b = d->b;
-    j.bf16 = bf16 && mm_isa_bf16(isa);
-    if (j.bf16 || d->round) {
-        a = converted(be, mm_scratch_a, a, a.by_k ? d->k : d->m, a.by_k ? d->m : d->k);
-    }
     if (d->round) {
-        b = converted(be, mm_scratch_b, b, b.by_k ? d->k : d->n, b.by_k ? d->n : d->k);
+        a = rounded(be, mm_scratch_a, a, a.by_k ? d->k : d->m, a.by_k ? d->m : d->k);
+        b = rounded(be, mm_scratch_b, b, b.by_k ? d->k : d->n, b.by_k ? d->n : d->k);
     }
     if (be->error.code) return;
-    j.widen = !j.bf16 && b.dtype != mm_dtype_f32;
+    j.widen = b.dtype != mm_dtype_f32;
     j.b_type = b.dtype;
     j.p.a = a.data, j.p.lda = a.ld;
     j.p.b = b.data, j.p.ldb = b.ld;
@@ -176,9 +157,11 @@ void mm_dense_product(struct mm_backend *be, const struct mm_dense *d) {
 }
 
 enum mm_code mm_products_open(struct mm_cpu *cpu, int n_threads, struct mm_error *err) {
-    return mm_dnnl_new(&cpu->dnnl, cpu->isa, cpu->isa < mm_isa_best(), n_threads, err);
+    (void)n_threads, (void)err;
+    if (cpu->isa < mm_isa_best()) mm_dnnl_limit(cpu->isa);
+    return mm_code_ok;
 }
 
 void mm_products_close(struct mm_cpu *cpu) {
-    mm_dnnl_free(cpu->dnnl);
+    (void)cpu;
 }
