@@ -185,6 +185,30 @@ static void many_blocks(void **state) {
     }
 }
 
+// A result so large, and so placed, that it goes past the caches.
+static void large_result(void **state) {
+    (void)state;
+    enum { t_dim = 2050, n_dim = 4112, k_dim = 5 };
+    struct world w;
+    world_open(&w, mm_isa_best(), 2);
+    const enum mm_dtype types[] = {mm_dtype_bf16, mm_dtype_q8};
+    for (int v = 0; v < 2; v++) {
+        const struct mm_view x = make(&w, mm_dtype_f32, t_dim, k_dim, 0);
+        randomize(&w, x, 1.0, true);
+        const struct mm_view weight = v ? quantized_view(&w, types[v], n_dim, k_dim)
+                                        : random_view(&w, types[v], n_dim, k_dim, 0, 1.0);
+        struct out y = poisoned(&w, t_dim + 1, n_dim, 0);
+        for (int b = 0; b < 2; b++) {
+            y.v[b].data = (void *)(((uintptr_t)y.v[b].data + 63) / 64 * 64);
+            y.v[b].shape[0] = t_dim;
+            mm_linear_fwd(w.be[b], y.v[b], x, weight, MM_NONE);
+        }
+        expect_close("linear_fwd, large", y, tol_sum);
+        world_clear(&w);
+    }
+    world_close(&w);
+}
+
 static void threads_do_not_matter(void **state) {
     (void)state;
     const int counts[] = {2, 3, 5};
@@ -255,6 +279,7 @@ int main(void) {
         cmocka_unit_test(quantized_reference),
         cmocka_unit_test(wide_weights),
         cmocka_unit_test(many_blocks),
+        cmocka_unit_test(large_result),
         cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(scratch_settles),
     };

@@ -38,20 +38,46 @@ static const struct {
             .bytes = {64, 64, 64, 64, 64, 64, 64, 64},
             .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 
+// Elements of C from which on it is not worth a place in the caches: 32 MiB.
+enum { past_elements = 8 << 20 };
+
 TILES void mm_amx_begin(void) {
     _tile_loadconfig(&config);
 }
 
 TILES void mm_amx_end(void) {
+    _mm_sfence();  // stores past the caches, before other threads are told
     _tile_release();
 }
 
-// The part of a 32 x 32 block that exists, from or to memory.
-static void move_edge(float *block, float *c, int64_t ldc, int64_t rows, int64_t cols, bool in) {
+// The part of a block of rows of 32 that exists, from C.
+static void get_block(float *block, const float *c, int64_t ldc, int64_t rows, int64_t cols) {
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(block + r * mm_panel, c + r * ldc, (size_t)cols * sizeof *c);
+}
+
+// And to it; past the caches when `past` (lines of C are whole then).
+TILES static void put_block(float *c, const float *block, int64_t ldc, int64_t rows, int64_t cols,
+                            bool past) {
     for (int64_t r = 0; r < rows; r++) {
-        float *b = block + r * mm_panel, *m = c + r * ldc;
-        memcpy(in ? b : m, in ? m : b, (size_t)cols * sizeof *b);
+        float *to = c + r * ldc;
+        const float *from = block + r * mm_panel;
+        if (cols < mm_panel) {
+            memcpy(to, from, (size_t)cols * sizeof *c);
+        } else if (past) {
+            _mm512_stream_ps(to, _mm512_load_ps(from));
+            _mm512_stream_ps(to + mm_tile_side, _mm512_load_ps(from + mm_tile_side));
+        } else {
+            _mm512_storeu_ps(to, _mm512_load_ps(from));
+            _mm512_storeu_ps(to + mm_tile_side, _mm512_load_ps(from + mm_tile_side));
+        }
     }
+}
+
+// Whether C goes past the caches: when it is large, and its lines are whole.
+static bool goes_past(const struct mm_tiles *p, const struct mm_tiles_part *part) {
+    return p->m * p->n >= past_elements && part->kt + part->n_k == p->k_tiles && p->ldc % 16 == 0 &&
+           (uintptr_t)p->c % 64 == 0;
 }
 
 // ---- bf16 ----
@@ -113,6 +139,7 @@ TILES static void bf16_block(const char *a, const char *b, int64_t n_k, float *c
 
 void mm_amx_bf16_multiply(const struct mm_tiles *p, const struct mm_tiles_part *part) {
     const int64_t panels = (part->cols + mm_panel - 1) / mm_panel;
+    const bool past = goes_past(p, part);
     for (int64_t r = 0; r < part->rows; r += mm_panel) {
         const char *a = part->a + r / mm_panel * part->a_panel, *b = part->b;
         const int64_t rows = part->rows - r < mm_panel ? part->rows - r : mm_panel;
@@ -122,14 +149,14 @@ void mm_amx_bf16_multiply(const struct mm_tiles *p, const struct mm_tiles_part *
         for (int64_t col = 0; col < part->cols; col += mm_panel, b += part->b_panel) {
             const int64_t cols = part->cols - col < mm_panel ? part->cols - col : mm_panel;
             float *c = p->c + (part->row + r) * p->ldc + part->col + col;
-            if (rows == mm_panel && cols == mm_panel) {
+            if (rows == mm_panel && cols == mm_panel && !past) {
                 bf16_block(a, b, part->n_k, c, p->ldc, part->add, &ahead);
                 continue;
             }
             _Alignas(64) float edge[mm_panel * mm_panel];
-            if (part->add) move_edge(edge, c, p->ldc, rows, cols, true);
+            if (part->add) get_block(edge, c, p->ldc, rows, cols);
             bf16_block(a, b, part->n_k, edge, mm_panel, part->add, &ahead);
-            move_edge(edge, c, p->ldc, rows, cols, false);
+            put_block(c, edge, p->ldc, rows, cols, past);
         }
     }
 }
@@ -196,6 +223,7 @@ TILES static void int8_panel(const struct mm_tiles_part *part, const char *b, co
 
 void mm_amx_int8_multiply(const struct mm_tiles *p, const struct mm_tiles_part *part) {
     const struct mm_tiles_quant *q = p->with;
+    const bool past = goes_past(p, part);
     // Not a whole number of pages apart: the processor takes the low 12 bits of an address for it.
     float *sum = (float *)part->room;
     int32_t *exact = (int32_t *)(part->room + mm_amx_int8_rows * mm_panel * 4 + 3072);
@@ -205,11 +233,11 @@ void mm_amx_int8_multiply(const struct mm_tiles *p, const struct mm_tiles_part *
         const int64_t cols = part->cols - col < mm_panel ? part->cols - col : mm_panel;
         float *c = p->c + part->row * p->ldc + part->col + col;
         if (part->add) {
-            move_edge(sum, c, p->ldc, part->rows, cols, true);
+            get_block(sum, c, p->ldc, part->rows, cols);
         } else {
             memset(sum, 0, (size_t)(tiles * mm_tile_side * mm_panel) * sizeof *sum);
         }
         int8_panel(part, part->b + col / mm_panel * part->b_panel, r, q->ldr, sum, exact, tiles);
-        move_edge(sum, c, p->ldc, part->rows, cols, false);
+        put_block(c, sum, p->ldc, part->rows, cols, past);
     }
 }

@@ -84,35 +84,38 @@ static void place(const struct quant_sides *s, char *to, const int8_t *codes, in
     }
 }
 
-static void lay_codes(const struct quant_sides *s, const struct mm_tiles *p, char *to, int64_t at,
-                      int64_t kt, int64_t n_k,
+static void lay_codes(const struct mm_tiles *p, char *to, int64_t at, int64_t kt, int64_t n_k,
                       float (*code_block)(int8_t *codes, const float *x, int64_t n)) {
+    const struct quant_sides *s = p->with;
     const int64_t deep = s->wide ? 4 : 2, k = mm_view_cols(s->x);
-    for (int64_t b = kt / deep; b < (kt + n_k) / deep; b++, to += deep * mm_tile_pair) {
-        const int64_t from = b * mm_quant_block;
-        const int64_t n = k - from < mm_quant_block ? k - from : mm_quant_block;
-        for (int64_t row = 0; row < mm_panel; row++) {
+    for (int64_t row = 0; row < mm_panel; row++) {
+        for (int64_t b = kt / deep; b < (kt + n_k) / deep; b++) {
+            const int64_t from = b * mm_quant_block, i = b * s->q.ldr + at + row;
+            const int64_t n = k - from < mm_quant_block ? k - from : mm_quant_block;
             _Alignas(64) int8_t codes[mm_quant_block] = {0};
             float r = 0.0f;
             if (at + row < p->m) r = code_block(codes, mm_view_at(s->x, at + row, from), n);
-            s->r[b * s->q.ldr + at + row] = r;
-            place(s, to, codes, row);
+            s->r[i] = r;
+            place(s, to + (b * deep - kt) * mm_tile_pair, codes, row);
             if (!s->start) continue;
             int32_t sum = 0;
-            for (int i = 0; i < mm_quant_block; i++)
-                sum += codes[i];
-            s->start[b * s->q.ldr + at + row] = -128 * sum;
+            for (int c = 0; c < mm_quant_block; c++)
+                sum += codes[c];
+            s->start[i] = -128 * sum;
         }
     }
 }
 
-static void lay_a_avx2(const struct mm_tiles *p, char *to, int64_t at, int64_t kt, int64_t n_k) {
-    lay_codes(p->with, p, to, at, kt, n_k, code_block_avx2);
+static void lay_a_avx2(const struct mm_tiles *p, char *to, int64_t next, int64_t at, int64_t panels,
+                       int64_t kt, int64_t n_k) {
+    for (int64_t i = 0; i < panels; i++)
+        lay_codes(p, to + i * next, at + i * mm_panel, kt, n_k, code_block_avx2);
 }
 
-AVX512 static void lay_a_avx512(const struct mm_tiles *p, char *to, int64_t at, int64_t kt,
-                                int64_t n_k) {
-    lay_codes(p->with, p, to, at, kt, n_k, code_block_avx512);
+AVX512 static void lay_a_avx512(const struct mm_tiles *p, char *to, int64_t next, int64_t at,
+                                int64_t panels, int64_t kt, int64_t n_k) {
+    for (int64_t i = 0; i < panels; i++)
+        lay_codes(p, to + i * next, at + i * mm_panel, kt, n_k, code_block_avx512);
 }
 
 // ---- B: codes of weights ----
@@ -166,7 +169,7 @@ AVX2 static void lay_scales(const struct quant_sides *s, float *to, int64_t at, 
     }
 }
 
-AVX512 static void lay_b_bytes(const struct mm_tiles *p, char *to, int64_t at, int64_t kt,
+AVX512 static void panel_bytes(const struct mm_tiles *p, char *to, int64_t at, int64_t kt,
                                int64_t n_k) {
     const struct quant_sides *s = p->with;
     const int64_t n_cols = p->n - at < mm_panel ? p->n - at : mm_panel;
@@ -201,7 +204,7 @@ AVX512 static void lay_b_bytes(const struct mm_tiles *p, char *to, int64_t at, i
 }
 
 // Codes of 16 bits: a row is expanded a block at a time, and its pairs go down the tiles.
-AVX2 static void lay_b_wide(const struct mm_tiles *p, char *to, int64_t at, int64_t kt,
+AVX2 static void panel_wide(const struct mm_tiles *p, char *to, int64_t at, int64_t kt,
                             int64_t n_k) {
     const struct quant_sides *s = p->with;
     const int64_t n_cols = p->n - at < mm_panel ? p->n - at : mm_panel;
@@ -229,13 +232,20 @@ AVX2 static void lay_b_wide(const struct mm_tiles *p, char *to, int64_t at, int6
     lay_scales(s, (float *)(void *)(to + n_k * mm_tile_pair), at, n_cols, b0, blocks);
 }
 
+static void lay_b(const struct mm_tiles *p, char *to, int64_t next, int64_t at, int64_t panels,
+                  int64_t kt, int64_t n_k) {
+    const struct quant_sides *s = p->with;
+    for (int64_t i = 0; i < panels; i++)
+        (s->wide ? panel_wide : panel_bytes)(p, to + i * next, at + i * mm_panel, kt, n_k);
+}
+
 // ---- the product ----
 
 static void choose_level(enum mm_isa isa, struct quant_sides *s, struct mm_tiles *p) {
     s->wide = isa < mm_isa_avx512bf16;
     p->row_block = 4 * mm_panel;
     p->lay_a = isa >= mm_isa_avx512 ? lay_a_avx512 : lay_a_avx2;
-    p->lay_b = s->wide ? lay_b_wide : lay_b_bytes;
+    p->lay_b = lay_b;
     if (isa >= mm_isa_amx) {
         p->row_block = mm_amx_int8_rows, p->room_bytes = mm_amx_int8_room;
         p->multiply = mm_amx_int8_multiply;

@@ -40,17 +40,21 @@ struct mm_tiles {
     int64_t m, n, k_tiles;
     float *c;
     int64_t ldc;
-    int64_t pass;         // tiles of k summed before C is written, even
-    int64_t b_tail;       // bytes behind the tiles of a panel of B, for lay_b
-    int64_t room_bytes;   // of a thread, for multiply
-    int64_t row_block;    // rows of C that a call of multiply likes to have, a multiple of 32
-    bool a_by_k, b_by_k;  // memory is walked along k, one tile of k after the other
+    int64_t pass;        // tiles of k summed before C is written, even
+    int64_t b_tail;      // bytes behind the tiles of a panel of B, for lay_b
+    int64_t room_bytes;  // of a thread, for multiply
+    int64_t row_block;   // rows of C that a call of multiply likes to have, a multiple of 32
+    bool a_by_k;         // a row of A's memory is one k
     bool accumulate;
     const void *with;  // the owner's own
-    // Lay out n_k tiles of k, from kt on, of the panel of row or column `at`; rows and columns that
-    // are not there become zeros. lay_b may fill the tail when it gets the last tiles of a pass.
-    void (*lay_a)(const struct mm_tiles *p, char *to, int64_t at, int64_t kt, int64_t n_k);
-    void (*lay_b)(const struct mm_tiles *p, char *to, int64_t at, int64_t kt, int64_t n_k);
+    // Lay out n_k tiles of k, from kt on, of `panels` panels, the first of row or column `at`, each
+    // `next` bytes after the other; rows and columns that are not there become zeros. A is walked
+    // along the memory of its source: all panels of one tile of k where a_by_k says so, else part
+    // of one panel. B comes whole, and lay_b fills the tails.
+    void (*lay_a)(const struct mm_tiles *p, char *to, int64_t next, int64_t at, int64_t panels,
+                  int64_t kt, int64_t n_k);
+    void (*lay_b)(const struct mm_tiles *p, char *to, int64_t next, int64_t at, int64_t panels,
+                  int64_t kt, int64_t n_k);
     void (*multiply)(const struct mm_tiles *p, const struct mm_tiles_part *part);
     void (*begin)(void), (*end)(void);  // around the work of a thread; NULL: nothing to do
 };

@@ -16,76 +16,121 @@ BF16 static inline __mmask16 first16(int64_t n) {
     return (__mmask16)(n >= 16 ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1u);
 }
 
-// 16 rows of 32 k each from a matrix whose rows hold k: n_rows and n_k of them are there.
-BF16 static inline void load_rows(__m512i out[16], const struct mm_side *s, int64_t row, int64_t k,
-                                  int64_t n_rows, int64_t n_k) {
+// 32 of row k as bf16.
+BF16 static inline __m512i load_32(const struct mm_side *s, int64_t row, int64_t k, int64_t n_k) {
     const __mmask16 lo = first16(n_k), hi = first16(n_k - 16);
-    for (int r = 0; r < 16; r++) {
-        if (r >= n_rows) {
-            out[r] = _mm512_setzero_si512();
-        } else if (s->dtype == mm_dtype_f32) {
-            const float *p = (const float *)s->data + (row + r) * s->ld + k;
-            out[r] = (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(hi, p + 16),
-                                                  _mm512_maskz_loadu_ps(lo, p));
-        } else {
-            const uint16_t *p = (const uint16_t *)s->data + (row + r) * s->ld + k;
-            out[r] = _mm512_maskz_loadu_epi16((__mmask32)lo | (__mmask32)hi << 16, p);
-        }
+    if (s->dtype == mm_dtype_f32) {
+        const float *p = (const float *)s->data + row * s->ld + k;
+        return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(hi, p + 16),
+                                            _mm512_maskz_loadu_ps(lo, p));
     }
+    const uint16_t *p = (const uint16_t *)s->data + row * s->ld + k;
+    return _mm512_maskz_loadu_epi16((__mmask32)lo | (__mmask32)hi << 16, p);
 }
 
-// 16 pairs of k by 16 columns from a matrix whose rows are k.
-BF16 static inline void load_pairs(__m512i out[16], const struct mm_side *s, int64_t k, int64_t col,
-                                   int64_t n_k, int64_t n_cols) {
-    const __mmask16 some = first16(n_cols);
+// 16 columns of rows k and k + 1 as pairs; `first` and `second` are what is there of them.
+BF16 static inline __m512i load_pairs(const struct mm_side *s, int64_t k, int64_t col,
+                                      __mmask16 first, __mmask16 second) {
     const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
                                          8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    for (int pair = 0; pair < 16; pair++) {
-        const __mmask16 first = 2 * pair < n_k ? some : 0;
-        const __mmask16 second = 2 * pair + 1 < n_k ? some : 0;
-        const int64_t at = (k + 2 * pair) * s->ld + col;
-        if (s->dtype == mm_dtype_f32) {
-            const float *p = (const float *)s->data + at;
-            const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(
-                _mm512_maskz_loadu_ps(second, p + s->ld), _mm512_maskz_loadu_ps(first, p));
-            out[pair] = _mm512_permutexvar_epi16(zip, both);
-        } else {
-            const uint16_t *p = (const uint16_t *)s->data + at;
-            const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first, p));
-            const __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(second, p + s->ld));
-            out[pair] = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
+    const int64_t at = k * s->ld + col;
+    if (s->dtype == mm_dtype_f32) {
+        const float *p = (const float *)s->data + at;
+        const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(second, p + s->ld),
+                                                          _mm512_maskz_loadu_ps(first, p));
+        return _mm512_permutexvar_epi16(zip, both);
+    }
+    const uint16_t *p = (const uint16_t *)s->data + at;
+    const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first, p));
+    const __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(second, p + s->ld));
+    return _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
+}
+
+struct place {
+    char *to;
+    int64_t next;        // bytes from panel to panel
+    int64_t at, panels;  // the first row or column, and panels from there on
+    int64_t n, k;        // rows or columns and k of the whole
+    int64_t kt, n_k;
+};
+
+// A whose rows hold k: one row after the other.
+BF16 static void rows_down(const struct place *p, const struct mm_side *s) {
+    for (int64_t r = 0; r < p->panels * mm_panel; r++) {
+        char *to = p->to + r / mm_panel * p->next + r % mm_panel * mm_tile_row;
+        for (int64_t i = 0; i < p->n_k; i++, to += mm_tile_pair) {
+            const int64_t k = (p->kt + i) * tile_k;
+            const __m512i v =
+                p->at + r < p->n ? load_32(s, p->at + r, k, p->k - k) : _mm512_setzero_si512();
+            _mm512_store_si512(to, v);
         }
     }
 }
 
-// Tiles of k from kt on of one panel, which begins at row or column `at` of n; `is_b` decides how
-// pairs of k must lie.
-BF16 static inline void lay(char *to, const struct mm_side *s, int64_t at, int64_t n, int64_t k_dim,
-                            int64_t kt, int64_t n_k, bool is_b) {
-    for (int64_t i = 0; i < n_k; i++) {
-        for (int half = 0; half < 2; half++, to += mm_tile_bytes) {
-            const int64_t first = at + half * mm_tile_side, k = (kt + i) * tile_k;
+// B whose memory holds the k of a column in a row: 16 of them side by side, turned.
+BF16 static void rows_turned(const struct place *p, const struct mm_side *s) {
+    for (int64_t c = 0; c < p->panels * mm_panel; c += mm_tile_side) {
+        char *to = p->to + c / mm_panel * p->next + c % mm_panel / mm_tile_side * mm_tile_bytes;
+        for (int64_t i = 0; i < p->n_k; i++, to += mm_tile_pair) {
+            const int64_t k = (p->kt + i) * tile_k;
             __m512i r[16];
-            if (s->by_k) {
-                load_pairs(r, s, k, first, k_dim - k, n - first);
-            } else {
-                load_rows(r, s, first, k, n - first, k_dim - k);
+            for (int j = 0; j < 16; j++) {
+                const int64_t row = p->at + c + j;
+                r[j] = row < p->n ? load_32(s, row, k, p->k - k) : _mm512_setzero_si512();
             }
-            if (s->by_k != is_b) mm_turn_tile(r);
+            mm_turn_tile(r);
             for (int j = 0; j < 16; j++)
                 _mm512_store_si512(to + j * mm_tile_row, r[j]);
         }
     }
 }
 
-BF16 static void lay_a(const struct mm_tiles *p, char *to, int64_t at, int64_t kt, int64_t n_k) {
-    const struct mm_dense *d = p->with;
-    lay(to, &d->a, at, d->m, d->k, kt, n_k, false);
+// B whose rows are k: two of them after the other.
+BF16 static void pairs_down(const struct place *p, const struct mm_side *s) {
+    for (int64_t i = 0; i < p->n_k * mm_tile_side; i++) {
+        const int64_t k = p->kt * tile_k + 2 * i;
+        char *row = p->to + i / mm_tile_side * mm_tile_pair + i % mm_tile_side * mm_tile_row;
+        for (int64_t c = 0; c < p->panels * mm_panel; c += mm_tile_side) {
+            const __mmask16 some = first16(p->n - p->at - c);
+            const __m512i v =
+                load_pairs(s, k, p->at + c, k < p->k ? some : 0, k + 1 < p->k ? some : 0);
+            _mm512_store_si512(
+                row + c / mm_panel * p->next + c % mm_panel / mm_tile_side * mm_tile_bytes, v);
+        }
+    }
 }
 
-BF16 static void lay_b(const struct mm_tiles *p, char *to, int64_t at, int64_t kt, int64_t n_k) {
+// A whose memory has a row for each k.
+BF16 static void pairs_turned(const struct place *p, const struct mm_side *s) {
+    for (int64_t i = 0; i < p->n_k; i++) {
+        for (int64_t c = 0; c < p->panels * mm_panel; c += mm_tile_side) {
+            const __mmask16 some = first16(p->n - p->at - c);
+            char *to = p->to + c / mm_panel * p->next + i * mm_tile_pair +
+                       c % mm_panel / mm_tile_side * mm_tile_bytes;
+            __m512i r[16];
+            for (int j = 0; j < 16; j++) {
+                const int64_t k = (p->kt + i) * tile_k + 2 * j;
+                r[j] = load_pairs(s, k, p->at + c, k < p->k ? some : 0, k + 1 < p->k ? some : 0);
+            }
+            mm_turn_tile(r);
+            for (int j = 0; j < 16; j++)
+                _mm512_store_si512(to + j * mm_tile_row, r[j]);
+        }
+    }
+}
+
+static void lay_a(const struct mm_tiles *p, char *to, int64_t next, int64_t at, int64_t panels,
+                  int64_t kt, int64_t n_k) {
     const struct mm_dense *d = p->with;
-    lay(to, &d->b, at, d->n, d->k, kt, n_k, true);
+    const struct place place = {to, next, at, panels, d->m, d->k, kt, n_k};
+    (d->a.by_k ? pairs_turned : rows_down)(&place, &d->a);
+}
+
+static void lay_b(const struct mm_tiles *p, char *to, int64_t next, int64_t at, int64_t panels,
+                  int64_t kt, int64_t n_k) {
+    const struct mm_dense *d = p->with;
+    const struct place place = {to, next, at, panels, d->n, d->k, kt, n_k};
+    (d->b.by_k ? pairs_down : rows_turned)(&place, &d->b);
 }
 
 void mm_tiles_bf16_product(struct mm_backend *be, const struct mm_dense *d) {
@@ -97,7 +142,6 @@ void mm_tiles_bf16_product(struct mm_backend *be, const struct mm_dense *d) {
                          .ldc = d->ldc,
                          .row_block = 4 * mm_panel,
                          .a_by_k = d->a.by_k,
-                         .b_by_k = d->b.by_k,
                          .accumulate = d->accumulate,
                          .with = d,
                          .lay_a = lay_a,

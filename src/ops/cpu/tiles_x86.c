@@ -35,28 +35,11 @@ static void lay_a_items(void *arg, int64_t begin, int64_t end, int thread) {
     (void)thread;
     for (int64_t i = begin; i < end; i++) {
         if (p->a_by_k) {
-            for (int64_t panel = 0; panel < j->a_panels; panel++) {
-                p->lay_a(p, j->a + panel * j->a_panel + i * mm_tile_pair, panel * mm_panel, i, 1);
-            }
+            p->lay_a(p, j->a + i * mm_tile_pair, j->a_panel, 0, j->a_panels, i, 1);
         } else {
             const int64_t panel = i / j->a_chunks, kt = i % j->a_chunks * a_chunk;
-            p->lay_a(p, j->a + panel * j->a_panel + kt * mm_tile_pair, panel * mm_panel, kt,
-                     least(a_chunk, p->k_tiles - kt));
-        }
-    }
-}
-
-static void lay_b(const struct tiles_job *j, char *to, int64_t first, int64_t panels, int64_t kt,
-                  int64_t n_k, int64_t b_panel) {
-    const struct mm_tiles *p = j->p;
-    if (!p->b_by_k) {
-        for (int64_t i = 0; i < panels; i++)
-            p->lay_b(p, to + i * b_panel, (first + i) * mm_panel, kt, n_k);
-        return;
-    }
-    for (int64_t k = 0; k < n_k; k++) {
-        for (int64_t i = 0; i < panels; i++) {
-            p->lay_b(p, to + i * b_panel + k * mm_tile_pair, (first + i) * mm_panel, kt + k, 1);
+            p->lay_a(p, j->a + panel * j->a_panel + kt * mm_tile_pair, j->a_panel, panel * mm_panel,
+                     1, kt, least(a_chunk, p->k_tiles - kt));
         }
     }
 }
@@ -70,7 +53,7 @@ static void block(const struct tiles_job *j, int64_t index, char *room) {
     for (int64_t kt = 0; kt < p->k_tiles; kt += p->pass) {
         const int64_t n_k = least(p->pass, p->k_tiles - kt);
         const int64_t b_panel = n_k * mm_tile_pair + p->b_tail;
-        lay_b(j, room, first, panels, kt, n_k, b_panel);
+        p->lay_b(p, room, b_panel, first * mm_panel, panels, kt, n_k);
         struct mm_tiles_part part = {.b = room,
                                      .a_panel = j->a_panel,
                                      .b_panel = b_panel,
