@@ -158,39 +158,78 @@ static struct fit_q4 best_fit_q4(const struct block *b) {
     return best;
 }
 
-static void write_block_q4(uint8_t *codes, uint16_t *scale, uint16_t *factors,
-                           const struct block *b) {
-    const struct fit_q4 fit = best_fit_q4(b);
-    *scale = mm_f32_to_f16(fit.scale);
-    *factors = 0;
-    for (int g = 0; g < groups; g++)
-        *factors |= (uint16_t)(fit.u[g] << (4 * g));
-    memset(codes, 0, mm_quant_block / 2);
-    for (int i = 0; i < mm_quant_block; i++) {
-        const float inverse = inverse_of(fit.scale * (float)fit.u[i / mm_quant_group]);
-        const int c = (int)code_of(b->w[i], inverse, -8.0f, 7.0f) + 8;
-        codes[i % 64] |= (uint8_t)(i < 64 ? c : c << 4);
+// ---- blocks and rows ----
+
+// What a column of the block is rounded with: its scale, and the codes there are.
+struct rounding {
+    float scale[groups];  // of each group
+    float low, high;
+};
+
+// Chooses the scales of a block and writes them down.
+static struct rounding choose_scales(void *row, enum mm_dtype t, int64_t k, int64_t b,
+                                     const struct block *block) {
+    uint16_t *scales = (uint16_t *)mm_quant_scales(t, row, k);
+    struct rounding r = {.low = -127.0f, .high = 127.0f};
+    if (t == mm_dtype_q8) {
+        const float scale = best_scale_q8(block);
+        scales[b] = mm_f32_to_f16(scale);
+        for (int g = 0; g < groups; g++)
+            r.scale[g] = scale;
+        return r;
     }
+    const struct fit_q4 fit = best_fit_q4(block);
+    uint16_t *factors = (uint16_t *)mm_quant_factors(row, k);
+    scales[b] = mm_f32_to_f16(fit.scale);
+    r.low = -8.0f, r.high = 7.0f;
+    for (int g = 0; g < groups; g++) {
+        factors[b] |= (uint16_t)(fit.u[g] << (4 * g));
+        r.scale[g] = fit.scale * (float)fit.u[g];
+    }
+    return r;
+}
+
+static void put_code(void *row, enum mm_dtype t, int64_t b, int i, int c) {
+    if (t == mm_dtype_q8) {
+        ((int8_t *)row)[b * mm_quant_block + i] = (int8_t)c;
+        return;
+    }
+    uint8_t *byte = (uint8_t *)row + b * (mm_quant_block / 2) + i % 64;
+    *byte |= (uint8_t)(i < 64 ? c + 8 : (c + 8) << 4);
+}
+
+bool mm_quantize_block(void *row, enum mm_dtype t, int64_t k, int64_t b, float *w,
+                       const float *importance, const float *u, int64_t ld, float *e) {
+    const int64_t left = k - b * mm_quant_block;
+    const int n = (int)(left < mm_quant_block ? left : mm_quant_block);
+    struct block block;
+    if (!fill_block(&block, w, importance, n)) return false;
+    const struct rounding r = choose_scales(row, t, k, b, &block);
+    for (int i = 0; i < n; i++) {
+        const float scale = r.scale[i / mm_quant_group];
+        const float c = code_of(w[i], inverse_of(scale), r.low, r.high);
+        put_code(row, t, b, i, (int)c);
+        if (!u) continue;
+        const float *from = u + i * ld;
+        e[i] = (w[i] - scale * c) / from[i];
+        for (int j = i + 1; j < n; j++)
+            w[j] -= e[i] * from[j];
+    }
+    for (int i = n; i < mm_quant_block; i++)
+        put_code(row, t, b, i, 0);
+    return true;
 }
 
 bool mm_quantize_row(void *row, enum mm_dtype t, const float *w, const float *importance,
                      int64_t k) {
-    uint16_t *scales = (uint16_t *)mm_quant_scales(t, row, k);
-    uint16_t *factors = (uint16_t *)mm_quant_factors(row, k);
     memset(row, 0, (size_t)mm_quant_row_bytes(t, k));
     for (int64_t b = 0; b < mm_quant_blocks(k); b++) {
         const int64_t at = b * mm_quant_block;
-        const int64_t n = k - at < mm_quant_block ? k - at : mm_quant_block;
-        struct block block;
-        if (!fill_block(&block, w + at, importance ? importance + at : NULL, n)) return false;
-        if (t == mm_dtype_q4) {
-            write_block_q4((uint8_t *)row + at / 2, &scales[b], &factors[b], &block);
-            continue;
+        // without u nothing is written to w
+        if (!mm_quantize_block(row, t, k, b, (float *)(uintptr_t)(w + at),
+                               importance ? importance + at : NULL, NULL, 0, NULL)) {
+            return false;
         }
-        const float scale = best_scale_q8(&block), inverse = inverse_of(scale);
-        scales[b] = mm_f32_to_f16(scale);
-        for (int i = 0; i < mm_quant_block; i++)
-            ((int8_t *)row)[at + i] = (int8_t)code_of(block.w[i], inverse, -127.0f, 127.0f);
     }
     return true;
 }

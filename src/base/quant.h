@@ -60,6 +60,13 @@ static inline const uint16_t *mm_quant_factors(const void *row, int64_t k) {
 enum { mm_quant_largest = 60000 };
 bool mm_quantize_row(void *row, enum mm_dtype t, const float *w, const float *importance,
                      int64_t k);
+// Block b of a row that begins as zeros: n = at most 128 weights, rounded as mm_quantize_row does.
+// With `u` (n, n), rows ld apart, upper triangular, column by column: what rounding leaves over is
+// passed on to the columns behind, w[j] -= e[i] u[i][j] with e[i] = (w[i] - rounded) / u[i][i]
+// (GPTQ, Frantar et al. 2023). w then holds what was rounded in the end, and e (n) what columns
+// behind the block still have to take.
+bool mm_quantize_block(void *row, enum mm_dtype t, int64_t k, int64_t b, float *w,
+                       const float *importance, const float *u, int64_t ld, float *e);
 // A row as f32: what the codes stand for.
 void mm_dequantize_row(float *w, enum mm_dtype t, const void *row, int64_t k);
 // A row's weights as int8 (blocks * 128); times the block's scale they are the row.

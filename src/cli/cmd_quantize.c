@@ -14,7 +14,9 @@
 static const struct mm_opt opts[] = {
     {"--type", mm_opt_kind_string, "q8|q4", "8.1 or 4.3 bits a weight", NULL, 0, 0, false},
     {"--calibrate", mm_opt_kind_string, "META",
-     "weigh errors by what inputs of these samples look like (a meta.json)", NULL, 0, 0, false},
+     "let weights make up for the errors of others, as the inputs of these samples allow (a "
+     "meta.json); closer, and slower",
+     NULL, 0, 0, false},
     {"--check", mm_opt_kind_string, "DATA",
      "compare with the unquantized model afterwards: on a meta.json, or on the data of a "
      "benchmark; may be given several times",
@@ -31,7 +33,7 @@ static const struct mm_opt opts[] = {
 struct quantize {
     const char *from, *to;
     struct mm_quantize how;
-    struct mm_calibration calibration;
+    struct mm_calibration calibration;  // its counts stay behind
     bool calibrated;
     struct mm_check check;
     struct mm_quantize_report report;
@@ -75,12 +77,11 @@ static enum mm_code write_model(struct quantize *q, struct mm_backend *be,
     MM_TRY(mm_model_load(&m, be, q->from, -1, err));
     char *assets = mm_model_folder(q->from);
     enum mm_code code = mm_code_ok;
-    if (meta && !mm_model_quantized(&m)) {
-        code =
-            mm_calibrate(&q->calibration, &m, assets, meta, mm_args_int(args, "--samples"), 1, err);
-        q->calibrated = !code;
-        q->how.importance = mm_calibration_of;
+    if (meta) {
+        mm_calibration_init(&q->calibration, &m, assets, meta, mm_args_int(args, "--samples"), 1);
+        q->how.feedback = mm_calibration_feedback;
         q->how.arg = &q->calibration;
+        q->calibrated = true;
     }
     struct mm_model_out out = {0};
     const double start = mm_now();
@@ -90,6 +91,7 @@ static enum mm_code write_model(struct quantize *q, struct mm_backend *be,
         code = mm_model_out_end(&out, code, err);
     }
     q->seconds = mm_now() - start;
+    mm_calibration_drop(&q->calibration);
     free(assets);
     mm_model_deinit(&m);
     return code;
@@ -111,7 +113,7 @@ static json_t *describe(const struct quantize *q) {
     if (q->calibrated) {
         json_object_set_new(
             o, "calibration",
-            json_pack("{s:I, s:I, s:I}", "samples", (json_int_t)q->calibration.samples, "skipped",
+            json_pack("{s:I, s:I, s:I}", "samples", (json_int_t)q->calibration.taken, "skipped",
                       (json_int_t)q->calibration.skipped, "tokens",
                       (json_int_t)q->calibration.tokens));
     }
@@ -128,7 +130,7 @@ static void print_text(const struct quantize *q, const json_t *o) {
         r->n_quantized, (long long)r->n_weights,
         json_real_value(json_object_get(o, "bits_per_weight")),
         100.0 * json_real_value(json_object_get(o, "relative_error")),
-        q->calibrated ? " (weighed by inputs)" : "");
+        q->calibrated ? " (calibrated)" : "");
     printf("  %d tensors kept, %.2f MiB\n", r->n_kept, (double)r->kept_bytes / mib);
     mm_check_print(o);
 }
@@ -165,7 +167,6 @@ int mm_cmd_quantize(int argc, char **argv) {
                      argc, argv, &done, &err);
     struct quantize q = {0};
     if (!code && !done) code = run(&q, args, &err);
-    mm_calibration_deinit(&q.calibration);
     mm_check_free(&q.check);
     mm_args_free(args);
     return code ? mm_cli_exit(&err) : 0;

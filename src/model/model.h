@@ -169,13 +169,17 @@ enum mm_code mm_model_apply(struct mm_model *m, const struct mm_st *st, bool oth
 // it.
 enum mm_code mm_model_save(const struct mm_model *m, const char *folder, enum mm_dtype dtype,
                            const char *assets_from, struct mm_error *err);
-// Writes the same as `folder` with its big matrices quantized: each row for itself, `importance`
-// (NULL: none) as base/quant.h has it. A tensor at a time, so memory does not grow with the model;
-// the same bytes for any number of threads. `dtype` q8 or q4.
+// Writes the model as `folder` with its big matrices quantized. A slice of rows at a time, so memory
+// does not grow with the model; the same bytes for any number of threads.
+struct mm_feedback {
+    const float *u;           // (K, K) of model/feedback.h, or NULL: every weight for itself
+    const float *importance;  // (K) mean squares of the inputs, or NULL
+};
 struct mm_quantize {
-    enum mm_dtype dtype;
-    // Mean squares of the inputs of a parameter (K), or NULL
-    const float *(*importance)(void *arg, const struct mm_param *p);
+    enum mm_dtype dtype;  // q8 or q4
+    // What is known of the inputs of a parameter (of a stack: its first); NULL: nothing of any
+    enum mm_code (*feedback)(void *arg, const struct mm_param *p, struct mm_feedback *f,
+                             struct mm_error *err);
     void *arg;
 };
 struct mm_quantize_report {

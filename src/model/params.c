@@ -173,12 +173,11 @@ static void shape_of_global_role(struct mm_param *p, const struct mm_config *c) 
     p->n_axes = s[3] ? 4 : s[2] ? 3 : s[1] ? 2 : 1;
 }
 
-// What q8 and q4 hold: the matrices that every token is multiplied with, and the two of the vision
-// entry. Gates and dt stay as they were, as do tables that are looked up by row.
+// What q8 and q4 hold: the matrices that every token is multiplied with. Gates and dt stay as they
+// were, as do tables that are looked up by row, and the vision entry: a hundredth of the weights,
+// by which a picture's details come in.
 static bool is_quantized(enum mm_role role) {
     switch (role) {
-        case mm_role_shuffle0_w:
-        case mm_role_shuffle2_w:
         case mm_role_output:
         case mm_role_wqkv:
         case mm_role_v_proj:

@@ -1,5 +1,5 @@
-// Writing a model with its big matrices rounded to q8 or q4: a tensor is read from the mapping,
-// rounded row by row on all threads, written, and forgotten.
+// Writing a model with its big matrices rounded to q8 or q4: rows are read from the mapping a slice
+// at a time, rounded on all threads, written, and forgotten.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,11 +29,12 @@ struct quantizing {
     int64_t longest;               // K of the longest row
     // a slice in the making
     const struct item *now;
-    const float *importance;
-    int64_t first_row;
+    struct mm_feedback feedback;
+    int64_t first_row, block;
     unsigned char *rows;
-    double *errors, *squares;  // of its rows
-    float *room;               // a row as f32 and one that came back, a thread
+    float *w, *left_over;      // (rows, K), (rows, 128)
+    double *errors, *squares;  // (rows)
+    float *back;               // a row that came back, a thread
     struct mm_progress progress;
     int64_t done;
     struct mm_quantize_report *report;
@@ -43,19 +44,60 @@ static int64_t slice_rows(int64_t k) {
     return slice_weights / k + 1;
 }
 
-static void round_rows(void *arg, int64_t begin, int64_t end, int thread) {
+static void widen_rows(void *arg, int64_t begin, int64_t end, int thread) {
+    const struct quantizing *q = arg;
+    const struct mm_view from = q->now->from;
+    const int64_t k = mm_view_cols(from), bytes = mm_quant_row_bytes(q->how->dtype, k);
+    (void)thread;
+    for (int64_t r = begin; r < end; r++) {
+        mm_to_f32(q->w + r * k, mm_view_at(from, q->first_row + r, 0), from.dtype, k);
+        memset(q->rows + r * bytes, 0, (size_t)bytes);
+        q->squares[r] = 0.0;
+    }
+}
+
+// One block of columns; `squares` becomes NaN where a weight cannot be rounded.
+static void round_block(void *arg, int64_t begin, int64_t end, int thread) {
+    struct quantizing *q = arg;
+    const enum mm_dtype t = q->how->dtype;
+    const int64_t k = mm_view_cols(q->now->from), c = q->block * mm_quant_block;
+    const struct mm_feedback *f = &q->feedback;
+    (void)thread;
+    for (int64_t r = begin; r < end; r++) {
+        float *e = q->left_over + r * mm_quant_block;
+        if (!mm_quantize_block(q->rows + r * mm_quant_row_bytes(t, k), t, k, q->block,
+                               q->w + r * k + c, f->importance ? f->importance + c : NULL,
+                               f->u ? f->u + c * k + c : NULL, k, e)) {
+            q->squares[r] = NAN;
+        }
+        for (int i = 0; f->u && i < mm_quant_block; i++)
+            e[i] = -e[i];
+    }
+}
+
+// What a block of columns leaves over, to the columns behind it: w -= e U.
+static void pass_on(struct quantizing *q, int64_t n) {
+    const int64_t k = mm_view_cols(q->now->from), c = q->block * mm_quant_block;
+    const int64_t behind = c + mm_quant_block;
+    if (behind >= k) return;
+    const struct mm_view u = mm_view2((float *)(uintptr_t)q->feedback.u, mm_dtype_f32, k, k);
+    const struct mm_view w = mm_view2(q->w, mm_dtype_f32, n, k);
+    mm_linear_bwd_x(q->m->be, mm_view_cut(w, behind, k - behind),
+                    mm_view2(q->left_over, mm_dtype_f32, n, mm_quant_block),
+                    mm_view_cut(mm_view_rows(u, c, mm_quant_block), behind, k - behind), true);
+}
+
+static void compare_rows(void *arg, int64_t begin, int64_t end, int thread) {
     struct quantizing *q = arg;
     const struct mm_view from = q->now->from;
     const enum mm_dtype t = q->how->dtype;
     const int64_t k = mm_view_cols(from);
-    float *w = q->room + 2 * thread * q->longest, *back = w + q->longest;
+    float *back = q->back + thread * q->longest;
     for (int64_t r = begin; r < end; r++) {
-        unsigned char *row = q->rows + r * mm_quant_row_bytes(t, k);
+        float *w = q->w + r * k;
         mm_to_f32(w, mm_view_at(from, q->first_row + r, 0), from.dtype, k);
-        q->squares[r] = NAN;  // stays where a weight cannot be rounded
-        if (!mm_quantize_row(row, t, w, q->importance, k)) continue;
-        mm_dequantize_row(back, t, row, k);
-        double error = 0.0, square = 0.0;
+        mm_dequantize_row(back, t, q->rows + r * mm_quant_row_bytes(t, k), k);
+        double error = 0.0, square = q->squares[r];
         for (int64_t i = 0; i < k; i++) {
             const double d = (double)w[i] - (double)back[i];
             error += d * d;
@@ -64,6 +106,16 @@ static void round_rows(void *arg, int64_t begin, int64_t end, int thread) {
         q->errors[r] = error;
         q->squares[r] = square;
     }
+}
+
+static void round_slice(struct quantizing *q, int64_t n) {
+    struct mm_pool *pool = q->m->be->pool;
+    mm_parallel_for(pool, n, 1, widen_rows, q);
+    for (q->block = 0; q->block < mm_quant_blocks(mm_view_cols(q->now->from)); q->block++) {
+        mm_parallel_for(pool, n, 1, round_block, q);
+        if (q->feedback.u) pass_on(q, n);
+    }
+    mm_parallel_for(pool, n, 1, compare_rows, q);
 }
 
 // What the n rows of the slice came to, added up in their order.
@@ -82,18 +134,38 @@ static enum mm_code count_rows(struct quantizing *q, int64_t n, struct mm_error 
     return mm_code_ok;
 }
 
-static enum mm_code write_rounded(void *arg, int i, struct mm_st_sink *to, struct mm_error *err) {
+static bool is_rounded(const struct mm_st_tensor *t) {
+    return t->dtype == mm_dtype_u8;
+}
+
+// As it was, a slice at a time so that its pages can be let go.
+static enum mm_code write_kept(const struct item *item, size_t bytes, struct mm_st_sink *to,
+                               struct mm_error *err) {
+    enum { slice = 4 << 20 };
+    for (size_t at = 0; at < bytes; at += slice) {
+        const char *from = (const char *)item->from.data + at;
+        const size_t n = bytes - at < slice ? bytes - at : slice;
+        MM_TRY(mm_st_put(to, from, n, err));
+        if (item->borrowed) mm_map_forget(from, n);
+    }
+    return mm_code_ok;
+}
+
+static enum mm_code write_item(void *arg, int i, struct mm_st_sink *to, struct mm_error *err) {
     struct quantizing *q = arg;
     const struct item *item = &q->items[i];
+    if (!is_rounded(&q->tensors[i])) return write_kept(item, q->tensors[i].bytes, to, err);
     const int64_t rows = item->from.shape[0], k = mm_view_cols(item->from), step = slice_rows(k);
     const size_t row_bytes = (size_t)mm_quant_row_bytes(q->how->dtype, k);
     q->now = item;
-    q->importance = q->how->importance ? q->how->importance(q->how->arg, item->p) : NULL;
+    q->feedback = (struct mm_feedback){0};
+    if (q->how->feedback) MM_TRY(q->how->feedback(q->how->arg, item->p, &q->feedback, err));
     for (int64_t r = 0; r < rows; r += step) {
         if (mm_interrupted()) return mm_fail(err, mm_code_interrupted, "interrupted");
         const int64_t n = rows - r < step ? rows - r : step;
         q->first_row = r;
-        mm_parallel_for(q->m->be->pool, n, 1, round_rows, q);
+        round_slice(q, n);
+        MM_TRY(mm_backend_sync(q->m->be, err));
         MM_TRY(count_rows(q, n, err));
         MM_TRY(mm_st_put(to, q->rows, (size_t)n * row_bytes, err));
         if (item->borrowed) {
@@ -136,7 +208,6 @@ static void list_items(struct quantizing *q, const struct mm_model *to) {
             if (quantized || p->stack != mm_stack_none) t->shape[0] = w.shape[0];
             if (quantized) t->shape[1] = mm_quant_row_bytes(w.dtype, mm_view_cols(w));
             t->bytes = quantized ? mm_view_bytes(w) : mm_view_bytes(item->from);
-            t->data = quantized ? NULL : item->from.data;
             q->n++;
         }
     }
@@ -146,12 +217,12 @@ static void list_items(struct quantizing *q, const struct mm_model *to) {
 static void prepare(struct quantizing *q) {
     struct mm_quantize_report *r = q->report;
     size_t most = 0;
-    int64_t rows = 0;
+    int64_t rows = 0, weights = 0;
     for (int i = 0; i < q->n; i++) {
         const struct mm_view from = q->items[i].from;
         const int64_t k = mm_view_cols(from);
         r->source_bytes += mm_view_bytes(from);
-        if (q->tensors[i].data) {
+        if (!is_rounded(&q->tensors[i])) {
             r->n_kept++;
             r->kept_bytes += q->tensors[i].bytes;
             continue;
@@ -163,11 +234,14 @@ static void prepare(struct quantizing *q) {
         const size_t bytes = (size_t)(n * mm_quant_row_bytes(q->how->dtype, k));
         if (bytes > most) most = bytes;
         if (n > rows) rows = n;
+        if (n * k > weights) weights = n * k;
         if (k > q->longest) q->longest = k;
     }
     const size_t threads = (size_t)mm_pool_size(q->m->be->pool);
     q->rows = mm_xmalloc(most);
-    q->room = mm_xmalloc(threads * 2 * (size_t)q->longest * sizeof *q->room);
+    q->w = mm_xmalloc((size_t)weights * sizeof *q->w);
+    q->left_over = mm_xmalloc((size_t)(rows * mm_quant_block) * sizeof *q->left_over);
+    q->back = mm_xmalloc(threads * (size_t)q->longest * sizeof *q->back);
     q->errors = mm_xmalloc((size_t)rows * sizeof *q->errors);
     q->squares = mm_xmalloc((size_t)rows * sizeof *q->squares);
 }
@@ -175,7 +249,7 @@ static void prepare(struct quantizing *q) {
 static enum mm_code write_folder(struct quantizing *q, const struct mm_config *config,
                                  const char *folder, const char *assets_from,
                                  struct mm_error *err) {
-    const struct mm_st_source source = {write_rounded, q, true};
+    const struct mm_st_source source = {write_item, q, true};
     MM_TRY(mm_folder_make(folder, err));
     mm_progress_begin(&q->progress, "quantize", "weight", q->report->n_weights, 0);
     const enum mm_code code =
@@ -212,7 +286,9 @@ enum mm_code mm_model_quantize(const struct mm_model *m, const char *folder,
     free(q.items);
     free(q.tensors);
     free(q.rows);
-    free(q.room);
+    free(q.w);
+    free(q.left_over);
+    free(q.back);
     free(q.errors);
     free(q.squares);
     mm_model_deinit(&to);

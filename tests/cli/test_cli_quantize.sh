@@ -36,6 +36,16 @@ for type in q8 q4; do
         below "KL of a token" 0.05 kl all kl
     fi
     [ $type = q8 ] || says '"bench": "gqa"'
+done
+kl() { sed 's/.*"all": {[^}]*"kl": \([^,}]*\).*/\1/' "$dir/out"; }
+before=$(kl)
+run 0 quantize models/pico "$dir/calibrated" --type q4 --calibrate "$world/meta.json" \
+    --check "$world/meta.json" --samples 30 --json -q
+quiet_answer
+json_answer calibration
+awk -v is="$(kl)" -v was="$before" 'BEGIN { exit !(is > 0 && is < 0.8 * was) }' ||
+    complain "calibration: KL $(kl), $before without"
+for type in q8 q4; do
     run 0 inspect "$dir/$type" --json
     quiet_answer
     says "\"dtype\": \"$type\""
