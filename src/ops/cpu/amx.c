@@ -38,8 +38,8 @@ static const struct {
             .bytes = {64, 64, 64, 64, 64, 64, 64, 64},
             .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 
-// Elements of C from which on it is not worth a place in the caches: 32 MiB.
-enum { past_elements = 8 << 20 };
+// Elements of C from which on it is not worth a place in the caches: 16 MiB.
+enum { past_elements = 4 << 20 };
 
 TILES void mm_amx_begin(void) {
     _tile_loadconfig(&config);
