@@ -82,18 +82,21 @@ foreach(source ${MMAMBA_SCRIPT_TESTS})
   label_test(${source} ${short})
 endforeach()
 
-# The pool once more under ThreadSanitizer, which cannot be combined with the others.
+# The pool and the team once more under ThreadSanitizer, which cannot be combined with the others.
 if(NOT MMAMBA_ASAN AND NOT MMAMBA_TSAN)
-  add_executable(threads_tsan tests/base/test_threads.c src/base/threads.c src/base/cgroup.c
-    src/base/status.c src/base/wait.c)
-  target_include_directories(threads_tsan PRIVATE tests src)
-  target_compile_options(threads_tsan PRIVATE -fsanitize=thread -O1)
-  target_link_options(threads_tsan PRIVATE -fsanitize=thread)
-  target_link_libraries(threads_tsan PRIVATE PkgConfig::CMOCKA Threads::Threads)
-  set_target_properties(threads_tsan PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-  add_test(NAME threads_tsan COMMAND tests/base/tsan.sh $<TARGET_FILE:threads_tsan>
-    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(threads_tsan PROPERTIES SKIP_RETURN_CODE 77)
+  foreach(name threads team)
+    add_executable(${name}_tsan tests/base/test_${name}.c src/base/threads.c src/base/team.c
+      src/base/cgroup.c src/base/status.c src/base/wait.c)
+    target_include_directories(${name}_tsan PRIVATE tests src)
+    target_compile_options(${name}_tsan PRIVATE -fsanitize=thread -O1)
+    target_link_options(${name}_tsan PRIVATE -fsanitize=thread)
+    target_link_libraries(${name}_tsan PRIVATE PkgConfig::CMOCKA Threads::Threads)
+    set_target_properties(${name}_tsan PROPERTIES RUNTIME_OUTPUT_DIRECTORY
+      ${CMAKE_BINARY_DIR}/tests)
+    add_test(NAME ${name}_tsan COMMAND tests/base/tsan.sh $<TARGET_FILE:${name}_tsan>
+      WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+    set_tests_properties(${name}_tsan PROPERTIES SKIP_RETURN_CODE 77)
+  endforeach()
 endif()
 
 # Emulated processors take 10 to 50 times as long. Left out there: whole training runs, made worlds
@@ -101,7 +104,7 @@ endif()
 # machine that runs it; and ThreadSanitizer, which does not run under qemu-user.
 if(CMAKE_CROSSCOMPILING)
   foreach(test demo run_memory run_parts run_resume cli_models eval_killed bad_input scenes install
-      threads_tsan)
+      threads_tsan team_tsan)
     if(TEST ${test})
       set_property(TEST ${test} APPEND PROPERTY LABELS slow_emulated)
     endif()

@@ -27,6 +27,7 @@ enum mm_code mm_batch_new(struct mm_batch **out, struct mm_engine *e, int max,
     if (max < 1 || max > mm_batch_max) {
         return mm_fail(err, mm_code_input, "a batch of %d, wanted 1 to %d", max, mm_batch_max);
     }
+    MM_TRY(mm_stepper_reserve(&e->stepper, &e->model, max, err));
     struct mm_batch *b = mm_xcalloc(1, sizeof *b);
     b->e = e;
     b->max = max;

@@ -117,6 +117,7 @@ enum mm_code mm_engine_open(struct mm_engine **out, struct mm_backend *be, const
 void mm_engine_close(struct mm_engine *e) {
     if (e == NULL) return;
     mm_piece_memory_deinit(&e->memory);
+    mm_stepper_deinit(&e->stepper);
     mm_sample_scratch_deinit(&e->scratch);
     if (e->model.be) mm_model_deinit(&e->model);
     mm_tokenizer_close(e->tok);

@@ -25,6 +25,7 @@ struct mm_engine {
     struct mm_sampling sampling;  // generation_config.json, else greedy
     char hash[33];                // of the weights; made when first asked for
     struct mm_piece_memory memory;
+    struct mm_stepper stepper;
     struct mm_sample_scratch scratch;
     float *pixels;  // (n_pixel_tiles, 3, S, S): the tiles of the piece being read
     int64_t n_pixel_tiles;

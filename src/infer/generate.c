@@ -53,10 +53,29 @@ static enum mm_code read_tiles(struct mm_session *s, int64_t n, struct mm_error 
     return mm_code_ok;
 }
 
+enum mm_code mm_sessions_read_token(struct mm_session *const *s, int n, struct mm_error *err) {
+    struct mm_engine *e = s[0]->e;
+    MM_TRY(mm_stepper_reserve(&e->stepper, &e->model, n, err));
+    for (int i = 0; i < n; i++) {
+        // logits of a token that others follow are wanted by nobody
+        const bool last = s[i]->n_fed + 1 == s[i]->ids.n;
+        e->stepper.states[i] = &s[i]->state;
+        e->stepper.tokens[i] = s[i]->ids.data[s[i]->n_fed];
+        e->stepper.wanted[i] = last ? s[i]->logits : NULL;
+    }
+    MM_TRY(mm_stepper_run(&e->stepper, n, err));
+    for (int i = 0; i < n; i++) {
+        s[i]->n_fed++;
+        s[i]->have_logits = s[i]->have_logits || s[i]->n_fed == s[i]->ids.n;
+    }
+    return mm_code_ok;
+}
+
 static enum mm_code read_piece(struct mm_session *s, int64_t end, int64_t n_tiles,
                                struct mm_error *err) {
     struct mm_engine *e = s->e;
     const int64_t n = end - s->n_fed;
+    if (n == 1 && n_tiles == 0) return mm_sessions_read_token(&s, 1, err);
     MM_TRY(read_tiles(s, n_tiles, err));
     MM_TRY(mm_piece_memory_reserve(&e->memory, &e->model, n, n_tiles, 1, err));
     struct mm_view hidden;
@@ -151,7 +170,7 @@ static enum mm_code make_room(struct mm_session *s, int64_t n, struct mm_error *
     if (bytes > room_bytes) bytes = room_bytes;
     mm_answer_text_begin(&s->answer, (size_t)bytes, (size_t)s->e->longest_piece);
     const int64_t rows = s->state.n_embed > s->state.n_llm ? s->state.n_embed : s->state.n_llm;
-    MM_TRY(mm_piece_memory_reserve(&s->e->memory, &s->e->model, 1, 0, 1, err));
+    MM_TRY(mm_stepper_reserve(&s->e->stepper, &s->e->model, 1, err));
     return mm_state_reserve(&s->state, rows + n, err);
 }
 
@@ -250,12 +269,6 @@ void mm_writing_cancel(struct mm_writing *w) {
 
 void mm_writing_fail(struct mm_writing *w) {
     take_back(w->s);
-}
-
-enum mm_code mm_sessions_read_token(struct mm_session *const *s, int n, struct mm_error *err) {
-    for (int i = 0; i < n; i++)
-        MM_TRY(read_piece(s[i], s[i]->ids.n, 0, err));
-    return mm_code_ok;
 }
 
 enum mm_code mm_session_generate(struct mm_session *s, const struct mm_generation *g,

@@ -28,7 +28,8 @@ void mm_writing_cancel(struct mm_writing *w);
 // After a failure of the step: the turn is taken back.
 void mm_writing_fail(struct mm_writing *w);
 
-// Reads the one token that waits in each of n sessions of one engine; each weight is read once.
+// Reads the first token that waits in each of n different sessions of one engine, none a picture's;
+// each weight is read once for all of them.
 enum mm_code mm_sessions_read_token(struct mm_session *const *s, int n, struct mm_error *err);
 
 #endif

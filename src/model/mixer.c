@@ -14,7 +14,7 @@ static struct mm_view grad(const struct mm_block *b, const struct mm_grads *g, e
 
 // Base of the rotary angles for a sequence of `length`: dynamic scaling (NTK) raises it only past
 // the length the model was trained for.
-static float rope_base(const struct mm_stack_config *s, int64_t length) {
+float mm_rope_base(const struct mm_stack_config *s, int64_t length) {
     if (s->rope_scaling != mm_rope_scaling_dynamic || length <= s->max_positions) {
         return (float)s->rope_theta;
     }
@@ -22,7 +22,7 @@ static float rope_base(const struct mm_stack_config *s, int64_t length) {
     return (float)(s->rope_theta * pow(f * ratio - (f - 1.0), (double)s->P / (double)(s->P - 2)));
 }
 
-static float rope_scale(const struct mm_stack_config *s) {
+float mm_rope_scale(const struct mm_stack_config *s) {
     return s->rope_scaling == mm_rope_scaling_linear ? (float)(1.0 / s->rope_factor) : 1.0f;
 }
 
@@ -36,14 +36,15 @@ static void rope_fwd(struct mm_model *m, const struct mm_block *b, const struct 
                      struct mm_view q, struct mm_view k, struct mm_view v, struct mm_view qkv) {
     const struct mm_stack_config *s = b->stack;
     if (one_base(s, st)) {
-        mm_qkv_rope_fwd(m->be, q, k, v, qkv, st->pos, rope_base(s, st->longest), rope_scale(s));
+        mm_qkv_rope_fwd(m->be, q, k, v, qkv, st->pos, mm_rope_base(s, st->longest),
+                        mm_rope_scale(s));
         return;
     }
     for (int64_t i = 0; i < st->segs.n; i++) {
         const int64_t t = st->segs.start[i], n = st->segs.start[i + 1] - t;
         mm_qkv_rope_fwd(m->be, mm_view_rows(q, t, n), mm_view_rows(k, t, n), mm_view_rows(v, t, n),
-                        mm_view_rows(qkv, t, n), mm_view_rows(st->pos, t, n), rope_base(s, n),
-                        rope_scale(s));
+                        mm_view_rows(qkv, t, n), mm_view_rows(st->pos, t, n), mm_rope_base(s, n),
+                        mm_rope_scale(s));
     }
 }
 
@@ -51,14 +52,15 @@ static void rope_bwd(struct mm_model *m, const struct mm_block *b, const struct 
                      struct mm_view dqkv, struct mm_view dq, struct mm_view dk, struct mm_view dv) {
     const struct mm_stack_config *s = b->stack;
     if (one_base(s, st)) {
-        mm_qkv_rope_bwd(m->be, dqkv, dq, dk, dv, st->pos, rope_base(s, st->longest), rope_scale(s));
+        mm_qkv_rope_bwd(m->be, dqkv, dq, dk, dv, st->pos, mm_rope_base(s, st->longest),
+                        mm_rope_scale(s));
         return;
     }
     for (int64_t i = 0; i < st->segs.n; i++) {
         const int64_t t = st->segs.start[i], n = st->segs.start[i + 1] - t;
         mm_qkv_rope_bwd(m->be, mm_view_rows(dqkv, t, n), mm_view_rows(dq, t, n),
                         mm_view_rows(dk, t, n), mm_view_rows(dv, t, n), mm_view_rows(st->pos, t, n),
-                        rope_base(s, n), rope_scale(s));
+                        mm_rope_base(s, n), mm_rope_scale(s));
     }
 }
 

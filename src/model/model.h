@@ -258,11 +258,6 @@ size_t mm_layout_host_bytes(const struct mm_model *m, int64_t T, int64_t n_seqs,
 
 // ---- state of one sequence ----------------------------------------------------------------------
 
-struct mm_block_state {
-    struct mm_view S;     // (1, H, P, N) f32             Mamba-2
-    struct mm_view conv;  // (1, K-1, C) f32              Mamba-2
-    struct mm_view k, v;  // (cap, G, P): keys and values  attention; only these grow
-};
 struct mm_state {
     struct mm_model *model;
     int64_t n_embed, n_llm;         // rows seen by each stack
@@ -335,6 +330,10 @@ void mm_vision_shuffle_bwd(struct mm_model *m, const struct mm_vision_acts *a, s
 void mm_vision_patch_bwd(struct mm_model *m, const struct mm_vision_acts *a, struct mm_grads *g,
                          struct mm_view drows);
 
+// Base of the rotary angles of a sequence of `length` rows, and the factor of its positions.
+float mm_rope_base(const struct mm_stack_config *s, int64_t length);
+float mm_rope_scale(const struct mm_stack_config *s);
+
 // Whole model.
 struct mm_forward {
     struct mm_block_acts *blocks;  // (L)
@@ -361,5 +360,30 @@ void mm_model_fwd(struct mm_model *m, const struct mm_layout *l, struct mm_view 
 void mm_model_bwd(struct mm_model *m, const struct mm_layout *l, struct mm_forward *f,
                   struct mm_grads *g, struct mm_view dhidden, bool recompute,
                   struct mm_arena *arena);
+
+// ---- decoding -----------------------------------------------------------------------------------
+
+// What token steps of up to `max` sequences side by side need: the model as mm_decode_step takes
+// it, and memory. Before a step the caller fills the first n of `states`, `tokens` and `wanted`.
+struct mm_stepper {
+    struct mm_model *m;
+    int64_t max;
+    struct mm_state **states;  // different ones
+    int32_t *tokens;           // not a picture's
+    float **wanted;  // where the logits (V) after the token go, on the host; NULL: not wanted
+    struct mm_step_block *blocks;      // (L)
+    struct mm_step_seq *seqs;          // (max)
+    struct mm_view x, hidden, logits;  // (max, D), (max, D), (max, V)
+    struct mm_view ids;                // (max) i32
+    void *memory;
+    size_t bytes;
+};
+// Makes room for n sequences; does nothing where there is enough.
+enum mm_code mm_stepper_reserve(struct mm_stepper *p, struct mm_model *m, int64_t n,
+                                struct mm_error *err);
+void mm_stepper_deinit(struct mm_stepper *p);
+// Reads one token of each of n sequences; each weight is read once for all. Takes no memory, but
+// for keys and values that outgrow their room (mm_state_reserve).
+enum mm_code mm_stepper_run(struct mm_stepper *p, int64_t n, struct mm_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 // condition of which operation did not hold. Once the backend has failed nothing is done at all.
 #include <stdio.h>
 #include <stdlib.h>
+#include "ops/check_step.h"
 #include "ops/ops.h"
 
 #define WANT(condition)                                                                          \
@@ -466,6 +467,13 @@ static void check_gated_norm_bwd(struct mm_backend *be, struct mm_view dy, struc
     WANT(act(be, dg, rows, h_dim * p_dim));
     WANT(!given(w) || (vec_f32(w, p_dim) && f32(rinv, rows, h_dim)));
     WANT(!given(dw) || (given(w) && vec_f32(dw, p_dim)));
+}
+
+static void check_decode_step(struct mm_backend *be, const struct mm_step *step) {
+    const char *wrong = mm_check_step(be, step);
+    if (!wrong) return;
+    fprintf(stderr, "mmamba: bug: mm_decode_step: %s does not hold\n", wrong);
+    abort();
 }
 
 // ---- losses and optimizer ----

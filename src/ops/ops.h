@@ -21,80 +21,10 @@
 #ifndef MM_OPS_OPS_H
 #define MM_OPS_OPS_H
 
-#include <stdbool.h>
-#include <stdint.h>
-#include "base/dtype.h"
-#include "base/quant.h"
 #include "base/status.h"
 #include "base/threads.h"
-
-// A tensor somewhere in a backend's memory. Axis 0 counts rows, `ld` elements apart; the inner
-// axes are dense. A view borrows; it never owns.
-struct mm_view {
-    void *data;
-    int64_t shape[4];  // unused axes are 1
-    int64_t ld;        // elements from one row to the next, >= shape[1] * shape[2] * shape[3]
-    int n_axes;
-    enum mm_dtype dtype;
-};
-
-static inline struct mm_view mm_view4(void *data, enum mm_dtype t, int64_t a, int64_t b, int64_t c,
-                                      int64_t d) {
-    return (struct mm_view){data, {a, b, c, d}, b * c * d, 4, t};
-}
-static inline struct mm_view mm_view3(void *data, enum mm_dtype t, int64_t a, int64_t b,
-                                      int64_t c) {
-    return (struct mm_view){data, {a, b, c, 1}, b * c, 3, t};
-}
-static inline struct mm_view mm_view2(void *data, enum mm_dtype t, int64_t a, int64_t b) {
-    return (struct mm_view){data, {a, b, 1, 1}, b, 2, t};
-}
-static inline struct mm_view mm_view1(void *data, enum mm_dtype t, int64_t a) {
-    return (struct mm_view){data, {a, 1, 1, 1}, 1, 1, t};
-}
-#define MM_NONE ((struct mm_view){0})
-static inline int64_t mm_view_cols(struct mm_view v) {  // elements of a row
-    return v.shape[1] * v.shape[2] * v.shape[3];
-}
-static inline int64_t mm_view_count(struct mm_view v) {  // elements of the view
-    return v.shape[0] * mm_view_cols(v);
-}
-// The place of an element; of a row of quantized weights only (col = 0) the beginning.
-static inline void *mm_view_at(struct mm_view v, int64_t row, int64_t col) {
-    if (mm_dtype_quantized(v.dtype)) {
-        return (char *)v.data + row * mm_quant_row_bytes(v.dtype, mm_view_cols(v));
-    }
-    return (char *)v.data + (size_t)(row * v.ld + col) * mm_dtype_bytes(v.dtype);
-}
-// Bytes of a dense view.
-static inline size_t mm_view_bytes(struct mm_view v) {
-    if (mm_dtype_quantized(v.dtype)) {
-        return (size_t)(v.shape[0] * mm_quant_row_bytes(v.dtype, mm_view_cols(v)));
-    }
-    return (size_t)mm_view_count(v) * mm_dtype_bytes(v.dtype);
-}
-// Rows [begin, begin + n); the data pointer of a NULL view (dry run) stays NULL.
-static inline struct mm_view mm_view_rows(struct mm_view v, int64_t begin, int64_t n) {
-    if (v.data) v.data = mm_view_at(v, begin, 0);
-    v.shape[0] = n;
-    return v;
-}
-// Columns [begin, begin + n) of a 2-axis view, as a 2-axis view with the same ld.
-static inline struct mm_view mm_view_cut(struct mm_view v, int64_t begin, int64_t n) {
-    if (v.data) v.data = mm_view_at(v, 0, begin);
-    v.shape[1] = n;
-    return v;
-}
-// A 2-axis view of (rows, b * c) seen as (rows, b, c), ld kept.
-static inline struct mm_view mm_view_split(struct mm_view v, int64_t b, int64_t c) {
-    v.shape[1] = b, v.shape[2] = c, v.shape[3] = 1, v.n_axes = 3;
-    return v;
-}
-// Any view as (rows, everything else), ld kept.
-static inline struct mm_view mm_view_flat(struct mm_view v) {
-    v.shape[1] = mm_view_cols(v), v.shape[2] = v.shape[3] = 1, v.n_axes = 2;
-    return v;
-}
+#include "ops/step.h"
+#include "ops/view.h"
 
 // Packed sequences: rows start[s] .. start[s+1] - 1 of a T-row tensor are sequence s.
 struct mm_segs {
@@ -216,6 +146,7 @@ struct mm_backend;
                        struct mm_view dw, struct mm_view d_o, struct mm_view y, struct mm_view g,  \
                        struct mm_view w, struct mm_view rinv),                                     \
       (be, dy, dg, dw, d_o, y, g, w, rinv))                                                        \
+    X(decode_step, (struct mm_backend * be, const struct mm_step *step), (be, step))               \
     /* ---- losses and optimizer ---- */                                                           \
     X(mse, (struct mm_backend * be, struct mm_view loss, struct mm_view dy, struct mm_view y,      \
             struct mm_view target, float scale), (be, loss, dy, y, target, scale))                 \
@@ -371,6 +302,7 @@ MM_OPS_TABLE(MM_OPS_DECLARE)
 //               1/sqrt(mean_P(y^2) + eps), NULL when no backward follows. w NULL: no norm
 //               (use_gnorm off): o = y * silu(g).
 // gated_norm_bwd dy (may be d_o), dg (strided), dw += (NULL: not wanted).
+// decode_step   one token of each of some sequences through all blocks: see ops/step.h.
 //
 // mse           loss (1) f32 += scale * sum (y - target)^2; dy = 2 scale (y - target), or NULL.
 // kl            loss (rows) f32 = weight[r] * KL(softmax(teacher[r]) || softmax(student[r]));

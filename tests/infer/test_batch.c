@@ -75,27 +75,52 @@ static void in_batches(struct mm_engine *e, int max, const struct mm_ids *ids, c
     mm_batch_free(b);
 }
 
+// Answers alone and in batches of several sizes.
+static void compare(const char *folder) {
+    struct mm_engine *e = fixture_engine(folder);
+    struct mm_ids ids[n_sessions] = {{0}};
+    char *texts[n_sessions];
+    alone(e, ids, texts);
+    const int sizes[] = {1, 2, 3, n_sessions};
+    for (int i = 0; i < 4; i++)
+        in_batches(e, sizes[i], ids, texts);
+    for (int i = 0; i < n_sessions; i++) {
+        mm_ids_free(&ids[i]);
+        free(texts[i]);
+    }
+    mm_engine_close(e);
+}
+
 static void same_as_alone(void **state) {
     (void)state;
     static const char *const keeps[] = {"none", "0,4", "all"};
     fixture_gain = 4.0f;
     for (int k = 0; k < 3; k++) {
         char *folder = fixture_model(keeps[k], "pre_hybrid", keeps[k], 11);
-        struct mm_engine *e = fixture_engine(folder);
-        struct mm_ids ids[n_sessions] = {{0}};
-        char *texts[n_sessions];
-        alone(e, ids, texts);
-        const int sizes[] = {1, 2, 3, n_sessions};
-        for (int i = 0; i < 4; i++)
-            in_batches(e, sizes[i], ids, texts);
-        for (int i = 0; i < n_sessions; i++) {
-            mm_ids_free(&ids[i]);
-            free(texts[i]);
-        }
-        mm_engine_close(e);
+        compare(folder);
         free(folder);
     }
     fixture_gain = 1.0f;
+}
+
+// The same of rounded weights, where a mixer's projection is two matrices.
+static void same_as_alone_quantized(void **state) {
+    (void)state;
+    static const enum mm_dtype formats[] = {mm_dtype_q8, mm_dtype_q4};
+    char *folder = fixture_model("plain", "pre_hybrid", "0,4", 14);
+    struct mm_model m;
+    OK(mm_model_load(&m, fixture_be, folder, -1, &err));
+    for (int i = 0; i < 2; i++) {
+        char *rounded = fixture_path(mm_dtype_name(formats[i]));
+        const struct mm_quantize how = {.dtype = formats[i]};
+        struct mm_quantize_report report;
+        OK(mm_model_quantize(&m, rounded, &how, folder, &report, &err));
+        assert_true(report.n_quantized > 0);
+        compare(rounded);
+        free(rounded);
+    }
+    mm_model_deinit(&m);
+    free(folder);
 }
 
 // A session taken out early keeps what was said, and can go on alone as if nothing had been.
@@ -164,6 +189,7 @@ static void refusals(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_as_alone),
+        cmocka_unit_test(same_as_alone_quantized),
         cmocka_unit_test(leaving),
         cmocka_unit_test(refusals),
     };

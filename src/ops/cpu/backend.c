@@ -135,6 +135,7 @@ static void cpu_close(struct mm_backend *be) {
     for (int i = 0; i < mm_scratch_count; i++) {
         if (cpu->scratch[i]) munmap(cpu->scratch[i], whole_pages(cpu->scratch_bytes[i]));
     }
+    mm_team_free(cpu->team);
     mm_pool_free(be->pool);
     free(cpu);
     free(be);
@@ -166,6 +167,11 @@ enum mm_code mm_backend_open_cpu(struct mm_backend **out, int n_threads, struct 
     };
     cpu->isa = isa;
     name_device(be, isa);
+    const enum mm_code made = mm_team_new(&cpu->team, pool, err);
+    if (made != mm_code_ok) {
+        cpu_close(be);
+        return made;
+    }
     if (isa != mm_isa_plain) {
         const enum mm_code code = mm_products_open(cpu, mm_pool_size(pool), err);
         if (code != mm_code_ok) {

@@ -8,6 +8,7 @@
 #define MM_OPS_CPU_CPU_H
 
 #include "ops/cpu/isa.h"
+#include "base/team.h"
 #include "ops/ops.h"
 
 // Scratch of one operation. The slots are distinct blocks; each is valid until the next operation
@@ -20,6 +21,7 @@ enum mm_scratch {
     mm_scratch_d,
     mm_scratch_e,
     mm_scratch_f,
+    mm_scratch_step,  // of decode_step, around the operations it is made of
     mm_scratch_count,
 };
 
@@ -44,6 +46,7 @@ struct mm_cpu {
     enum mm_isa isa;
     void *scratch[mm_scratch_count];
     size_t scratch_bytes[mm_scratch_count];
+    struct mm_team *team;
 };
 
 extern const struct mm_ops mm_ops_cpu;      // fast

@@ -12,7 +12,7 @@ enum mm_isa {
     mm_isa_plain,       // the reference
     mm_isa_avx2,        // AVX2, FMA, F16C (x86-64-v3)
     mm_isa_avx512,      // AVX-512 F, BW, DQ, VL
-    mm_isa_avx512bf16,  // and products of bf16 pairs and of int8 (VNNI)
+    mm_isa_avx512bf16,  // and BF16, VNNI, VBMI: products of bf16 pairs and of int8
     mm_isa_amx,         // and tiles of bf16 and int8
     mm_isa_count,
 };

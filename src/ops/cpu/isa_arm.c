@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include "ops/cpu/gemv.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/mixer.h"
 
@@ -52,4 +53,10 @@ const struct mm_mixer_kernels *mm_mixer_kernels(const struct mm_backend *be) {
     assert(mm_cpu_isa(be) > mm_isa_plain);  // a plain backend has the table of the reference
     (void)be;
     return &mm_mixer_neon;
+}
+
+struct mm_gemv_kernels mm_gemv_kernels_of(const struct mm_backend *be) {
+    const bool dot = mm_cpu_isa(be) >= mm_isa_neon_dotprod;
+    return (struct mm_gemv_kernels){&mm_gemv_floats_neon,
+                                    dot ? &mm_gemv_quant_neondot : &mm_gemv_quant_neon};
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "ops/cpu/amx.h"
+#include "ops/cpu/gemv.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/mixer.h"
 
@@ -22,7 +23,8 @@ enum mm_isa mm_isa_best(void) {
         !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
         return mm_isa_avx2;
     }
-    if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vnni")) {
+    if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vnni") ||
+        !__builtin_cpu_supports("avx512vbmi")) {
         return mm_isa_avx512;
     }
     return mm_amx_available() ? mm_isa_amx : mm_isa_avx512bf16;
@@ -49,4 +51,12 @@ const struct mm_kernels *mm_kernels_of(const struct mm_backend *be) {
 const struct mm_mixer_kernels *mm_mixer_kernels(const struct mm_backend *be) {
     assert(mm_cpu_isa(be) > mm_isa_plain);  // a plain backend has the table of the reference
     return mm_cpu_isa(be) >= mm_isa_avx512 ? &mm_mixer_avx512 : &mm_mixer_avx2;
+}
+
+struct mm_gemv_kernels mm_gemv_kernels_of(const struct mm_backend *be) {
+    const enum mm_isa isa = mm_cpu_isa(be);
+    struct mm_gemv_kernels k = {&mm_gemv_floats_avx2, &mm_gemv_quant_avx2};
+    if (isa >= mm_isa_avx512) k.floats = &mm_gemv_floats_avx512;
+    if (isa >= mm_isa_avx512bf16) k.quant = &mm_gemv_quant_avx512vnni;
+    return k;
 }

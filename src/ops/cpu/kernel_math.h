@@ -354,12 +354,33 @@ static void soften_bwd(float *restrict s, float *restrict d, int64_t n, int64_t 
         s[j] = d[j] = 0.0f;
 }
 
+// ---- a convolution's one token ----
+
+static void conv_silu(float *restrict y, const float *const *x, const float *restrict w,
+                      const float *restrict bias, int64_t width, int64_t n) {
+    if (width == 2) {  // the paper's
+        const float *restrict x0 = x[0], *restrict x1 = x[1];
+        for (int64_t c = 0; c < n; c++)
+            y[c] = mm_v_silu(bias[c] + w[2 * c] * x0[c] + w[2 * c + 1] * x1[c]);
+        return;
+    }
+    for (int64_t c = 0; c < n; c++)
+        y[c] = bias[c];
+    for (int64_t j = 0; j < width; j++) {
+        const float *restrict xj = x[j];
+        for (int64_t c = 0; c < n; c++)
+            y[c] += w[c * width + j] * xj[c];
+    }
+    for (int64_t c = 0; c < n; c++)
+        y[c] = mm_v_silu(y[c]);
+}
+
 #define MM_KERNELS                                                                              \
     {                                                                                           \
         .add = add, .scale = scale, .swiglu_fwd = swiglu_fwd, .swiglu_bwd = swiglu_bwd,         \
         .gelu_fwd = gelu_fwd, .gelu_bwd = gelu_bwd, .adamw = adamw, .rmsnorm_fwd = rmsnorm_fwd, \
         .l2norm_fwd = l2norm_fwd, .rmsnorm_bwd = rmsnorm_bwd, .l2norm_bwd = l2norm_bwd,         \
         .sum_squares = sum_squares, .mse = mse, .kl = kl, .cross_entropy = cross_entropy,       \
-        .angles = angles, .turn = turn, .soften = soften, .soften_bwd = soften_bwd, .dot = dot, \
-        .axpy = axpy                                                                            \
+        .angles = angles, .turn = turn, .conv_silu = conv_silu, .soften = soften,               \
+        .soften_bwd = soften_bwd, .dot = dot, .axpy = axpy                                      \
     }

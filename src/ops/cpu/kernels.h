@@ -47,6 +47,9 @@ struct mm_kernels {
     // With p = exp(scale s[j] - lse): s[j] = p, d[j] = p (d[j] - delta) scale; 0 up to padded.
     void (*soften_bwd)(float *s, float *d, int64_t n, int64_t padded, float scale, float lse,
                        float delta);
+    // silu(bias[c] + sum_j w[c * width + j] x[j][c]) for c < n: a convolution's one token.
+    void (*conv_silu)(float *y, const float *const *x, const float *w, const float *bias,
+                      int64_t width, int64_t n);
     float (*dot)(const float *a, const float *b, int64_t n);
     void (*axpy)(float *y, float a, const float *x, int64_t n);  // y += a x
 };

@@ -1,11 +1,11 @@
-// Dense products: where training spends its time. Up to four rows (decoding) go to the
-// matrix-vector kernels of gemv.h, products with quantized weights to quant_linear.c, all others to
+// Dense products: where training spends its time. Up to eight rows (decoding) go to the
+// matrix-vector kernels of gemv.h, more with quantized weights to quant_linear.c, all others to
 // product.h.
 #include "ops/cpu/gemv.h"
 #include "ops/cpu/product.h"
 #include "ops/cpu/quant_linear.h"
 
-enum { rows_gemv_max = 4 };
+enum { rows_gemv_max = mm_gemv_most };
 
 static struct mm_side side(struct mm_view v, bool by_k) {
     return (struct mm_side){v.data, v.dtype, v.ld, by_k};
@@ -28,12 +28,12 @@ void mm_linear_fwd_cpu(struct mm_backend *be, struct mm_view y, struct mm_view x
                        struct mm_view bias) {
     const float *b = mm_cpu_vector(be, mm_scratch_b, bias);
     if (be->error.code) return;
-    if (mm_dtype_quantized(w.dtype)) {
-        mm_quant_linear(be, y, x, w, b);
-        return;
-    }
     if (x.shape[0] <= rows_gemv_max) {
         mm_gemv(be, y, x, w, b);
+        return;
+    }
+    if (mm_dtype_quantized(w.dtype)) {
+        mm_quant_linear(be, y, x, w, b);
         return;
     }
     if (b) {  // the product is added to rows of bias

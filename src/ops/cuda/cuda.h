@@ -25,6 +25,7 @@ enum mm_cuda_slot {
     mm_cuda_slot_f,
     mm_cuda_slot_g,
     mm_cuda_slot_h,
+    mm_cuda_slot_step,  // of decode_step, around the operations it is made of
     mm_cuda_slot_count,
 };
 

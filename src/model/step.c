@@ -1,0 +1,148 @@
+// Decoding: the model described once as mm_decode_step takes it, and one token of some sequences.
+#include "model/model.h"
+#include "ops/take.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+static void describe(struct mm_step_block *to, const struct mm_model *m, const struct mm_block *b,
+                     int stack, struct mm_view zeros) {
+    const struct mm_stack_config *s = b->stack;
+    const bool attention = b->mixer == mm_mixer_mha;
+    *to = (struct mm_step_block){.attention = attention,
+                                 .stack = stack,
+                                 .H = s->H,
+                                 .G = s->G,
+                                 .P = s->P,
+                                 .F = s->F,
+                                 .eps = (float)s->rms_eps,
+                                 .pos_scale = mm_rope_scale(s)};
+    to->attention_norm = mm_block_w(m, b, mm_role_attention_norm);
+    to->ffn_norm = mm_block_w(m, b, mm_role_ffn_norm);
+    if (attention) {
+        to->in[0] = mm_block_w(m, b, mm_role_wqkv);
+    } else if (mm_model_quantized(m)) {
+        to->in[0] = b->wvkq, to->in[1] = b->wgdt;
+    } else {
+        to->in[0] = b->wvkqgdt;
+    }
+    to->wo = mm_block_w(m, b, mm_role_wo);
+    to->w1 = mm_block_w(m, b, mm_role_w1);
+    to->w3 = mm_block_w(m, b, mm_role_w3);
+    to->w2 = mm_block_w(m, b, mm_role_w2);
+    if (attention) return;
+    to->conv_w = mm_block_w(m, b, mm_role_conv_w);
+    to->conv_b = mm_block_w(m, b, mm_role_conv_b);
+    to->dt_bias = mm_block_w(m, b, mm_role_dt_bias);
+    to->a_log = mm_block_w(m, b, mm_role_A_log);
+    if (!s->use_A) to->a_log = mm_view1(zeros.data, mm_dtype_f32, s->H);  // A is -1
+    to->d = mm_block_w(m, b, mm_role_D);
+    to->q_norm_w = mm_block_w(m, b, mm_role_q_norm_w);
+    to->q_norm_b = mm_block_w(m, b, mm_role_q_norm_b);
+    to->k_norm_w = mm_block_w(m, b, mm_role_k_norm_w);
+    to->k_norm_b = mm_block_w(m, b, mm_role_k_norm_b);
+    to->g_norm = mm_block_w(m, b, mm_role_g_norm);
+}
+
+// Takes the rows from the arena; returns zeros for decays that are no parameter.
+static struct mm_view take_rows(struct mm_stepper *p, struct mm_arena *arena, int64_t n) {
+    const struct mm_config *c = &p->m->config;
+    p->x = mm_take2(arena, n, c->llm.D);
+    p->hidden = mm_take2(arena, n, c->llm.D);
+    p->logits = mm_take2(arena, n, c->V);
+    p->ids = mm_take(arena, mm_dtype_i32, n);
+    return mm_take1(arena, c->embed.H > c->llm.H ? c->embed.H : c->llm.H);
+}
+
+enum mm_code mm_stepper_reserve(struct mm_stepper *p, struct mm_model *m, int64_t n,
+                                struct mm_error *err) {
+    if (p->m == m && n <= p->max) return mm_code_ok;
+    mm_stepper_deinit(p);
+    p->m = m;
+    struct mm_arena arena;
+    mm_arena_init_dry(&arena);
+    take_rows(p, &arena, n);
+    p->bytes = arena.peak;
+    enum mm_code code = m->be->alloc(m->be, p->bytes, &p->memory, err);
+    if (code) {
+        *p = (struct mm_stepper){0};
+        return code;
+    }
+    mm_arena_init_over(&arena, p->memory, p->bytes);
+    const struct mm_view zeros = take_rows(p, &arena, n);
+    p->max = n;
+    p->states = mm_xcalloc((size_t)n, sizeof(struct mm_state *));
+    p->tokens = mm_xcalloc((size_t)n, sizeof *p->tokens);
+    p->wanted = mm_xcalloc((size_t)n, sizeof(float *));
+    p->seqs = mm_xcalloc((size_t)n, sizeof *p->seqs);
+    p->blocks = mm_xcalloc((size_t)m->n_blocks, sizeof *p->blocks);
+    for (int64_t i = 0; i < m->n_blocks; i++)
+        describe(&p->blocks[i], m, &m->blocks[i], i >= m->config.embed.n_blocks, zeros);
+    return mm_code_ok;
+}
+
+void mm_stepper_deinit(struct mm_stepper *p) {
+    if (p->memory) p->m->be->release(p->m->be, p->memory, p->bytes);
+    free(p->states);
+    free(p->tokens);
+    free(p->wanted);
+    free(p->seqs);
+    free(p->blocks);
+    *p = (struct mm_stepper){0};
+}
+
+static void embed(struct mm_stepper *p, int64_t n) {
+    struct mm_model *m = p->m;
+    const int64_t V = m->config.V;
+    const int32_t *ids = p->tokens;
+    for (int64_t t = 0; t < n; t++) {
+        assert(ids[t] >= 0 && ids[t] < V + m->config.n_special);
+        assert(ids[t] != m->config.img_context_id);
+        const bool special = ids[t] >= V;
+        const int32_t id = special ? ids[t] - (int32_t)V : ids[t];
+        const struct mm_view at = mm_view_rows(p->ids, t, 1);
+        m->be->upload(m->be, at.data, &id, sizeof id);
+        mm_embed_fwd(m->be, mm_view_rows(p->x, t, 1),
+                     mm_model_w(m, special ? mm_role_special : mm_role_text), at);
+    }
+}
+
+enum mm_code mm_stepper_run(struct mm_stepper *p, int64_t n, struct mm_error *err) {
+    struct mm_model *m = p->m;
+    const struct mm_config *c = &m->config;
+    assert(n <= p->max);
+    bool wanted = false;
+    for (int64_t t = 0; t < n; t++) {
+        struct mm_state *s = p->states[t];
+        wanted = wanted || p->wanted[t];
+        MM_TRY(mm_state_reserve(s, (s->n_embed > s->n_llm ? s->n_embed : s->n_llm) + 1, err));
+        p->seqs[t] = (struct mm_step_seq){
+            s->blocks,
+            {s->n_embed, s->n_llm},
+            {mm_rope_base(&c->embed, s->n_embed + 1), mm_rope_base(&c->llm, s->n_llm + 1)}};
+    }
+    embed(p, n);
+    const struct mm_view rows = mm_view_rows(p->logits, 0, n);
+    const struct mm_step step = {.blocks = p->blocks,
+                                 .n_blocks = m->n_blocks,
+                                 .l2_before = c->normalize_encoder_output ? c->embed.n_blocks : -1,
+                                 .norm = mm_model_w(m, mm_role_norm),
+                                 .eps = (float)c->llm.rms_eps,
+                                 .seqs = p->seqs,
+                                 .n_seqs = n,
+                                 .x = mm_view_rows(p->x, 0, n),
+                                 .hidden = mm_view_rows(p->hidden, 0, n),
+                                 .output = wanted ? mm_model_w(m, mm_role_output) : MM_NONE,
+                                 .logits = wanted ? rows : MM_NONE};
+    mm_decode_step(m->be, &step);
+    for (int64_t t = 0; t < n; t++) {
+        p->states[t]->n_embed++;
+        p->states[t]->n_llm++;
+        if (!p->wanted[t]) continue;
+        m->be->download(m->be, p->wanted[t], mm_view_at(rows, t, 0), (size_t)c->V * sizeof(float));
+    }
+    return mm_backend_sync(m->be, err);
+}
