@@ -1,15 +1,12 @@
 #include "base/team.h"
 
 #include <limits.h>
-#include <linux/futex.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
+#include "base/wait.h"
 
-enum { spin_ns = 50000, spins_per_look = 256, cache_line = 64 };
+enum { cache_line = 64 };
 
 struct mm_team {
     struct mm_pool *pool;
@@ -62,40 +59,16 @@ void mm_team_run(struct mm_team *team, mm_team_fn *fn, void *arg) {
 
 // ---- meeting ----
 
-static inline void cpu_relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static bool ended(struct mm_team *team, uint32_t before) {
-    return atomic_load_explicit(&team->meeting, memory_order_acquire) != before;
-}
+// How long this thread spins at meetings.
+static _Thread_local struct mm_patience patience = MM_PATIENT;
 
 static void await(struct mm_team *team, uint32_t before) {
-    if (team->spin) {
-        int64_t until = 0;
-        do {
-            for (int i = 0; i < spins_per_look; i++) {
-                if (ended(team, before)) return;
-                cpu_relax();
-            }
-            if (until == 0) until = now_ns() + spin_ns;
-        } while (now_ns() < until);
-    }
+    if (team->spin && mm_spin(&team->meeting, before, false, &patience)) return;
     // Announce, then look again: the last thread ends the meeting before it looks for sleepers, so
     // one of the two sees the other. All of it sequentially consistent.
     atomic_fetch_add(&team->sleepers, 1);
     while (atomic_load(&team->meeting) == before) {
-        syscall(SYS_futex, &team->meeting, FUTEX_WAIT_PRIVATE, before, NULL, NULL, 0);
+        mm_futex_wait(&team->meeting, before);
     }
     atomic_fetch_sub(&team->sleepers, 1);
 }
@@ -111,9 +84,7 @@ void mm_team_meet(struct mm_team *team) {
     atomic_store_explicit(&team->next, 0, memory_order_relaxed);
     if (team->size == 1) return;
     atomic_store(&team->meeting, before + 1);
-    if (atomic_load(&team->sleepers) > 0) {
-        syscall(SYS_futex, &team->meeting, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-    }
+    if (atomic_load(&team->sleepers) > 0) mm_futex_wake(&team->meeting, INT_MAX);
 }
 
 // ---- sharing ----

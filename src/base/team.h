@@ -20,7 +20,7 @@ typedef void mm_team_fn(void *arg, struct mm_team *team, int thread);
 void mm_team_run(struct mm_team *team, mm_team_fn *fn, void *arg);
 
 // Inside: waits until every thread is here. What any of them wrote before is then seen by all.
-// Waiting spins for some tens of microseconds, then sleeps.
+// Waiting spins as long as that is worth while (base/wait.h), then sleeps.
 void mm_team_meet(struct mm_team *team);
 
 // Inside: the next piece of a loop over n items that nobody has taken yet; false when there is

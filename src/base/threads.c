@@ -224,7 +224,7 @@ enum mm_code mm_pool_new(struct mm_pool **pool, int n, struct mm_error *err) {
     p->workers = workers;
     p->queues = queues;
     memset(queues, 0, (size_t)n * sizeof *queues);
-    p->patience = MM_PATIENT;
+    p->patience = (struct mm_patience)MM_PATIENT;
     atomic_flag_clear(&p->busy);
 
     // Signals are the main thread's: a worker in the middle of a loop must not run a handler.

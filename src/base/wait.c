@@ -8,12 +8,9 @@
 
 enum {
     spin_min_ns = 1000,
-    spin_max_ns = 50000,
     spins_per_look = 64,  // looks at the word between two looks at the clock
     waits_per_probe = 16,
 };
-
-const struct mm_patience MM_PATIENT = {.ns = spin_max_ns};
 
 static inline void cpu_relax(void) {
 #if defined(__x86_64__)
@@ -40,10 +37,10 @@ static bool look(_Atomic uint32_t *word, uint32_t value, bool equals) {
 bool mm_spin(_Atomic uint32_t *word, uint32_t value, bool equals, struct mm_patience *p) {
     if (look(word, value, equals)) return true;  // most waits, and no clock is read
     const bool probe = p->waits++ % waits_per_probe == 0;
-    const int64_t end = now_ns() + (probe ? spin_max_ns : p->ns);
+    const int64_t end = now_ns() + (probe ? mm_spin_max_ns : p->ns);
     do {
         if (look(word, value, equals)) {
-            p->ns += (spin_max_ns - p->ns + 3) / 4;
+            p->ns += (mm_spin_max_ns - p->ns + 3) / 4;
             return true;
         }
     } while (now_ns() < end);

@@ -15,7 +15,9 @@ struct mm_patience {
     int64_t ns;      // to spin
     uint32_t waits;  // so far
 };
-extern const struct mm_patience MM_PATIENT;  // where a waiter begins
+#define MM_PATIENT \
+    { .ns = mm_spin_max_ns }  // where a waiter begins
+enum { mm_spin_max_ns = 50000 };
 
 // Spins until *word differs from `value` (equals = false) or equals it (equals = true); false when
 // that did not happen in time, and the waiter should sleep. What was written before the change is
