@@ -163,23 +163,20 @@ static inline struct mm_segs segs_of(const struct packed *p) {
 
 // ---- backends ----
 
-// The instruction sets that have loops of their own; a test goes through those that are here.
-#if defined(__x86_64__)
-static const enum mm_isa fast_isas[] = {mm_isa_avx2, mm_isa_avx512};
-#else
-static const enum mm_isa fast_isas[] = {mm_isa_neon};
-#endif
-enum { n_fast_isas = sizeof fast_isas / sizeof fast_isas[0] };
+// The fast instruction sets that are here, the best first (oneDNN keeps the first limit it is given
+// for the whole process); a test goes through all. Index -1 stands for the reference.
+static inline int n_fast_isas(void) {
+    return (int)mm_isa_best();
+}
+static inline enum mm_isa fast_isa(int i) {
+    return i < 0 ? mm_isa_plain : (enum mm_isa)(n_fast_isas() - i);
+}
 
 static inline struct mm_backend *open_isa(enum mm_isa isa, int n_threads) {
     struct mm_backend *be;
     struct mm_error err;
     if (open_under_test(&be, isa, n_threads, &err) != mm_code_ok) fail_msg("%s", err.text);
     return be;
-}
-
-static inline bool have_isa(enum mm_isa isa) {
-    return isa <= mm_isa_best();
 }
 
 #endif

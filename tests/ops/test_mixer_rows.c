@@ -61,10 +61,10 @@ static void compare(make_fn *make, int64_t rows, int64_t h, int64_t p, int64_t w
     struct mm_backend *plain = open_isa(mm_isa_plain, 1);
     fwd(plain, &want);
     bwd(plain, &want);
-    for (int i = 0; i < n_fast_isas && have_isa(fast_isas[i]); i++) {
+    for (int i = 0; i < n_fast_isas(); i++) {
         struct op one = {0};
         for (int n = 1; n <= 4; n++) {
-            struct mm_backend *be = open_isa(fast_isas[i], n);
+            struct mm_backend *be = open_isa(fast_isa(i), n);
             struct op got = make(rows, h, p, width, option);
             fwd(be, &got);
             bwd(be, &got);
@@ -102,8 +102,8 @@ static double loss(void *arg) {
 static void differences(make_fn *make, int64_t rows, int64_t h, int64_t p, int64_t width,
                         bool option) {
     struct mm_backend *plain = open_isa(mm_isa_plain, 1);
-    for (int i = -1; i < n_fast_isas && (i < 0 || have_isa(fast_isas[i])); i++) {
-        struct mm_backend *be = i < 0 ? plain : open_isa(fast_isas[i], 2);
+    for (int i = -1; i < n_fast_isas(); i++) {
+        struct mm_backend *be = i < 0 ? plain : open_isa(fast_isa(i), 2);
         struct op o = make(rows, h, p, width, option);
         struct differences d = {plain, &o};
         fwd(be, &o);
@@ -189,8 +189,8 @@ static void convolution_in_pieces(void **state) {
     (void)state;
     const int64_t rows = 130, n = 21, sizes[] = {0, 1, 2, 7, 64, 130};  // 0: stepping
     for (int64_t width = 1; width <= 4; width++) {
-        for (int i = -1; i < n_fast_isas && (i < 0 || have_isa(fast_isas[i])); i++) {
-            struct mm_backend *be = open_isa(i < 0 ? mm_isa_plain : fast_isas[i], 2);
+        for (int i = -1; i < n_fast_isas(); i++) {
+            struct mm_backend *be = open_isa(fast_isa(i), 2);
             struct op want = conv_new(rows, 1, n, width, true);
             pack_lengths(&want.seqs, (int[]){(int)rows}, 1);
             fwd(be, &want);
@@ -328,8 +328,8 @@ static void gated_norm(void **state) {
 // dx may be dy, y may be x, dy may be d_o.
 static void in_place(void **state) {
     (void)state;
-    for (int i = -1; i < n_fast_isas && (i < 0 || have_isa(fast_isas[i])); i++) {
-        struct mm_backend *be = open_isa(i < 0 ? mm_isa_plain : fast_isas[i], 2);
+    for (int i = -1; i < n_fast_isas(); i++) {
+        struct mm_backend *be = open_isa(fast_isa(i), 2);
         make_fn *const makes[] = {head_norm_new, gated_norm_new};
         for (int m = 0; m < 2; m++) {
             struct op apart = makes[m](70, 3, 19, 0, true), same = makes[m](70, 3, 19, 0, true);

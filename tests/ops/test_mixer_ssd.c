@@ -83,8 +83,8 @@ static void compare(struct shape s, const int *lengths, int n_seqs, double dt_lo
         struct ssd want = ssd_new(s, lengths, n_seqs, dt_lo, dt_hi, 11);
         want.use_state = with_state;
         forward(plain, &want);
-        for (int i = 0; i < n_fast_isas && have_isa(fast_isas[i]); i++) {
-            struct mm_backend *be = open_isa(fast_isas[i], n_threads);
+        for (int i = 0; i < n_fast_isas(); i++) {
+            struct mm_backend *be = open_isa(fast_isa(i), n_threads);
             struct ssd got = ssd_new(s, lengths, n_seqs, dt_lo, dt_hi, 11);
             got.use_state = with_state;
             forward(be, &got);
@@ -96,8 +96,8 @@ static void compare(struct shape s, const int *lengths, int n_seqs, double dt_lo
         ssd_free(&want);
     }
     backward(plain, &a);
-    for (int i = 0; i < n_fast_isas && have_isa(fast_isas[i]); i++) {
-        struct mm_backend *be = open_isa(fast_isas[i], n_threads);
+    for (int i = 0; i < n_fast_isas(); i++) {
+        struct mm_backend *be = open_isa(fast_isa(i), n_threads);
         struct ssd got = ssd_new(s, lengths, n_seqs, dt_lo, dt_hi, 11);
         backward(be, &got);
         check_close(got.dvkq, a.dvkq, 2e-5, "dv, dk, dq");
@@ -145,8 +145,8 @@ static void extreme_steps(void **state) {
 static void absurd_steps(void **state) {
     (void)state;
     const int lengths[] = {150};
-    for (int i = 0; i < n_fast_isas && have_isa(fast_isas[i]); i++) {
-        struct mm_backend *be = open_isa(fast_isas[i], 1);
+    for (int i = 0; i < n_fast_isas(); i++) {
+        struct mm_backend *be = open_isa(fast_isa(i), 1);
         struct ssd x = ssd_new(shapes[0], lengths, 1, 1e-6, 50.0, 3);
         for (int64_t h = 0; h < x.s.h; h++) {
             x.a_log.base[h] = h % 2 ? 80.0f : -80.0f;
@@ -188,8 +188,8 @@ static void pieces_agree(void **state) {
     struct ssd want = ssd_new(shapes[2], lengths, 1, 1e-3, 0.3, 5);
     want.use_state = true;
     forward(plain, &want);
-    for (int i = -1; i < n_fast_isas && (i < 0 || have_isa(fast_isas[i])); i++) {
-        struct mm_backend *be = open_isa(i < 0 ? mm_isa_plain : fast_isas[i], 2);
+    for (int i = -1; i < n_fast_isas(); i++) {
+        struct mm_backend *be = open_isa(fast_isa(i), 2);
         for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++) {
             struct ssd got = ssd_new(shapes[2], lengths, 1, 1e-3, 0.3, 5);
             const int64_t size = sizes[j] ? sizes[j] : 1;
@@ -214,8 +214,8 @@ static void steps_of_a_batch(void **state) {
     struct ssd want = ssd_new(shapes[1], lengths, 5, 1e-3, 1.0, 6);
     want.use_state = true;
     forward(plain, &want);
-    for (int i = 0; i < n_fast_isas && have_isa(fast_isas[i]); i++) {
-        struct mm_backend *be = open_isa(fast_isas[i], 4);
+    for (int i = 0; i < n_fast_isas(); i++) {
+        struct mm_backend *be = open_isa(fast_isa(i), 4);
         struct ssd got = ssd_new(shapes[1], lengths, 5, 1e-3, 1.0, 6);
         piece(be, &got, 0, 5, true);
         check_close(got.y, want.y, 1e-5, "y of a batch");
@@ -228,12 +228,12 @@ static void steps_of_a_batch(void **state) {
 }
 
 static void same_bits(const int *lengths, int n_seqs) {
-    for (int i = 0; i < n_fast_isas && have_isa(fast_isas[i]); i++) {
+    for (int i = 0; i < n_fast_isas(); i++) {
         for (int with_state = 0; with_state < 2; with_state++) {
             struct ssd one = ssd_new(shapes[0], lengths, n_seqs, 1e-3, 1.0, 8);
             one.use_state = with_state;
             for (int n = 1; n <= 4; n++) {
-                struct mm_backend *be = open_isa(fast_isas[i], n);
+                struct mm_backend *be = open_isa(fast_isa(i), n);
                 struct ssd x = ssd_new(shapes[0], lengths, n_seqs, 1e-3, 1.0, 8);
                 x.use_state = with_state;
                 forward(be, n == 1 ? &one : &x);
@@ -282,8 +282,8 @@ static void gradients_are_differences(void **state) {
     const int lengths[] = {1, 11, 4};
     const struct shape s = {2, 4, 3, 5};
     struct mm_backend *plain = open_isa(mm_isa_plain, 1);
-    for (int i = -1; i < n_fast_isas && (i < 0 || have_isa(fast_isas[i])); i++) {
-        struct mm_backend *be = i < 0 ? plain : open_isa(fast_isas[i], 2);
+    for (int i = -1; i < n_fast_isas(); i++) {
+        struct mm_backend *be = i < 0 ? plain : open_isa(fast_isa(i), 2);
         struct ssd x = ssd_new(s, lengths, 3, 0.05, 2.0, 9);
         struct differences d = {plain, &x};
         backward(be, &x);
@@ -306,8 +306,8 @@ static void options_may_be_absent(void **state) {
     const int lengths[] = {70, 131};
     struct mm_backend *plain = open_isa(mm_isa_plain, 1);
     struct ssd want = ssd_new(shapes[1], lengths, 2, 1e-3, 0.05, 10);
-    for (int i = -1; i < n_fast_isas && (i < 0 || have_isa(fast_isas[i])); i++) {
-        struct mm_backend *be = i < 0 ? plain : open_isa(fast_isas[i], 2);
+    for (int i = -1; i < n_fast_isas(); i++) {
+        struct mm_backend *be = i < 0 ? plain : open_isa(fast_isa(i), 2);
         struct ssd got = ssd_new(shapes[1], lengths, 2, 1e-3, 0.05, 10);
         struct ssd *x = i < 0 ? &want : &got;
         be->ops->ssd_fwd(be, x->y.v, part(x, x->vkq, 'v'), part(x, x->vkq, 'k'),
@@ -331,7 +331,7 @@ static void options_may_be_absent(void **state) {
 static void scratch_only_grows(void **state) {
     (void)state;
     const int lengths[] = {300, 75};
-    struct mm_backend *be = open_isa(fast_isas[0], 2);
+    struct mm_backend *be = open_isa(fast_isa(0), 2);
     struct ssd x = ssd_new(shapes[3], lengths, 2, 1e-3, 1.0, 12);
     forward(be, &x);
     backward(be, &x);

@@ -79,8 +79,9 @@ static void test_large_scores(void **state) {
     for (int b = 0; b < 2; b++) {
         mm_attention_fwd(w.be[b], y.v[b], lse.v[b], q, k, v, segs_from(start, 1));
     }
-    // Scores near 4000 keep 2^-12 of absolute precision in f32, and exp turns that into relative.
-    expect_close("attention_fwd of large scores", y, 1e-3);
+    // Scores near 4000 keep 2^-12 of absolute precision in f32, and exp turns that into relative;
+    // products of bf16 halves keep a little less.
+    expect_close("attention_fwd of large scores", y, 3e-3);
     expect_close("lse of large scores", lse, tol_attention);
     world_close(&w);
 }

@@ -97,7 +97,8 @@ struct mm_mixer_kernels {
                          const float *bias, int64_t n);
 };
 
-extern const struct mm_mixer_kernels mm_mixer_avx2, mm_mixer_avx512, mm_mixer_neon;
+void mm_gemm_amx(const struct mm_gemm *g);  // gemm_amx.c: f32 by three bf16 products
+extern const struct mm_mixer_kernels mm_mixer_avx2, mm_mixer_avx512, mm_mixer_amx, mm_mixer_neon;
 const struct mm_mixer_kernels *mm_mixer_kernels(
     const struct mm_backend *be);  // isa_x86.c, isa_arm.c
 

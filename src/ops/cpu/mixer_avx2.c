@@ -5,10 +5,11 @@
 #include <string.h>
 #include "ops/cpu/vmath.h"
 
-#define KERNELS mm_mixer_avx2
 #define LANES 8
 #define ROW_VECS 2
 #define ZIP_LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define ZIP_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #include "ops/cpu/kernel_ssd.h"
 #include "ops/cpu/kernel_rows.h"
+
+const struct mm_mixer_kernels mm_mixer_avx2 = MM_MIXER_KERNELS(gemm);

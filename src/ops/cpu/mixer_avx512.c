@@ -5,10 +5,12 @@
 #include <string.h>
 #include "ops/cpu/vmath.h"
 
-#define KERNELS mm_mixer_avx512
 #define LANES 16
 #define ROW_VECS 4
 #define ZIP_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define ZIP_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #include "ops/cpu/kernel_ssd.h"
 #include "ops/cpu/kernel_rows.h"
+
+const struct mm_mixer_kernels mm_mixer_avx512 = MM_MIXER_KERNELS(gemm);
+const struct mm_mixer_kernels mm_mixer_amx = MM_MIXER_KERNELS(mm_gemm_amx);

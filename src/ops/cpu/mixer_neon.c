@@ -4,10 +4,11 @@
 #include <string.h>
 #include "ops/cpu/vmath.h"
 
-#define KERNELS mm_mixer_neon
 #define LANES 4
 #define ROW_VECS 4
 #define ZIP_LOW 0, 4, 1, 5
 #define ZIP_HIGH 2, 6, 3, 7
 #include "ops/cpu/kernel_ssd.h"
 #include "ops/cpu/kernel_rows.h"
+
+const struct mm_mixer_kernels mm_mixer_neon = MM_MIXER_KERNELS(gemm);
