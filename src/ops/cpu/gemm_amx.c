@@ -23,7 +23,7 @@ enum {
 struct operands {
     _Alignas(64) uint32_t a[2 * k_tiles * pair_words];                    // 32 rows
     _Alignas(64) uint32_t b[block_n / tile_side * k_tiles * pair_words];  // (column tile, k tile)
-    _Alignas(64) float edge[tile_side * tile_side];
+    _Alignas(64) float edge[32 * 32];
 };
 
 PACKS __mmask16 first16(int64_t n) {
@@ -166,54 +166,54 @@ TILES static void mul11(const uint32_t *a, const uint32_t *b, int64_t n) {
     }
 }
 
-TILES static void mul_edge(const struct operands *o, float *edge, const uint32_t *a,
-                           const uint32_t *b, int64_t n, float *c, int64_t ldc, int64_t rows,
-                           bool add) {
-    if (rows > 16) rows = 16;
-    if (add && rows < 16) {
-        for (int64_t r = 0; r < 16; r++) {
-            _mm512_store_ps(edge + r * 16,
-                            r < rows ? _mm512_loadu_ps(c + r * ldc) : _mm512_setzero_ps());
-        }
-        _tile_loadd(0, edge, 64);
-    } else if (add) {
-        _tile_loadd(0, c, ldc * 4);
-    } else {
-        _tile_zero(0);
+// How a block of sums joins C: it is C, or C goes on being summed, or C becomes alpha C + block.
+// The last in one multiply-add of the finished sum, as scan() of kernel_ssd.h has it.
+enum join { join_store, join_sum, join_scaled };
+
+// rows x 16 of C and of a buffer whose rows are 32 apart.
+TILES static void join_buffer(float *c, int64_t ldc, const float *from, int64_t rows, float alpha) {
+    for (int64_t r = 0; r < rows; r++) {
+        __m512 x = _mm512_load_ps(from + r * 32);
+        float *at = c + r * ldc;
+        if (alpha != 0.0f) x = _mm512_fmadd_ps(_mm512_loadu_ps(at), _mm512_set1_ps(alpha), x);
+        _mm512_storeu_ps(at, x);
     }
-    (void)o;
+}
+
+TILES static void mul_edge(float *edge, const uint32_t *a, const uint32_t *b, int64_t n, float *c,
+                           int64_t ldc, int64_t rows, enum join join, float alpha) {
+    if (rows > 16) rows = 16;
+    _tile_zero(0);
     mul11(a, b, n);
-    if (rows == 16) {
+    if (rows == 16 && join == join_store) {
         _tile_stored(0, c, ldc * 4);
         return;
     }
-    _tile_stored(0, edge, 64);
-    for (int64_t r = 0; r < rows; r++) {
-        _mm512_storeu_ps(c + r * ldc, _mm512_load_ps(edge + r * 16));
-    }
+    _tile_stored(0, edge, 128);
+    join_buffer(c, ldc, edge, rows, join == join_store ? 0.0f : join == join_sum ? 1.0f : alpha);
 }
 
 // Up to 32 x 32 of C at row i, column j.
 TILES static void mul(struct operands *o, const struct mm_gemm *g, int64_t i, int64_t j, int64_t b,
-                      int64_t first, int64_t n, bool add) {
+                      int64_t first, int64_t n, enum join join) {
     const uint32_t *pa = o->a + first * pair_words;
     const uint32_t *pb = o->b + (b * k_tiles + first) * pair_words;
-    float *c = g->c + i * g->ldc + j;
-    const int64_t row = g->ldc * 4, rows = g->m - i, cols = g->n - j;
+    float *c = g->c + i * g->ldc + j, *to = join == join_scaled ? o->edge : c;
+    const int64_t rows = g->m - i, cols = g->n - j, ld = join == join_scaled ? 32 : g->ldc;
     if (rows < 32 || cols < 32) {
         for (int64_t r = 0; r < 2 && r * 16 < rows; r++) {
             for (int64_t t = 0; t < 2 && t * 16 < cols; t++) {
-                mul_edge(o, o->edge, AT(pa, r, 0), AT(pb, t, 0), n, c + r * 16 * g->ldc + t * 16,
-                         g->ldc, rows - r * 16, add);
+                mul_edge(o->edge, AT(pa, r, 0), AT(pb, t, 0), n, c + r * 16 * g->ldc + t * 16,
+                         g->ldc, rows - r * 16, join, g->alpha);
             }
         }
         return;
     }
-    if (add) {
-        _tile_loadd(0, c, row);
-        _tile_loadd(1, c + 16, row);
-        _tile_loadd(2, c + 16 * g->ldc, row);
-        _tile_loadd(3, c + 16 * g->ldc + 16, row);
+    if (join == join_sum) {
+        _tile_loadd(0, c, ld * 4);
+        _tile_loadd(1, c + 16, ld * 4);
+        _tile_loadd(2, c + 16 * ld, ld * 4);
+        _tile_loadd(3, c + 16 * ld + 16, ld * 4);
     } else {
         _tile_zero(0);
         _tile_zero(1);
@@ -221,46 +221,41 @@ TILES static void mul(struct operands *o, const struct mm_gemm *g, int64_t i, in
         _tile_zero(3);
     }
     mul22(pa, pb, n);
-    _tile_stored(0, c, row);
-    _tile_stored(1, c + 16, row);
-    _tile_stored(2, c + 16 * g->ldc, row);
-    _tile_stored(3, c + 16 * g->ldc + 16, row);
+    _tile_stored(0, to, ld * 4);
+    _tile_stored(1, to + 16, ld * 4);
+    _tile_stored(2, to + 16 * ld, ld * 4);
+    _tile_stored(3, to + 16 * ld + 16, ld * 4);
+    if (join != join_scaled) return;
+    join_buffer(c, g->ldc, to, 32, g->alpha);
+    join_buffer(c + 16, g->ldc, to + 16, 32, g->alpha);
 }
+
+// In memory of its own: gcc's intrinsic names only the first eight bytes as read, and the rest of a
+// local one would be left out.
+static const struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} config = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
 TILES static void configure(void) {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } config = {.palette = 1};
-    for (int i = 0; i < 8; i++)
-        config.bytes[i] = 64, config.rows[i] = 16;
     _tile_loadconfig(&config);
-}
-
-TILES static void scale_c(const struct mm_gemm *g) {
-    for (int64_t i = 0; i < g->m; i++) {
-        for (int64_t j = 0; j < g->n; j += 16) {
-            float *c = g->c + i * g->ldc + j;
-            _mm512_storeu_ps(c, _mm512_mul_ps(_mm512_loadu_ps(c), _mm512_set1_ps(g->alpha)));
-        }
-    }
 }
 
 // Columns [j0, j1) and k in [k0, k1), which o->b holds.
 TILES static void block(struct operands *o, const struct mm_gemm *g, int64_t j0, int64_t j1,
-                        int64_t k0, int64_t k1, bool add) {
+                        int64_t k0, int64_t k1, enum join join) {
     for (int64_t i = 0; i < g->m; i += 32) {
         int64_t from = k0, to = k1, last = j1;
         if (g->part == mm_part_lower && i + 32 < last) last = i + 32;
         if (g->part == mm_part_a_lower && i + 32 < to) to = i + 32;
         if (g->part == mm_part_a_upper && i > from) from = i;
         if (last <= j0) continue;
-        if (from >= to && add) continue;
+        if (from >= to && join != join_store) continue;
         const int64_t first = (from - k0) / tile_k, n = (to - from + tile_k - 1) / tile_k;
         if (from < to) pack_a(o->a + first * pair_words, g, i, from, to);
         for (int64_t j = j0; j < last; j += 32) {
-            mul(o, g, i, j, (j - j0) / tile_side, first, from < to ? n : 0, add);
+            mul(o, g, i, j, (j - j0) / tile_side, first, from < to ? n : 0, join);
         }
     }
 }
@@ -271,14 +266,16 @@ TILES void mm_gemm_amx(const struct mm_gemm *g) {
         return;
     }
     struct operands o;
-    if (g->alpha != 0.0f && g->alpha != 1.0f) scale_c(g);
     configure();
     for (int64_t j = 0; j < g->n; j += block_n) {
         const int64_t j1 = g->n - j < block_n ? g->n : j + block_n;
         for (int64_t k = 0; k < g->k; k += block_k) {
             const int64_t k1 = g->k - k < block_k ? g->k : k + block_k;
             pack_b(o.b, g, j, j1, k, k1);
-            block(&o, g, j, j1, k, k1, k > 0 || g->alpha != 0.0f);
+            block(&o, g, j, j1, k, k1,
+                  k > 0              ? join_sum
+                  : g->alpha != 0.0f ? join_scaled
+                                     : join_store);
         }
     }
     _tile_release();
