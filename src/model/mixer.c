@@ -10,6 +10,12 @@ static struct mm_view grad(const struct mm_block *b, const struct mm_grads *g, e
     return b->p[role] < 0 ? MM_NONE : g->of[b->p[role]];
 }
 
+// A model whose weights have eight bits or fewer does not need more from inner products.
+static enum mm_dtype inner_product(const struct mm_model *m) {
+    const bool coarse = m->dtype == mm_dtype_bf16 || mm_dtype_quantized(m->dtype);
+    return coarse ? mm_dtype_bf16 : mm_dtype_f32;
+}
+
 // ---- attention ----------------------------------------------------------------------------------
 
 // Base of the rotary angles for a sequence of `length`: dynamic scaling (NTK) raises it only past
@@ -279,6 +285,7 @@ static void mamba2_bwd(struct mm_model *m, const struct mm_block *b, const struc
 void mm_mixer_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_stream *st,
                   struct mm_mixer_acts *acts, struct mm_block_state *state, bool keep,
                   struct mm_arena *arena) {
+    m->be->product = inner_product(m);
     if (b->mixer == mm_mixer_mha) {
         attention_fwd(m, b, st, acts, state, keep, arena);
     } else {
@@ -289,6 +296,7 @@ void mm_mixer_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_
 void mm_mixer_bwd(struct mm_model *m, const struct mm_block *b, const struct mm_stream *st,
                   const struct mm_mixer_acts *acts, struct mm_grads *g, struct mm_view du,
                   struct mm_view d_o, struct mm_arena *arena) {
+    m->be->product = inner_product(m);
     if (b->mixer == mm_mixer_mha) {
         attention_bwd(m, b, st, acts, g, du, d_o, arena);
     } else {

@@ -204,6 +204,10 @@ struct mm_backend {
     struct mm_error error;  // first failure; sticky
     void *impl;             // the backend's own
     size_t scratch_bytes;   // private memory of the operations, grown on first use of a size
+    // What attention and the recurrence may do in products of activations with each other. The
+    // caller may change it at any time. f32: sums of f32 products. bf16, for models whose weights
+    // have no more: sums of products that are within 2^-15 of their magnitude.
+    enum mm_dtype product;
 
     // Memory of the device. alloc gives zeroed memory; copies take bytes.
     enum mm_code (*alloc)(struct mm_backend *, size_t bytes, void **out, struct mm_error *err);

@@ -176,6 +176,7 @@ static inline struct mm_backend *open_isa(enum mm_isa isa, int n_threads) {
     struct mm_backend *be;
     struct mm_error err;
     if (open_under_test(&be, isa, n_threads, &err) != mm_code_ok) fail_msg("%s", err.text);
+    be->product = mm_dtype_bf16;  // held to the same tolerances
     return be;
 }
 
