@@ -65,6 +65,19 @@ static void test_attention(void **state) {
     }
 }
 
+// Long sequences go another way in the backward: keys and queries are shared out by blocks.
+static void test_long_attention(void **state) {
+    (void)state;
+    static const int32_t start[] = {0, 530, 533};
+    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+        struct world w;
+        world_open(&w, (enum mm_isa)isa, 3);
+        full_and_gradient(&w, shapes[1], segs_from(start, 2), 3);
+        full_and_gradient(&w, (struct shape){2, 1, 64}, segs_from(start, 2), 0);
+        world_close(&w);
+    }
+}
+
 // Large scores: the largest of a row decides, nothing overflows.
 static void test_large_scores(void **state) {
     (void)state;
@@ -173,25 +186,27 @@ static void test_rope(void **state) {
 
 static void test_threads_do_not_matter(void **state) {
     (void)state;
-    static const int32_t start[] = {0, 1, 60, 61, 300};
-    const struct mm_segs segs = segs_from(start, 4);
+    enum { n_rows = 860 };  // the last is long for the backward
+    static const int32_t start[] = {0, 1, 60, 61, 300, n_rows};
+    const struct mm_segs segs = segs_from(start, 5);
     struct world w;
     world_open(&w, mm_isa_best(), 1);
     for (int threads = 2; threads < 6; threads++) {
         struct mm_backend *many = open_isa(mm_isa_best(), threads);
-        const struct mm_view q = random_heads(&w, 300, 4, 32, 0);
-        const struct mm_view k = random_heads(&w, 300, 2, 32, 0);
-        const struct mm_view v = random_heads(&w, 300, 2, 32, 0);
-        const struct mm_view one = mm_view_rows(q, 299, 1);
-        const struct out y = empty_heads(&w, 300, 4, 32, 0), lse = poisoned(&w, 300, 4, 0);
-        const struct out dq = empty_heads(&w, 300, 4, 32, 0), step_y = empty_heads(&w, 1, 4, 32, 0);
-        const struct out dk = empty_heads(&w, 300, 2, 32, 0);
-        const struct out dv = empty_heads(&w, 300, 2, 32, 0);
+        const struct mm_view q = random_heads(&w, n_rows, 4, 32, 0);
+        const struct mm_view k = random_heads(&w, n_rows, 2, 32, 0);
+        const struct mm_view v = random_heads(&w, n_rows, 2, 32, 0);
+        const struct mm_view one = mm_view_rows(q, n_rows - 1, 1);
+        const struct out y = empty_heads(&w, n_rows, 4, 32, 0), lse = poisoned(&w, n_rows, 4, 0);
+        const struct out dq = empty_heads(&w, n_rows, 4, 32, 0),
+                         step_y = empty_heads(&w, 1, 4, 32, 0);
+        const struct out dk = empty_heads(&w, n_rows, 2, 32, 0);
+        const struct out dv = empty_heads(&w, n_rows, 2, 32, 0);
         for (int b = 0; b < 2; b++) {
             struct mm_backend *be = b ? many : w.be[0];
             mm_attention_fwd(be, y.v[b], lse.v[b], q, k, v, segs);
             mm_attention_bwd(be, dq.v[b], dk.v[b], dv.v[b], q, y.v[b], lse.v[b], q, k, v, segs);
-            mm_attention_step(be, step_y.v[b], one, k, v, 299);
+            mm_attention_step(be, step_y.v[b], one, k, v, n_rows - 1);
         }
         expect_close("attention_fwd, threads", y, tol_exact);
         expect_close("attention_bwd dq, threads", dq, tol_exact);
@@ -206,9 +221,13 @@ static void test_threads_do_not_matter(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_large_scores),
-        cmocka_unit_test(test_step),      cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_rope),      cmocka_unit_test(test_threads_do_not_matter),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_long_attention),
+        cmocka_unit_test(test_large_scores),
+        cmocka_unit_test(test_step),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_threads_do_not_matter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,8 +9,12 @@
 //   G before = exp(L_last) G + sum_i e_i dy_i q_i^T
 // The exponents' gradients are sums of U_ij = (q_i k_j) (dy_i v_j) E_ij over j < i only: the
 // diagonal would cancel, and is left out, so that strong decays lose no digits.
-// Memory: a thread keeps the states of the chunks of one head of its longest sequence,
-// 4 N P ceil(T / 64) bytes.
+// A short sequence is work for one thread and group. Of a longer one the chunks are shared out:
+// what each adds to the states and to their gradients, two scans, then the chunks. Which way a
+// sequence goes depends on its length alone, and every sum has one order. Memory: a short sequence
+// keeps the states of the chunks of one head a thread; of a long one the states and gradients of
+// all chunks are kept, 8 N P T / 64 bytes a head, for as many groups at a time as fit in
+// `kept_bytes` (one at least).
 #include <math.h>
 #include <string.h>
 #include "ops/cpu/ssd.h"
@@ -26,7 +30,7 @@ struct work {
     float *dv, *dk;       // (Q, P), (Q, N)
     float *dq;            // (Q, N)
     float *grad, *gradt;  // G (P, N) and (N, P)
-    float *states;        // (chunks - 1, P, N): before chunks 1, 2, ...
+    float *states;        // (chunks - 1, P, N): before chunks 1, 2, ... of a short sequence
 };
 
 struct bwd {
@@ -37,7 +41,18 @@ struct bwd {
     size_t piece_bytes;
     int64_t max_chunk, max_states;
     double *sums;  // (S, H, 2): of da_log and dd, a sequence each
+    // A long sequence: chunks of `chunk` tokens; of groups [group0, group0 + n_groups) the heads
+    // that are number `nth` of theirs. For each (chunk, head): what it adds to the state, then the
+    // state before it; what it adds to the state's gradient, then that of the state after it.
+    int64_t seq, chunk, n_chunks, group0, n_groups, nth;
+    float *states, *grads;  // (n_chunks, n_groups, P, N)
+    float *carry;           // (n_groups, P, N)
+    float *total;           // (n_chunks, n_groups)
+    double *chunk_sums;     // (n_chunks, n_groups, 2)
 };
+
+enum { long_chunks = 4 };  // chunks a sequence has more of is long
+static const int64_t kept_bytes = (int64_t)64 << 20;
 
 static int64_t carve(const struct bwd *f, struct work *w, float *base) {
     const struct mm_ssd *e = &f->e;
@@ -81,29 +96,33 @@ static struct work work_of(const struct bwd *f, int thread) {
 
 // ---- the states before the chunks ----
 
+// state = alpha state + what tokens [t, t + n) add; their decays are loaded.
+static void advance_state(const struct bwd *f, const struct work *w, float *state, float alpha,
+                          int64_t h, int64_t t, int64_t n) {
+    const struct mm_ssd *e = &f->e;
+    e->kern->pack(w->k, e->ld_cols, mm_ssd_k(e, h, t), e->k.ld, w->decay->out, n, e->n_cols);
+    e->kern->gemm(&(struct mm_gemm){.c = state,
+                                    .ldc = e->ld_cols,
+                                    .alpha = alpha,
+                                    .a = mm_ssd_v(e, h, t),
+                                    .a_row = 1,
+                                    .a_col = e->v.ld,
+                                    .b = w->k,
+                                    .ldb = e->ld_cols,
+                                    .m = e->n_rows,
+                                    .n = e->ld_cols,
+                                    .k = n});
+}
+
 static void recompute(const struct bwd *f, const struct work *w, int64_t h, int64_t begin,
                       int64_t n_chunks, int64_t chunk) {
     const struct mm_ssd *e = &f->e;
-    const int64_t size = e->n_rows * e->ld_cols, ld = mm_ssd_pad(e, chunk);
+    const int64_t size = e->n_rows * e->ld_cols;
     for (int64_t c = 0; c + 1 < n_chunks; c++) {
-        const int64_t t = begin + c * chunk;
         float *state = w->states + c * size;
-        mm_ssd_decay(e, h, t, chunk, w->decay);
-        e->kern->transpose(w->vt, ld, mm_ssd_v(e, h, t), e->v.ld, chunk, e->n_rows);
-        e->kern->pack(w->k, e->ld_cols, mm_ssd_k(e, h, t), e->k.ld, w->decay->out, chunk,
-                      e->n_cols);
+        mm_ssd_decay(e, h, begin + c * chunk, chunk, w->decay);
         if (c > 0) memcpy(state, state - size, (size_t)size * sizeof *state);
-        e->kern->gemm(&(struct mm_gemm){.c = state,
-                                        .ldc = e->ld_cols,
-                                        .alpha = c > 0 ? w->decay->total : 0.0f,
-                                        .a = w->vt,
-                                        .a_row = ld,
-                                        .a_col = 1,
-                                        .b = w->k,
-                                        .ldb = e->ld_cols,
-                                        .m = e->n_rows,
-                                        .n = e->ld_cols,
-                                        .k = chunk});
+        advance_state(f, w, state, c > 0 ? w->decay->total : 0.0f, h, begin + c * chunk, chunk);
     }
 }
 
@@ -112,7 +131,7 @@ static void recompute(const struct bwd *f, const struct work *w, int64_t h, int6
 struct place {
     int64_t h, t, n, ld;  // head, first token, tokens, padded
     const float *state;   // before the chunk, NULL: zeros
-    bool have_grad;       // w->grad is G; else zeros
+    const float *grad;    // G, NULL: zeros
 };
 
 static void load(const struct bwd *f, const struct work *w, const struct place *c) {
@@ -185,10 +204,10 @@ static void through_states(const struct mm_ssd *e, const struct work *w, const s
                 (double)e->kern->dot(w->q + i * e->ld_cols, w->dq + i * e->ld_cols, e->n_cols);
         }
     }
-    if (!c->have_grad) return;
+    if (!c->grad) return;
     double last = 0.0;
-    e->kern->transpose(w->gradt, e->ld_rows, w->grad, e->ld_cols, e->n_rows, e->n_cols);
-    product(e, w->dk, 0.0f, w->v, e->ld_rows, w->grad, e->ld_cols, c->n, e->n_rows, mm_part_full);
+    e->kern->transpose(w->gradt, e->ld_rows, c->grad, e->ld_cols, e->n_rows, e->n_cols);
+    product(e, w->dk, 0.0f, w->v, e->ld_rows, c->grad, e->ld_cols, c->n, e->n_rows, mm_part_full);
     product(e, w->dv, 0.0f, w->k, e->ld_cols, w->gradt, e->ld_rows, c->n, e->n_cols, mm_part_full);
     for (int64_t j = 0; j < c->n; j++) {
         const double vgk =
@@ -201,7 +220,7 @@ static void through_states(const struct mm_ssd *e, const struct work *w, const s
     scale_rows(w->dk, d->out, c->n, e->ld_cols);
     scale_rows(w->dv, d->out, c->n, e->ld_rows);
     if (c->state) {
-        last += (double)d->total * (double)e->kern->dot(w->grad, c->state, e->n_rows * e->ld_cols);
+        last += (double)d->total * (double)e->kern->dot(c->grad, c->state, e->n_rows * e->ld_cols);
     }
     d_l[c->n - 1] += last;
 }
@@ -253,7 +272,7 @@ static void chunk_bwd(const struct bwd *f, const struct work *w, const struct pl
     for (int64_t i = 0; skip != 0.0f && i < n; i++) {
         w->m[i * ld + i] += skip;
     }
-    const float add = c->have_grad ? 1.0f : 0.0f;
+    const float add = c->grad ? 1.0f : 0.0f;
     product_t(e, w->dv, add, w->m, ld, w->dy, e->ld_rows, n, n, mm_part_a_upper);
     product_t(e, w->dk, add, w->b, ld, w->q, e->ld_cols, n, n, mm_part_a_upper);
     product(e, w->dq, c->state ? 1.0f : 0.0f, w->b, ld, w->k, e->ld_cols, n, n, mm_part_a_lower);
@@ -264,11 +283,16 @@ static void chunk_bwd(const struct bwd *f, const struct work *w, const struct pl
     store(f->dv, c->t, g * e->n_rows, w->dv, e->ld_rows, n, e->n_rows, others);
     store(f->dk, c->t, g * e->n_cols, w->dk, e->ld_cols, n, e->n_cols, others);
     store(f->dq, c->t, c->h * e->n_cols, w->dq, e->ld_cols, n, e->n_cols, false);
+}
 
-    if (!c->state) return;  // the sequence's first chunk: G before it is not wanted
-    e->kern->pack(w->eq, e->ld_cols, w->q, e->ld_cols, w->decay->in, n, e->ld_cols);
-    product_t(e, w->grad, c->have_grad ? w->decay->total : 0.0f, w->dy, e->ld_rows, w->eq,
-              e->ld_cols, e->n_rows, n, mm_part_full);
+// G = alpha G + sum_i e_i dy_i q_i^T of the chunk whose decays are loaded.
+static void advance_grad(const struct bwd *f, const struct work *w, const struct place *c, float *g,
+                         float alpha) {
+    const struct mm_ssd *e = &f->e;
+    const float *dy = (const float *)f->dy.data + c->t * f->dy.ld + c->h * e->n_rows;
+    e->kern->pack(w->eq, e->ld_cols, mm_ssd_q(e, c->h, c->t), e->q.ld, w->decay->in, c->n,
+                  e->n_cols);
+    product_t(e, g, alpha, dy, f->dy.ld, w->eq, e->ld_cols, e->n_rows, c->n, mm_part_full);
 }
 
 // ---- sequences and threads ----
@@ -281,12 +305,19 @@ static void sequence(const struct bwd *f, const struct work *w, int64_t s, int64
     const int64_t chunk = mm_ssd_chunk(end - begin), n_chunks = (end - begin + chunk - 1) / chunk;
     recompute(f, w, h, begin, n_chunks, chunk);
     for (int64_t i = n_chunks - 1; i >= 0; i--) {
-        struct place c = {.h = h, .t = begin + i * chunk, .have_grad = i < n_chunks - 1};
+        const bool last = i == n_chunks - 1;
+        struct place c = {.h = h, .t = begin + i * chunk, .grad = last ? NULL : w->grad};
         c.n = end - c.t < chunk ? end - c.t : chunk;
         c.ld = mm_ssd_pad(&f->e, c.n);
         if (i > 0) c.state = w->states + (i - 1) * f->e.n_rows * f->e.ld_cols;
         chunk_bwd(f, w, &c, sums);
+        if (i > 0) advance_grad(f, w, &c, w->grad, last ? 0.0f : w->decay->total);
     }
+}
+
+static bool is_long(const struct bwd *f, int64_t s) {
+    const int64_t n = f->segs.start[s + 1] - f->segs.start[s];
+    return n > long_chunks * mm_ssd_chunk(n);
 }
 
 // Rows of all groups; a (group, sequence) belongs to the thread that has its first row. The heads
@@ -298,8 +329,101 @@ static void some_sequences(void *arg, int64_t begin, int64_t end, int thread) {
     for (int64_t g = begin / n_tokens; g * n_tokens < end; g++) {
         int64_t s = mm_ssd_first_seq(f->segs, begin - g * n_tokens);
         for (; s < f->segs.n && g * n_tokens + f->segs.start[s] < end; s++) {
+            if (is_long(f, s)) continue;
             for (int64_t h = g * f->e.per_group; h < (g + 1) * f->e.per_group; h++) {
                 sequence(f, &w, s, h);
+            }
+        }
+    }
+}
+
+// ---- one long sequence over all threads ----
+
+// Item i: a chunk and a group.
+static struct place place_of(const struct bwd *f, int64_t i) {
+    const int64_t chunk = i / f->n_groups, g = f->group0 + i % f->n_groups;
+    struct place c = {.h = g * f->e.per_group + f->nth,
+                      .t = f->segs.start[f->seq] + chunk * f->chunk};
+    const int64_t left = f->segs.start[f->seq + 1] - c.t;
+    c.n = left < f->chunk ? left : f->chunk;
+    c.ld = mm_ssd_pad(&f->e, c.n);
+    return c;
+}
+
+static void some_contributions(void *arg, int64_t begin, int64_t end, int thread) {
+    const struct bwd *f = arg;
+    const struct work w = work_of(f, thread);
+    const int64_t size = f->e.n_rows * f->e.ld_cols;
+    for (int64_t i = begin; i < end; i++) {
+        const struct place c = place_of(f, i);
+        mm_ssd_decay(&f->e, c.h, c.t, c.n, w.decay);
+        f->total[i] = w.decay->total;
+        advance_state(f, &w, f->states + i * size, 0.0f, c.h, c.t, c.n);
+        advance_grad(f, &w, &c, f->grads + i * size, 0.0f);
+    }
+}
+
+static void some_scans(void *arg, int64_t begin, int64_t end, int thread) {
+    const struct bwd *f = arg;
+    const int64_t ld = f->e.ld_cols, rows = f->n_groups * f->e.n_rows;
+    (void)thread;
+    for (int64_t r = begin; r < end; r++) {  // a group and a row of its (P, N)
+        float *carry = f->carry + r * ld;
+        const int64_t g = r / f->e.n_rows;
+        memset(carry, 0, (size_t)ld * sizeof *carry);
+        for (int64_t c = 0; c < f->n_chunks; c++) {
+            f->e.kern->scan(carry, f->states + (c * rows + r) * ld, f->total[c * f->n_groups + g],
+                            ld);
+        }
+        memset(carry, 0, (size_t)ld * sizeof *carry);
+        for (int64_t c = f->n_chunks - 1; c >= 0; c--) {
+            f->e.kern->scan(carry, f->grads + (c * rows + r) * ld, f->total[c * f->n_groups + g],
+                            ld);
+        }
+    }
+}
+
+static void some_chunks(void *arg, int64_t begin, int64_t end, int thread) {
+    const struct bwd *f = arg;
+    const struct work w = work_of(f, thread);
+    const int64_t size = f->e.n_rows * f->e.ld_cols;
+    for (int64_t i = begin; i < end; i++) {
+        struct place c = place_of(f, i);
+        const int64_t chunk = i / f->n_groups;
+        if (chunk > 0) c.state = f->states + i * size;
+        if (chunk + 1 < f->n_chunks) c.grad = f->grads + i * size;
+        double *sums = f->chunk_sums + 2 * i;
+        sums[0] = sums[1] = 0.0;
+        chunk_bwd(f, &w, &c, sums);
+    }
+}
+
+static void long_sequence(struct mm_backend *be, struct bwd *f, int64_t s) {
+    const struct mm_ssd *e = &f->e;
+    const int64_t n = f->segs.start[s + 1] - f->segs.start[s], size = e->n_rows * e->ld_cols;
+    const int64_t all_groups = e->n_heads / e->per_group;
+    f->seq = s, f->chunk = mm_ssd_chunk(n), f->n_chunks = (n + f->chunk - 1) / f->chunk;
+    int64_t at_once = kept_bytes / (2 * f->n_chunks * size * (int64_t)sizeof(float));
+    at_once = at_once < 1 ? 1 : at_once > all_groups ? all_groups : at_once;
+    const int64_t items = f->n_chunks * at_once, kept = items * size;
+    f->chunk_sums =
+        mm_cpu_scratch(be, mm_scratch_c, (size_t)items * (2 * sizeof(double) + sizeof(float)));
+    f->states =
+        mm_cpu_scratch(be, mm_scratch_d, (size_t)(2 * kept + at_once * size) * sizeof(float));
+    if (be->error.code) return;
+    f->total = (float *)(f->chunk_sums + 2 * items);
+    f->grads = f->states + kept, f->carry = f->grads + kept;
+    for (int64_t g = 0; g < all_groups; g += at_once) {
+        f->group0 = g, f->n_groups = all_groups - g < at_once ? all_groups - g : at_once;
+        for (f->nth = 0; f->nth < e->per_group; f->nth++) {  // dk and dv add up in this order
+            const int64_t m = f->n_chunks * f->n_groups;
+            mm_parallel_for(be->pool, m, 1, some_contributions, f);
+            mm_parallel_for(be->pool, f->n_groups * e->n_rows, 8, some_scans, f);
+            mm_parallel_for(be->pool, m, 1, some_chunks, f);
+            for (int64_t i = 0; i < m; i++) {
+                const int64_t h = (g + i % f->n_groups) * e->per_group + f->nth;
+                double *sums = f->sums + (s * e->n_heads + h) * 2;
+                sums[0] += f->chunk_sums[2 * i], sums[1] += f->chunk_sums[2 * i + 1];
             }
         }
     }
@@ -320,7 +444,10 @@ void mm_ssd_bwd_cpu(struct mm_backend *be, struct mm_view dv, struct mm_view dk,
                     .segs = segs};
     const int64_t n_heads = f.e.n_heads, n_groups = n_heads / f.e.per_group;
     f.max_chunk = mm_ssd_pad(&f.e, longest < mm_ssd_chunk_max ? longest : mm_ssd_chunk_max);
-    f.max_states = (longest - 1) / mm_ssd_chunk(longest);
+    for (int64_t s = 0; s < segs.n; s++) {
+        const int64_t n = segs.start[s + 1] - segs.start[s], states = (n - 1) / mm_ssd_chunk(n);
+        if (n > 0 && !is_long(&f, s) && states > f.max_states) f.max_states = states;
+    }
     struct work unused;
     f.piece_bytes = mm_cpu_piece(head_bytes + (size_t)carve(&f, &unused, NULL) * sizeof(float));
     const int n_threads = mm_pool_size(be->pool);
@@ -329,6 +456,10 @@ void mm_ssd_bwd_cpu(struct mm_backend *be, struct mm_view dv, struct mm_view dk,
     f.sums = mm_cpu_scratch(be, mm_scratch_b, n_sums * sizeof *f.sums);
     if (!f.pieces || !f.sums) return;
     memset(f.sums, 0, n_sums * sizeof *f.sums);
+    for (int64_t s = 0; s < segs.n; s++) {
+        if (is_long(&f, s)) long_sequence(be, &f, s);
+    }
+    if (be->error.code) return;
     mm_parallel_for(be->pool, n_tokens * n_groups, 16, some_sequences, &f);
     for (int64_t h = 0; h < n_heads; h++) {
         double sums[2] = {0.0, 0.0};
