@@ -160,7 +160,8 @@ static double ssd_flops(const struct bench *b, bool backward) {
     double sum = 0.0;
     const double p = (double)b->p;
     for (int64_t s = 0; s < b->n_seqs; s++) {
-        const int64_t len = b->start[s + 1] - b->start[s], chunk = mm_ssd_chunk(len);
+        const int64_t len = b->start[s + 1] - b->start[s],
+                      chunk = mm_ssd_chunk(mm_mixer_kernels(b->be), len);
         for (int64_t t = 0; t < len; t += chunk) {
             const double n = (double)(len - t < chunk ? len - t : chunk);
             const double inner = n * n * p, outer = 2.0 * n * p * p;

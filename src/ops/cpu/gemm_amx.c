@@ -72,31 +72,55 @@ PACKS void transpose(__m512i r[16]) {
 
 // One tile, hi and lo. `across`: a row of `from` holds the k of one row of the tile; else it holds
 // one k. n_side rows of the tile (columns of B) and n_k are there, the rest becomes zero.
-PACKS void pack_across(uint32_t *to, const float *from, int64_t ld, int64_t n_side, int64_t n_k) {
+PACKS void pack_across(uint32_t *to, const float *from, int64_t ld, int64_t n_side, int64_t n_k,
+                       const float *scale) {
     const __mmask16 low = first16(n_k), high = first16(n_k - 16);
     for (int r = 0; r < 16; r++, from += ld) {
         const bool there = r < n_side;
+        const __m512 by = _mm512_set1_ps(scale && there ? scale[r] : 1.0f);
         __m512i hi, lo;
-        split(_mm512_maskz_loadu_ps(there ? low : 0, from),
-              _mm512_maskz_loadu_ps(there ? high : 0, from + 16), &hi, &lo);
+        split(_mm512_mul_ps(by, _mm512_maskz_loadu_ps(there ? low : 0, from)),
+              _mm512_mul_ps(by, _mm512_maskz_loadu_ps(there ? high : 0, from + 16)), &hi, &lo);
         _mm512_store_si512(to + r * 16, hi);
         _mm512_store_si512(to + tile_words + r * 16, lo);
     }
 }
 
-PACKS void pack_along(uint32_t *to, const float *from, int64_t ld, int64_t n_side, int64_t n_k,
-                      bool turn) {
-    const __mmask16 some = first16(n_side);
-    __m512i hi[16], lo[16];
-    for (int r = 0; r < 16; r++) {
-        split(_mm512_maskz_loadu_ps(r < n_k ? some : 0, from + r * ld),
-              _mm512_maskz_loadu_ps(r + 16 < n_k ? some : 0, from + (r + 16) * ld), hi + r, lo + r);
-    }
-    if (turn) transpose(hi), transpose(lo);
+PACKS void store_tile(uint32_t *to, const __m512i hi[16], const __m512i lo[16]) {
     for (int r = 0; r < 16; r++) {
         _mm512_store_si512(to + r * 16, hi[r]);
         _mm512_store_si512(to + tile_words + r * 16, lo[r]);
     }
+}
+
+PACKS void pack_along(uint32_t *to, const float *from, int64_t ld, int64_t n_side, int64_t n_k,
+                      const float *scale, bool turn) {
+    const __mmask16 some = first16(n_side);
+    __m512i hi[16], lo[16];
+    for (int r = 0; r < 16; r++) {
+        __m512 x = _mm512_maskz_loadu_ps(r < n_k ? some : 0, from + r * ld);
+        __m512 y = _mm512_maskz_loadu_ps(r + 16 < n_k ? some : 0, from + (r + 16) * ld);
+        if (scale) {
+            x = _mm512_mul_ps(x, _mm512_set1_ps(r < n_k ? scale[r] : 0.0f));
+            y = _mm512_mul_ps(y, _mm512_set1_ps(r + 16 < n_k ? scale[r + 16] : 0.0f));
+        }
+        split(x, y, hi + r, lo + r);
+    }
+    if (turn) transpose(hi), transpose(lo);
+    store_tile(to, hi, lo);
+}
+
+// The same with rows of `from` that hold the k of one column each: 16 columns of B.
+PACKS void pack_turned(uint32_t *to, const float *from, int64_t ld, int64_t n_side, int64_t n_k) {
+    const __mmask16 low = first16(n_k), high = first16(n_k - 16);
+    __m512i hi[16], lo[16];
+    for (int r = 0; r < 16; r++) {
+        const bool there = r < n_side;
+        split(_mm512_maskz_loadu_ps(there ? low : 0, from + r * ld),
+              _mm512_maskz_loadu_ps(there ? high : 0, from + r * ld + 16), hi + r, lo + r);
+    }
+    transpose(hi), transpose(lo);
+    store_tile(to, hi, lo);
 }
 
 // 32 rows of A from row i on, k in [k0, k1).
@@ -107,9 +131,9 @@ PACKS void pack_a(uint32_t *to, const struct mm_gemm *g, int64_t i, int64_t k0, 
         for (int64_t k = k0; k < k1; k += tile_k, at += pair_words) {
             const float *from = g->a + row * g->a_row + k * g->a_col;
             if (g->a_col == 1) {
-                pack_across(at, from, g->a_row, rows, k1 - k);
+                pack_across(at, from, g->a_row, rows, k1 - k, g->scale_a ? g->scale_a + row : NULL);
             } else {
-                pack_along(at, from, g->a_col, rows, k1 - k, true);
+                pack_along(at, from, g->a_col, rows, k1 - k, NULL, true);
             }
         }
     }
@@ -117,10 +141,16 @@ PACKS void pack_a(uint32_t *to, const struct mm_gemm *g, int64_t i, int64_t k0, 
 
 PACKS void pack_b(uint32_t *to, const struct mm_gemm *g, int64_t j0, int64_t j1, int64_t k0,
                   int64_t k1) {
+    const int64_t n_b = g->n_b ? g->n_b : g->n;
     for (int64_t j = j0; j < j1; j += tile_side, to += k_tiles * pair_words) {
         uint32_t *at = to;
         for (int64_t k = k0; k < k1; k += tile_k, at += pair_words) {
-            pack_along(at, g->b + k * g->ldb + j, g->ldb, 16, k1 - k, false);
+            if (g->b_turned) {
+                pack_turned(at, g->b + j * g->ldb + k, g->ldb, n_b - j, k1 - k);
+            } else {
+                pack_along(at, g->b + k * g->ldb + j, g->ldb, n_b - j, k1 - k,
+                           g->scale_b ? g->scale_b + k : NULL, false);
+            }
         }
     }
 }
@@ -261,7 +291,9 @@ TILES static void block(struct operands *o, const struct mm_gemm *g, int64_t j0,
 }
 
 TILES void mm_gemm_amx(const struct mm_gemm *g) {
-    if (g->m * g->n * g->k < least_work || g->m < 8 || (g->a_col != 1 && g->a_row != 1)) {
+    const bool folded = g->b_turned || g->n_b || g->scale_a || g->scale_b;
+    if (!folded &&
+        (g->m * g->n * g->k < least_work || g->m < 8 || (g->a_col != 1 && g->a_row != 1))) {
         mm_mixer_avx512.gemm(g);
         return;
     }

@@ -214,13 +214,13 @@ static void softplus_bwd(float *restrict dx, float *restrict dbias, const float 
     }
 }
 
-// `product` is the set's gemm.
-#define MM_MIXER_KERNELS(product)                                                              \
-    {                                                                                          \
-        .lanes = LANES, .gemm = product, .transpose = transpose, .pack = pack, .decay = decay, \
-        .mask = mask, .mask_bwd = mask_bwd, .dot = dot, .scan = scan, .step = step,            \
-        .conv_fwd = conv_fwd, .conv_bwd = conv_bwd, .conv_dx = conv_dx,                        \
-        .head_norm_fwd = head_norm_fwd, .head_norm_bwd = head_norm_bwd,                        \
-        .gated_norm_fwd = gated_norm_fwd, .gated_norm_bwd = gated_norm_bwd,                    \
-        .softplus_fwd = softplus_fwd, .softplus_bwd = softplus_bwd                             \
+// `product` is the set's gemm; the others are fields of the table.
+#define MM_MIXER_KERNELS(product, chunk, does_fold)                                               \
+    {                                                                                             \
+        .lanes = LANES, .long_chunk = (chunk), .folds = (does_fold), .gemm = product,             \
+        .transpose = transpose, .pack = pack, .decay = decay, .mask = mask, .mask_bwd = mask_bwd, \
+        .dot = dot, .scan = scan, .step = step, .conv_fwd = conv_fwd, .conv_bwd = conv_bwd,       \
+        .conv_dx = conv_dx, .head_norm_fwd = head_norm_fwd, .head_norm_bwd = head_norm_bwd,       \
+        .gated_norm_fwd = gated_norm_fwd, .gated_norm_bwd = gated_norm_bwd,                       \
+        .softplus_fwd = softplus_fwd, .softplus_bwd = softplus_bwd                                \
     }

@@ -26,6 +26,12 @@ struct mm_gemm {
     int64_t m, n, k;
     float alpha;
     enum mm_part part;
+    // Where the kernels fold (struct mm_mixer_kernels), and only there: B(k, j) = b[j * ldb + k]
+    // when b_turned; b of any alignment with n_b columns (0: n), the rest being zero; and factors
+    // of the rows of A (m) and of B (k), NULL: 1.
+    bool b_turned;
+    int64_t n_b;
+    const float *scale_a, *scale_b;
 };
 
 // Logarithms of the decays of a chunk of n <= mm_ssd_chunk_max tokens, and what follows from them.
@@ -49,7 +55,9 @@ struct mm_decay_sums {
 };
 
 struct mm_mixer_kernels {
-    int64_t lanes;  // floats of a vector
+    int64_t lanes;       // floats of a vector
+    int64_t long_chunk;  // tokens of a chunk of a long sequence, measured
+    bool folds;          // gemm lays its operands out itself: no transposed, padded, scaled copies
     void (*gemm)(const struct mm_gemm *g);
     // dst (cols, ld) = src (rows, cols)^T, zero up to ld.
     void (*transpose)(float *dst, int64_t ld, const float *src, int64_t ld_src, int64_t rows,

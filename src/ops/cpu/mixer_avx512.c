@@ -12,5 +12,5 @@
 #include "ops/cpu/kernel_ssd.h"
 #include "ops/cpu/kernel_rows.h"
 
-const struct mm_mixer_kernels mm_mixer_avx512 = MM_MIXER_KERNELS(gemm);
-const struct mm_mixer_kernels mm_mixer_amx = MM_MIXER_KERNELS(mm_gemm_amx);
+const struct mm_mixer_kernels mm_mixer_avx512 = MM_MIXER_KERNELS(gemm, 64, false);
+const struct mm_mixer_kernels mm_mixer_amx = MM_MIXER_KERNELS(mm_gemm_amx, 128, true);

@@ -40,12 +40,9 @@ float mm_ssd_skip(const struct mm_ssd *e, int64_t h) {
     return e->d.data ? vector_at(e->d, h) : 0.0f;
 }
 
-// Up to 128 tokens the products inside one chunk cost less than passing a state on; beyond,
-// measured with bench_ops: see `long_chunk`.
-enum { long_chunk = 64 };
-
-int64_t mm_ssd_chunk(int64_t n) {
-    return n <= mm_ssd_chunk_max ? n : long_chunk;
+// Up to 128 tokens the products inside one chunk cost less than passing a state on.
+int64_t mm_ssd_chunk(const struct mm_mixer_kernels *kern, int64_t n) {
+    return n <= mm_ssd_chunk_max ? n : kern->long_chunk;
 }
 
 void mm_ssd_decay(const struct mm_ssd *e, int64_t h, int64_t t, int64_t n, struct mm_decay *decay) {
@@ -138,7 +135,43 @@ static struct work work_of(const struct fwd *f, int thread) {
 static void load(const struct fwd *f, const struct work *w, int64_t h, int64_t t, int64_t n) {
     const struct mm_ssd *e = &f->e;
     mm_ssd_decay(e, h, t, n, w->decay);
+    if (e->kern->folds) return;
     e->kern->transpose(w->kt, mm_ssd_pad(e, n), mm_ssd_k(e, h, t), e->k.ld, n, e->n_cols);
+}
+
+// The operands of a chunk's products: from the buffers, laid out and scaled, or as they are where
+// the kernels fold.
+static void with_keys(const struct fwd *f, const struct work *w, struct mm_gemm *g, int64_t h,
+                      int64_t t) {
+    const struct mm_ssd *e = &f->e;
+    g->b = w->kt, g->ldb = g->n;
+    if (!e->kern->folds) return;
+    g->b = mm_ssd_k(e, h, t), g->ldb = e->k.ld, g->b_turned = true, g->n_b = w->decay->n;
+}
+
+static void with_values(const struct fwd *f, const struct work *w, struct mm_gemm *g,
+                        const float *scale, int64_t h, int64_t t) {
+    const struct mm_ssd *e = &f->e;
+    const float *v = mm_ssd_v(e, h, t);
+    if (e->kern->folds) {
+        g->b = v, g->ldb = e->v.ld, g->n_b = e->n_rows, g->scale_b = scale;
+        return;
+    }
+    e->kern->pack(w->v, e->ld_rows, v, e->v.ld, scale, w->decay->n, e->n_rows);
+    g->b = w->v, g->ldb = e->ld_rows;
+}
+
+static void with_queries(const struct fwd *f, const struct work *w, struct mm_gemm *g, int64_t h,
+                         int64_t t) {
+    const struct mm_ssd *e = &f->e;
+    const float *q = mm_ssd_q(e, h, t);
+    g->a_col = 1;
+    if (e->kern->folds) {
+        g->a = q, g->a_row = e->q.ld, g->scale_a = w->decay->in;
+        return;
+    }
+    e->kern->pack(w->q, e->ld_cols, q, e->q.ld, w->decay->in, w->decay->n, e->n_cols);
+    g->a = w->q, g->a_row = e->ld_cols;
 }
 
 // Rows of y from the loaded chunk and the state before it; NULL stands for zeros.
@@ -146,48 +179,44 @@ static void outputs(const struct fwd *f, const struct work *w, const float *stat
                     int64_t t) {
     const struct mm_ssd *e = &f->e;
     const int64_t n = w->decay->n, ld = mm_ssd_pad(e, n), n_rows = e->n_rows;
-    const float *q = mm_ssd_q(e, h, t);
-    e->kern->gemm(&(struct mm_gemm){.c = w->scores,
-                                    .ldc = ld,
-                                    .a = q,
-                                    .a_row = e->q.ld,
-                                    .a_col = 1,
-                                    .b = w->kt,
-                                    .ldb = ld,
-                                    .m = n,
-                                    .n = ld,
-                                    .k = e->n_cols,
-                                    .part = mm_part_lower});
+    struct mm_gemm scores = {.c = w->scores,
+                             .ldc = ld,
+                             .a = mm_ssd_q(e, h, t),
+                             .a_row = e->q.ld,
+                             .a_col = 1,
+                             .m = n,
+                             .n = ld,
+                             .k = e->n_cols,
+                             .part = mm_part_lower};
+    with_keys(f, w, &scores, h, t);
+    e->kern->gemm(&scores);
     e->kern->mask(w->scores, ld, w->decay);
     const float skip = mm_ssd_skip(e, h);
     for (int64_t i = 0; skip != 0.0f && i < n; i++) {
         w->scores[i * ld + i] += skip;
     }
-    e->kern->pack(w->v, e->ld_rows, mm_ssd_v(e, h, t), e->v.ld, NULL, n, n_rows);
-    e->kern->gemm(&(struct mm_gemm){.c = w->y,
-                                    .ldc = e->ld_rows,
-                                    .a = w->scores,
-                                    .a_row = ld,
-                                    .a_col = 1,
-                                    .b = w->v,
-                                    .ldb = e->ld_rows,
-                                    .m = n,
-                                    .n = e->ld_rows,
-                                    .k = n,
-                                    .part = mm_part_a_lower});
+    struct mm_gemm inner = {.c = w->y,
+                            .ldc = e->ld_rows,
+                            .a = w->scores,
+                            .a_row = ld,
+                            .a_col = 1,
+                            .m = n,
+                            .n = e->ld_rows,
+                            .k = n,
+                            .part = mm_part_a_lower};
+    with_values(f, w, &inner, NULL, h, t);
+    e->kern->gemm(&inner);
     if (state) {
-        e->kern->pack(w->q, e->ld_cols, q, e->q.ld, w->decay->in, n, e->n_cols);
-        e->kern->gemm(&(struct mm_gemm){.c = w->y,
-                                        .ldc = e->ld_rows,
-                                        .alpha = 1.0f,
-                                        .a = w->q,
-                                        .a_row = e->ld_cols,
-                                        .a_col = 1,
-                                        .b = state,
-                                        .ldb = e->ld_rows,
-                                        .m = n,
-                                        .n = e->ld_rows,
-                                        .k = e->n_cols});
+        struct mm_gemm outer = {.c = w->y,
+                                .ldc = e->ld_rows,
+                                .alpha = 1.0f,
+                                .b = state,
+                                .ldb = e->ld_rows,
+                                .m = n,
+                                .n = e->ld_rows,
+                                .k = e->n_cols};
+        with_queries(f, w, &outer, h, t);
+        e->kern->gemm(&outer);
     }
     float *y = (float *)f->y.data + t * f->y.ld + h * n_rows;
     for (int64_t i = 0; i < n; i++) {
@@ -199,19 +228,18 @@ static void outputs(const struct fwd *f, const struct work *w, const float *stat
 static void advance(const struct fwd *f, const struct work *w, float *state, float alpha, int64_t h,
                     int64_t t) {
     const struct mm_ssd *e = &f->e;
-    const int64_t n = w->decay->n;
-    e->kern->pack(w->v, e->ld_rows, mm_ssd_v(e, h, t), e->v.ld, w->decay->out, n, e->n_rows);
-    e->kern->gemm(&(struct mm_gemm){.c = state,
-                                    .ldc = e->ld_rows,
-                                    .alpha = alpha,
-                                    .a = w->kt,
-                                    .a_row = mm_ssd_pad(e, n),
-                                    .a_col = 1,
-                                    .b = w->v,
-                                    .ldb = e->ld_rows,
-                                    .m = e->n_cols,
-                                    .n = e->ld_rows,
-                                    .k = n});
+    struct mm_gemm g = {.c = state,
+                        .ldc = e->ld_rows,
+                        .alpha = alpha,
+                        .a = w->kt,
+                        .a_row = mm_ssd_pad(e, w->decay->n),
+                        .a_col = 1,
+                        .m = e->n_cols,
+                        .n = e->ld_rows,
+                        .k = w->decay->n};
+    if (e->kern->folds) g.a = mm_ssd_k(e, h, t), g.a_row = 1, g.a_col = e->k.ld;
+    with_values(f, w, &g, w->decay->out, h, t);
+    e->kern->gemm(&g);
 }
 
 static float *session_state(const struct fwd *f, int64_t s, int64_t h) {
@@ -252,7 +280,7 @@ enum { few_tokens = 8 };  // with a state to continue: the recurrence itself is 
 
 static void sequence(const struct fwd *f, const struct work *w, int64_t s, int64_t h) {
     const int64_t begin = f->segs.start[s], end = f->segs.start[s + 1];
-    const int64_t chunk = mm_ssd_chunk(end - begin);
+    const int64_t chunk = mm_ssd_chunk(f->e.kern, end - begin);
     if (f->state.data && end - begin <= few_tokens) {
         tokens(&f->e, f->y, session_state(f, s, h), h, begin, end);
         return;
@@ -337,7 +365,7 @@ static void long_sequence(struct mm_backend *be, struct fwd *f, int64_t s) {
     const struct mm_ssd *e = &f->e;
     const int64_t n = f->segs.start[s + 1] - f->segs.start[s];
     const int64_t of_heads = e->n_heads * e->n_cols * e->ld_rows;
-    f->seq = s, f->chunk = mm_ssd_chunk(n);
+    f->seq = s, f->chunk = mm_ssd_chunk(e->kern, n);
     const int64_t n_chunks = (n + f->chunk - 1) / f->chunk;
     int64_t at_once = kept_bytes / (of_heads * (int64_t)sizeof(float));
     at_once = at_once < 1 ? 1 : at_once > n_chunks ? n_chunks : at_once;
@@ -379,7 +407,7 @@ void mm_ssd_fwd_cpu(struct mm_backend *be, struct mm_view y, struct mm_view v, s
     if (!f.pieces) return;
     // Long: more than half of what a thread would have in an even share, and worth cutting.
     f.long_from = n_tokens * f.e.n_heads / (2 * n_threads) + 1;
-    if (f.long_from < 4 * long_chunk) f.long_from = 4 * long_chunk;
+    if (f.long_from < 4 * mm_ssd_chunk_max) f.long_from = 4 * mm_ssd_chunk_max;
     if (n_threads == 1) f.long_from = INT64_MAX;
     for (int64_t s = 0; longest >= f.long_from && s < segs.n; s++) {
         if (segs.start[s + 1] - segs.start[s] >= f.long_from) long_sequence(be, &f, s);

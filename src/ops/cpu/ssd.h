@@ -41,7 +41,7 @@ double mm_ssd_rate(const struct mm_ssd *e, int64_t h);  // exp(a_log), 0 without
 float mm_ssd_skip(const struct mm_ssd *e, int64_t h);   // d, 0 when absent
 
 // Tokens of a chunk of a sequence of n tokens.
-int64_t mm_ssd_chunk(int64_t n);
+int64_t mm_ssd_chunk(const struct mm_mixer_kernels *kern, int64_t n);
 
 // The decays of tokens [t, t + n) of head h.
 void mm_ssd_decay(const struct mm_ssd *e, int64_t h, int64_t t, int64_t n, struct mm_decay *decay);

@@ -302,7 +302,8 @@ static void sequence(const struct bwd *f, const struct work *w, int64_t s, int64
     double *sums = f->sums + (s * f->e.n_heads + h) * 2;
     sums[0] = sums[1] = 0.0;
     if (begin == end) return;
-    const int64_t chunk = mm_ssd_chunk(end - begin), n_chunks = (end - begin + chunk - 1) / chunk;
+    const int64_t chunk = mm_ssd_chunk(f->e.kern, end - begin),
+                  n_chunks = (end - begin + chunk - 1) / chunk;
     recompute(f, w, h, begin, n_chunks, chunk);
     for (int64_t i = n_chunks - 1; i >= 0; i--) {
         const bool last = i == n_chunks - 1;
@@ -317,7 +318,7 @@ static void sequence(const struct bwd *f, const struct work *w, int64_t s, int64
 
 static bool is_long(const struct bwd *f, int64_t s) {
     const int64_t n = f->segs.start[s + 1] - f->segs.start[s];
-    return n > long_chunks * mm_ssd_chunk(n);
+    return n > long_chunks * mm_ssd_chunk(f->e.kern, n);
 }
 
 // Rows of all groups; a (group, sequence) belongs to the thread that has its first row. The heads
@@ -402,7 +403,7 @@ static void long_sequence(struct mm_backend *be, struct bwd *f, int64_t s) {
     const struct mm_ssd *e = &f->e;
     const int64_t n = f->segs.start[s + 1] - f->segs.start[s], size = e->n_rows * e->ld_cols;
     const int64_t all_groups = e->n_heads / e->per_group;
-    f->seq = s, f->chunk = mm_ssd_chunk(n), f->n_chunks = (n + f->chunk - 1) / f->chunk;
+    f->seq = s, f->chunk = mm_ssd_chunk(e->kern, n), f->n_chunks = (n + f->chunk - 1) / f->chunk;
     int64_t at_once = kept_bytes / (2 * f->n_chunks * size * (int64_t)sizeof(float));
     at_once = at_once < 1 ? 1 : at_once > all_groups ? all_groups : at_once;
     const int64_t items = f->n_chunks * at_once, kept = items * size;
@@ -445,7 +446,8 @@ void mm_ssd_bwd_cpu(struct mm_backend *be, struct mm_view dv, struct mm_view dk,
     const int64_t n_heads = f.e.n_heads, n_groups = n_heads / f.e.per_group;
     f.max_chunk = mm_ssd_pad(&f.e, longest < mm_ssd_chunk_max ? longest : mm_ssd_chunk_max);
     for (int64_t s = 0; s < segs.n; s++) {
-        const int64_t n = segs.start[s + 1] - segs.start[s], states = (n - 1) / mm_ssd_chunk(n);
+        const int64_t n = segs.start[s + 1] - segs.start[s],
+                      states = (n - 1) / mm_ssd_chunk(f.e.kern, n);
         if (n > 0 && !is_long(&f, s) && states > f.max_states) f.max_states = states;
     }
     struct work unused;
