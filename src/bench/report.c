@@ -186,15 +186,19 @@ static void add_ceiling(struct mm_buf *out, const char *name, const struct mm_be
 
 static void add_row(struct mm_buf *out, const struct mm_bench_report *r,
                     const struct mm_bench_row *row) {
-    char read[64] = "  (skipped)                 -";
+    char read[64] = "  (skipped)                 -", name[32];
+    const int n = snprintf(name, sizeof name, "%s", row->mixers);
+    if (row->plan.batch > 1) {  // sequences side by side
+        snprintf(name + n, sizeof name - (size_t)n, " x%lld", (long long)row->plan.batch);
+    }
     if (row->prefill_s.n > 0) {
         snprintf(read, sizeof read, "%9.1f %5.1f%% %10.3f", mm_bench_prefill_tok_s(row),
                  100.0 * mm_bench_prefill_fraction(r, row), row->ttft_s.median);
     }
     mm_buf_addf(
         out, "%-9s %-4s %8lld %27s %9.2f %5.1f%% %5.1f%% %8.2f %8.2f %8.0f %7.0f %6.1f %7.1f\n",
-        row->mixers, mm_dtype_name(row->dtype), (long long)(row->plan.prompt + row->visual_tokens),
-        read, row->decode_tok_s.median, 100.0 * mm_bench_decode_fraction(r, row),
+        name, mm_dtype_name(row->dtype), (long long)(row->plan.prompt + row->visual_tokens), read,
+        row->decode_tok_s.median, 100.0 * mm_bench_decode_fraction(r, row),
         100.0 * mm_bench_decode_fraction_near(row), 1e3 * row->step_p50_s, 1e3 * row->step_p99_s,
         (double)row->peak_bytes / 1048576.0, (double)row->weight_bytes / 1048576.0,
         (double)row->state_bytes / 1048576.0, (double)row->cache_bytes / 1048576.0);

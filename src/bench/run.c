@@ -21,12 +21,15 @@ struct runner {
     const struct mm_bench_plan *p;
     struct mm_bench_row *row;
     struct mm_piece_memory memory;
-    struct mm_state state;
+    struct mm_state state;    // of the prompt and the first sequence
+    struct mm_state *others;  // (batch - 1) the sequences beside it
+    struct mm_stepper stepper;
     struct mm_sample_scratch scratch;
     int32_t *ids;  // (n) the prompt: pictures, then text
     int64_t n;
     float *pixels;  // of the piece with the most tiles
-    float *logits;  // (V)
+    float *logits;  // (batch, V)
+    int32_t *last;  // (batch) the token that each sequence reads next
     double *steps;  // seconds of every step so far
     int64_t n_steps, steps_cap;
     double first_tok_s, last_tok_s;  // reading about the first and last edge_tokens
@@ -74,15 +77,19 @@ static enum mm_code read_piece(struct runner *r, struct mm_state *state, int64_t
     return mm_code_ok;
 }
 
-static enum mm_code draw(struct runner *r, struct mm_view hidden, int32_t *id,
-                         struct mm_error *err) {
+static enum mm_code draw(struct runner *r, const float *logits, int32_t *id, struct mm_error *err) {
     const int32_t banned = (int32_t)r->m->config.img_context_id;
-    MM_TRY(mm_piece_logits(&r->memory, r->m, hidden, 1, r->logits, err));
     const struct mm_sampling greedy = MM_SAMPLING_GREEDY;
-    *id = mm_sample(&r->scratch, r->logits, &greedy, NULL, NULL, 0, &banned, 1);
+    *id = mm_sample(&r->scratch, logits, &greedy, NULL, NULL, 0, &banned, 1);
     if (*id >= 0) return mm_code_ok;
     return mm_fail(err, mm_code_input, "%s: the logits are not finite; its weights are damaged",
                    r->m->path);
+}
+
+static enum mm_code draw_first(struct runner *r, struct mm_view hidden, int32_t *id,
+                               struct mm_error *err) {
+    MM_TRY(mm_piece_logits(&r->memory, r->m, hidden, 1, r->logits, err));
+    return draw(r, r->logits, id, err);
 }
 
 static enum mm_code interrupted(struct mm_error *err) {
@@ -129,7 +136,7 @@ static enum mm_code prefill(struct runner *r, int32_t *id, double *read_s, doubl
     }
     *read_s = now - from;
     r->last_tok_s = (double)(r->n - tail_at) / (now - tail);
-    if (!code) code = draw(r, hidden, id, err);
+    if (!code) code = draw_first(r, hidden, id, err);
     *first_s = mm_now() - from;
     if (*read_s > 3.0 || code) mm_progress_end(&progress);
     return code;
@@ -155,17 +162,39 @@ static enum mm_code pretend(struct runner *r, int32_t *id, struct mm_error *err)
 
 // ---- decoding -----------------------------------------------------------------------------------
 
-static enum mm_code step(struct runner *r, struct mm_state *state, int32_t *id, double *seconds,
-                         struct mm_error *err) {
-    struct mm_view hidden;
+// One token of each of n sequences, and the next one drawn.
+static enum mm_code step(struct runner *r, int64_t n, double *seconds, struct mm_error *err) {
+    struct mm_stepper *p = &r->stepper;
     const double from = mm_now();
-    MM_TRY(mm_piece_run(&r->memory, r->m, state, id, 1, NULL, 0, NULL, &hidden, "a step", err));
-    MM_TRY(draw(r, hidden, id, err));
+    for (int64_t i = 0; i < n; i++) {
+        p->tokens[i] = r->last[i];
+        p->wanted[i] = r->logits + i * r->m->config.V;
+    }
+    MM_TRY(mm_stepper_run(p, n, err));
+    for (int64_t i = 0; i < n; i++)
+        MM_TRY(draw(r, p->wanted[i], &r->last[i], err));
     *seconds = mm_now() - from;
     return mm_interrupted() ? interrupted(err) : mm_code_ok;
 }
 
-static enum mm_code decode(struct runner *r, int32_t *id, double *tok_s, struct mm_error *err) {
+// The states that a step takes.
+static void seat(struct runner *r) {
+    r->stepper.states[0] = &r->state;
+    for (int64_t i = 1; i < r->p->batch; i++)
+        r->stepper.states[i] = &r->others[i - 1];
+}
+
+// The other sequences go on from the first one's prompt, each with another token.
+static enum mm_code spread_state(struct runner *r, struct mm_error *err) {
+    for (int64_t i = 1; i < r->p->batch; i++) {
+        MM_TRY(mm_state_copy(&r->others[i - 1], &r->state, err));
+        r->last[i] = r->ids[r->n - 1 - i % r->p->prompt];
+    }
+    seat(r);
+    return mm_code_ok;
+}
+
+static enum mm_code decode(struct runner *r, double *tok_s, struct mm_error *err) {
     const int64_t n = r->p->new_tokens;
     if (r->n_steps + n > r->steps_cap) {
         r->steps_cap = r->n_steps + n;
@@ -174,51 +203,56 @@ static enum mm_code decode(struct runner *r, int32_t *id, double *tok_s, struct 
     double sum = 0.0;
     for (int64_t i = 0; i < n; i++) {
         double *s = &r->steps[r->n_steps];
-        MM_TRY(step(r, &r->state, id, s, err));
+        MM_TRY(step(r, r->p->batch, s, err));
         sum += *s;
         r->n_steps++;
     }
-    *tok_s = (double)n / sum;
+    *tok_s = (double)(n * r->p->batch) / sum;
+    return mm_code_ok;
+}
+
+// n steps of one sequence: their time, but for the first, which brings the state to the caches.
+static enum mm_code steps_of(struct runner *r, struct mm_state *state, int32_t *id, int64_t n,
+                             double *sum, struct mm_error *err) {
+    *sum = 0.0;
+    r->stepper.states[0] = state;
+    r->last[0] = *id;
+    for (int64_t i = 0; i < n + 1; i++) {
+        double s;
+        MM_TRY(step(r, 1, &s, err));
+        if (i > 0) *sum += s;
+    }
+    *id = r->last[0];
     return mm_code_ok;
 }
 
 // Steps after the short prompt and after this one in turns, so that both meet the same machine:
 // the median over the turns of the ratio of their speeds.
-static enum mm_code compare_steps(struct runner *r, struct mm_state *near, int32_t id,
-                                  struct mm_error *err) {
+static enum mm_code compare_steps(struct runner *r, struct mm_state *near, struct mm_error *err) {
     enum { turns = 9 };
     struct mm_view hidden;
-    int32_t near_id = 0;
+    int32_t id = r->last[0], near_id = 0;
     for (int64_t at = r->n - r->p->pair; at < r->n;)  // text; pictures come before it
         MM_TRY(read_piece(r, near, r->n, &at, &hidden, err));
-    MM_TRY(draw(r, hidden, &near_id, err));
-    const double each = mm_bench_median(r->steps, (int)(r->n_steps < 4096 ? r->n_steps : 4096));
-    int64_t n = (int64_t)(0.4 / each);
+    MM_TRY(draw_first(r, hidden, &near_id, err));
+    int64_t n = (int64_t)(0.4 / r->row->step_p50_s);
     n = n < 2 ? 2 : n > 16 ? 16 : n;
     double ratio[turns];
     for (int t = 0; t < turns; t++) {
-        double sum[2] = {0.0, 0.0};
-        for (int64_t i = 0; i < n + 1; i++) {  // the first of a turn brings its state to the caches
-            double s;
-            MM_TRY(step(r, near, &near_id, &s, err));
-            if (i > 0) sum[0] += s;
-        }
-        for (int64_t i = 0; i < n + 1; i++) {
-            double s;
-            MM_TRY(step(r, &r->state, &id, &s, err));
-            if (i > 0) sum[1] += s;
-        }
-        ratio[t] = sum[0] / sum[1];
+        double short_s, long_s;
+        MM_TRY(steps_of(r, near, &near_id, n, &short_s, err));
+        MM_TRY(steps_of(r, &r->state, &id, n, &long_s, err));
+        ratio[t] = short_s / long_s;
     }
     r->row->pair_ratio = mm_bench_median(ratio, turns);
     return mm_code_ok;
 }
 
-static enum mm_code pair(struct runner *r, int32_t id, struct mm_error *err) {
+static enum mm_code pair(struct runner *r, struct mm_error *err) {
     struct mm_state near;
     MM_TRY(mm_state_init(&near, r->m, err));
     enum mm_code code = mm_state_reserve(&near, r->p->pair + 512, err);
-    if (!code) code = compare_steps(r, &near, id, err);
+    if (!code) code = compare_steps(r, &near, err);
     mm_state_deinit(&near);
     return code;
 }
@@ -240,23 +274,33 @@ static int compare(const void *a, const void *b) {
 }
 
 // What the caches of keys and values will take, before any of it is taken.
-static enum mm_code room_for_cache(struct runner *r, int64_t tokens, struct mm_error *err) {
-    const int64_t per_token = (int64_t)mm_model_cache_bytes_per_token(r->m);
+static enum mm_code room_for_states(struct runner *r, int64_t tokens, struct mm_error *err) {
+    const int64_t per_token = (int64_t)mm_model_cache_bytes_per_token(r->m) * r->p->batch;
     const int64_t room = r->m->be->available(r->m->be);
     if (per_token > 0 && tokens > room / per_token) {
         return mm_fail(err, mm_code_memory,
                        "keys and values of %lld tokens take %.1f GiB and %.1f GiB are free",
-                       (long long)tokens, (double)tokens * (double)per_token / 1073741824.0,
+                       (long long)(tokens * r->p->batch),
+                       (double)tokens * (double)per_token / 1073741824.0,
                        (double)room / 1073741824.0);
     }
-    return mm_state_reserve(&r->state, tokens, err);
+    MM_TRY(mm_state_init(&r->state, r->m, err));
+    MM_TRY(mm_state_reserve(&r->state, tokens, err));
+    r->others = mm_xcalloc((size_t)r->p->batch, sizeof *r->others);
+    for (int64_t i = 0; i < r->p->batch - 1; i++) {
+        MM_TRY(mm_state_init(&r->others[i], r->m, err));
+        MM_TRY(mm_state_reserve(&r->others[i], tokens, err));
+    }
+    MM_TRY(mm_stepper_reserve(&r->stepper, r->m, r->p->batch, err));
+    seat(r);
+    return mm_code_ok;
 }
 
 // Runs once over code and memory that the row will use, and guesses how long the prompt takes.
 static enum mm_code warm_up(struct runner *r, struct mm_error *err) {
     double took = 0.0;
     int64_t at = 0;
-    int32_t id = r->ids[r->n - 1];
+    r->last[0] = r->ids[r->n - 1];
     for (int i = 0; i < 2; i++) {
         struct mm_view hidden;
         at = 0;
@@ -268,7 +312,7 @@ static enum mm_code warm_up(struct runner *r, struct mm_error *err) {
     }
     double unused;
     for (int i = 0; i < 2; i++)
-        MM_TRY(step(r, &r->state, &id, &unused, err));
+        MM_TRY(step(r, 1, &unused, err));
     const int64_t per = mm_config_tile_tokens(&r->m->config);
     const int64_t tiles = r->p->tiles < at / per ? r->p->tiles : at / per;
     const double ops = mm_bench_prefill_ops(r->m, at - tiles * per, tiles);
@@ -288,16 +332,16 @@ static enum mm_code measure(struct runner *r, struct mm_error *err) {
     double read[most], first[most], tok_s[most];
     struct mm_bench_row *row = r->row;
     int n = 0;
-    int32_t id = 0;
     const double from = mm_now();
     const int repeats = r->p->repeats < most ? r->p->repeats : most;
     do {
         if (r->p->skip_prefill) {
-            MM_TRY(pretend(r, &id, err));
+            MM_TRY(pretend(r, &r->last[0], err));
         } else {
-            MM_TRY(prefill(r, &id, &read[n], &first[n], err));
+            MM_TRY(prefill(r, &r->last[0], &read[n], &first[n], err));
         }
-        MM_TRY(decode(r, &id, &tok_s[n], err));
+        MM_TRY(spread_state(r, err));
+        MM_TRY(decode(r, &tok_s[n], err));
         n++;
     } while (n < repeats && mm_now() - from < repeat_until_s);
     const int n_read = r->p->skip_prefill ? 0 : n;
@@ -313,9 +357,9 @@ static enum mm_code measure(struct runner *r, struct mm_error *err) {
     }
     const struct mm_backend *be = r->m->be;
     row->peak_bytes = be->gauges->peak(r->m->be);
-    row->cache_bytes = (int64_t)mm_model_cache_bytes_per_token(r->m) * r->state.n_llm;
+    row->cache_bytes = (int64_t)mm_model_cache_bytes_per_token(r->m) * r->state.n_llm * r->p->batch;
     // after the peak was taken: the second state is not the row's
-    return r->p->pair > 0 ? pair(r, id, err) : mm_code_ok;
+    return r->p->pair > 0 ? pair(r, err) : mm_code_ok;
 }
 
 enum mm_code mm_bench_run(struct mm_bench_row *row, struct mm_model *m,
@@ -334,27 +378,30 @@ enum mm_code mm_bench_run(struct mm_bench_row *row, struct mm_model *m,
     row->peak_known = m->be->gauges->peak_reset(m->be);
     row->visual_tokens = plan->tiles * mm_config_tile_tokens(&m->config);
     r.n = row->visual_tokens + plan->prompt;
-    r.logits = mm_xmalloc((size_t)m->config.V * sizeof *r.logits);
+    r.logits = mm_xmalloc((size_t)(plan->batch * m->config.V) * sizeof *r.logits);
+    r.last = mm_xcalloc((size_t)plan->batch, sizeof *r.last);
     mm_sample_scratch_init(&r.scratch, m->config.V);
     // the stack that sees more rows
     int64_t rows = r.n;
     if (m->config.shuffle_post) rows += 3 * row->visual_tokens;
     row->step_bytes = (double)mm_bench_step_bytes(m, r.n + plan->new_tokens / 2, plan->batch);
     const struct mm_load_mark mark = mm_load_mark_now();
-    enum mm_code code = mm_state_init(&r.state, m, err);
+    enum mm_code code = room_for_states(&r, rows + plan->new_tokens + 512, err);
     if (!code) {
-        code = room_for_cache(&r, rows + plan->new_tokens + 512, err);
-        if (!code) {
-            make_prompt(&r);
-            make_pixels(&r);
-            code = warm_up(&r, err);
-        }
-        if (!code) code = measure(&r, err);
-        mm_state_deinit(&r.state);
+        make_prompt(&r);
+        make_pixels(&r);
+        code = warm_up(&r, err);
     }
+    if (!code) code = measure(&r, err);
+    mm_state_deinit(&r.state);
+    for (int64_t i = 0; r.others && i < plan->batch - 1; i++)
+        mm_state_deinit(&r.others[i]);
     row->load = mm_load_since(&mark, mm_pool_size(m->be->pool));
     mm_piece_memory_deinit(&r.memory);
     mm_sample_scratch_deinit(&r.scratch);
+    mm_stepper_deinit(&r.stepper);
+    free(r.others);
+    free(r.last);
     free(r.ids);
     free(r.pixels);
     free(r.logits);

@@ -28,7 +28,7 @@ struct mm_bench_spread {
 
 struct mm_bench_row {
     const char *mixers;   // static
-    enum mm_dtype dtype;  // of the matrices
+    enum mm_dtype dtype;  // of the big matrices
     struct mm_bench_plan plan;
     int64_t visual_tokens;
     double prefill_ops, step_bytes;       // as counted, per prompt and per step
@@ -45,7 +45,8 @@ struct mm_bench_row {
 };
 
 // mm_code_memory and mm_code_unsupported: this row cannot be, *err says why, and others may.
-// mm_code_interrupted: nothing was measured. Needs plan->batch = 1 so far.
+// mm_code_interrupted: nothing was measured. With plan->batch > 1 the prompt is read once and the
+// other sequences start from copies of its state. pair needs batch 1.
 enum mm_code mm_bench_run(struct mm_bench_row *row, struct mm_model *m,
                           const struct mm_bench_plan *plan, struct mm_error *err);
 

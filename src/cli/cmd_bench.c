@@ -200,11 +200,6 @@ static enum mm_code parse_rows(struct bench *b, struct mm_error *err) {
         .skip_prefill = mm_args_flag(a, "--skip-prefill"),
         .seed = b->source.seed,
     };
-    if (b->plan.batch > 1) {
-        return mm_fail(err, mm_code_unsupported,
-                       "bench: --batch %lld: decoding side by side is not there yet",
-                       (long long)b->plan.batch);
-    }
     if (b->plan.skip_prefill) {
         static const char why[] = "with --skip-prefill nothing is read";
         MM_TRY(mm_args_refuse(a, "--tiles", why, err));
@@ -267,7 +262,7 @@ static int64_t pair_of(const struct bench *b, int64_t prompt) {
     int64_t least = prompt;
     for (int i = 0; i < b->n_prompts; i++)
         least = b->prompts[i] < least ? b->prompts[i] : least;
-    return least <= 4096 && prompt >= 8 * least ? least : 0;
+    return b->plan.batch == 1 && least <= 4096 && prompt >= 8 * least ? least : 0;
 }
 
 // The ceilings once more, for the rows since the last time and those that follow. Short rows share

@@ -118,6 +118,24 @@ static void a_folder_gives_all_three_forms(void **state) {
     mm_bench_source_close(&s);
 }
 
+static void sequences_side_by_side_each_have_a_state(void **state) {
+    (void)state;
+    struct mm_bench_source s = source_of(true, mm_dtype_bf16);
+    struct mm_model *m = form_of(&s, mm_bench_form_hybrid);
+    struct mm_bench_plan plan = plan_of(60);
+    const struct mm_bench_row one = row_of(m, &plan);
+    plan.batch = 5;
+    const struct mm_bench_row five = row_of(m, &plan);
+    check_row(&five);
+    assert_int_equal(five.state_bytes, 5 * one.state_bytes);
+    assert_int_equal(five.cache_bytes, 5 * one.cache_bytes);
+    // weights once, states and caches of each
+    assert_int_equal((int64_t)(five.step_bytes - one.step_bytes),
+                     4 * (2 * one.state_bytes + 61 * (int64_t)mm_model_cache_bytes_per_token(m)));
+    mm_bench_model_close(&s, m);
+    mm_bench_source_close(&s);
+}
+
 static void skipping_the_prompt_is_told(void **state) {
     (void)state;
     struct mm_bench_source s = source_of(true, mm_dtype_bf16);
@@ -285,6 +303,7 @@ int main(void) {
         cmocka_unit_test(counts_are_those_of_the_shapes),
         cmocka_unit_test(memory_grows_with_length_where_attention_is_kept),
         cmocka_unit_test(a_folder_gives_all_three_forms),
+        cmocka_unit_test(sequences_side_by_side_each_have_a_state),
         cmocka_unit_test(skipping_the_prompt_is_told),
         cmocka_unit_test(what_cannot_be_is_said),
         cmocka_unit_test(the_report_has_every_field),

@@ -104,7 +104,7 @@ static void random_codes_are_codes(void **state) {
         assert_true(seen > 6);
         struct mm_bench_row row = {0};
         const struct mm_bench_plan plan = {
-            .prompt = 70, .new_tokens = 2, .batch = 1, .piece = 32, .repeats = 1};
+            .prompt = 70, .new_tokens = 2, .batch = 2, .piece = 32, .repeats = 1};
         if (mm_bench_run(&row, m, &plan, &err)) fail_msg("%s", err.text);
         assert_int_equal(row.dtype, dtype);
         mm_bench_model_close(&s, m);

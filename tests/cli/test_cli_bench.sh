@@ -68,8 +68,9 @@ one_sentence "is carved already"
 run 2 bench "$dir/s" --mixers attention -q
 one_sentence "is carved already"
 run 0 quantize "$dir/s" "$dir/q8" --type q8 -q
-run 0 bench "$dir/q8" --prompt 8 --new 1 --repeat 1 --json -q
+run 0 bench "$dir/q8" --prompt 8 --new 1 --batch 3 --repeat 1 --json -q
 says '"dtype": "q8"'
+says '"batch": 3'
 run 2 bench "$dir/q8" --dtype q4 -q
 one_sentence "is quantized already, to q8"
 
