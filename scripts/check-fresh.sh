@@ -96,6 +96,8 @@ fi
 
 mount -t proc proc "$root/proc"
 mount --bind /dev "$root/dev"
+# Terminals are a file system of their own, which a plain bind leaves out.
+if mountpoint -q /dev/pts; then mount --bind /dev/pts "$root/dev/pts"; fi
 mkdir -p "$root/dev/shm"
 mountpoint -q "$root/dev/shm" || mount -t tmpfs tmpfs "$root/dev/shm"
 git clone -q --bare "$repository" "$root/src.git"

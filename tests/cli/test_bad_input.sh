@@ -308,7 +308,14 @@ fi
 chmod 755 "$dir"
 mkdir -m 555 "$dir/closed"
 [ "$(id -u)" != 0 ] || chown 65534 "$dir/closed"
-if "${drop[@]}" "$mmamba" --version >/dev/null 2>&1 && "${drop[@]}" test -r "$weights"; then
+# A relative path runs the program even where the folder above cannot be entered (/root); a full one
+# to the input would not do, so that is a copy.
+cp "$input" "$dir/input.safetensors" && chmod 644 "$dir/input.safetensors"
+mine=$input input=$dir/input.safetensors
+probe=("${probe[@]/#$mine/$input}")
+grad=("${grad[@]/#$mine/$input}")
+if "${drop[@]}" "$mmamba" --version >/dev/null 2>&1 && "${drop[@]}" test -r "$input" &&
+    "${drop[@]}" test -r "$weights"; then
     denied() {
         shown="mmamba $* (a closed folder)"
         "${drop[@]}" "$mmamba" "$@" >"$dir/out" 2>"$dir/err" </dev/null
