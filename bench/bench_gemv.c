@@ -84,8 +84,8 @@ static double product_rate(struct mm_backend *be, struct mm_view y, struct mm_vi
 
 static void one(struct mm_backend *be, void *weights, size_t bytes, enum mm_dtype type, int64_t k,
                 int64_t t_dim) {
-    const int64_t row = mm_dtype_quantized(type) ? mm_quant_row_bytes(type, k)
-                                                 : k * (int64_t)mm_dtype_bytes(type);
+    const int64_t row =
+        mm_dtype_quantized(type) ? mm_quant_row_bytes(type, k) : k * (int64_t)mm_dtype_bytes(type);
     const int64_t n = (int64_t)bytes / row;
     struct mm_view w = mm_view2(weights, type, n, k);
     struct mm_view x = mm_view2(memory(be, (size_t)(t_dim * k) * 4), mm_dtype_f32, t_dim, k);

@@ -40,8 +40,8 @@ static const double tol_golden_grad = 1e-3;
 // some heads, so roundings of 2^-24 come out of the backward pass some thousand times larger. The
 // golden numbers, being f32, are themselves 8e-4 away from sums in double (which the reference
 // path makes, and which are the better numbers); a fast path is off by as much again, in another
-// direction: 8e-4 with vectors of 8 or 16, 1.3e-3 with those of 4, whose lanes sum more terms. So in
-// this one case the reference is held to golden, and fast paths to the reference.
+// direction: 8e-4 with vectors of 8 or 16, 1.3e-3 with those of 4, whose lanes sum more terms. So
+// in this one case the reference is held to golden, and fast paths to the reference.
 static const double tol_ill_conditioned = 2e-3;
 // The same sequence in pieces, or token by token: the same sums in another order.
 static const double tol_pieces = 1e-4;

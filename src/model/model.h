@@ -169,8 +169,8 @@ enum mm_code mm_model_apply(struct mm_model *m, const struct mm_st *st, bool oth
 // it.
 enum mm_code mm_model_save(const struct mm_model *m, const char *folder, enum mm_dtype dtype,
                            const char *assets_from, struct mm_error *err);
-// Writes the model as `folder` with its big matrices quantized. A slice of rows at a time, so memory
-// does not grow with the model; the same bytes for any number of threads.
+// Writes the model as `folder` with its big matrices quantized. A slice of rows at a time, so
+// memory does not grow with the model; the same bytes for any number of threads.
 struct mm_feedback {
     const float *u;           // (K, K) of model/feedback.h, or NULL: every weight for itself
     const float *importance;  // (K) mean squares of the inputs, or NULL

@@ -110,7 +110,8 @@ static void test_resume(void **state) {
     mm_buf_free(&kept);
     static const char broken[] = "{\"index\": 0, \"prediction\": 1\n{\"index\": 1}\n";
     put("broken.jsonl", broken, sizeof broken - 1);
-    REFUSED(ask(&mm_bench_gqa, "together.tsv", "broken.jsonl", 0), "line 1, column 28: not valid JSON");
+    REFUSED(ask(&mm_bench_gqa, "together.tsv", "broken.jsonl", 0),
+            "line 1, column 28: not valid JSON");
 }
 
 // A picture that is not one stops its question only.
