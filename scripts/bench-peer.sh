@@ -6,8 +6,9 @@
 #
 # llama.cpp comes from PyPI's source package llama-cpp-python and is built in the work folder
 # (default: ${TMPDIR:-/tmp}/mmamba-peer; about ten minutes and 2 GB; models of up to 6 GB come and
-# go). Needs pip, cmake, ninja and a C++ compiler; nothing of it is part of the product. The one
-# change to its source: an assertion that allows only mixers twice as wide as the model is taken out.
+# go). Needs pip, cmake, ninja and a C++ compiler; nothing of it is part of the product. Two changes to
+# its source: an assertion that allows only mixers twice as wide as the model is taken out, and where
+# it sets up AMX tiles gcc 12 is told that the whole configuration is read (it crashes otherwise).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=0.3.36
@@ -51,6 +52,9 @@ if [ ! -x "$bench" ]; then
     tar xzf "$work/llama_cpp_python-$version.tar.gz" -C "$work"
     source=$work/llama_cpp_python-$version/vendor/llama.cpp
     sed -i '/GGML_ASSERT(2 \* n_embd == d_inner);/d' "$source/src/models/granite-hybrid.cpp"
+    amx='__asm__ volatile("" : : "r"(\&tc) : "memory");'
+    sed -i "s/^ *_tile_loadconfig(&tc);/$amx _tile_loadconfig(\&tc);/" \
+        "$source/ggml/src/ggml-cpu/amx/mmq.cpp"
     cmake -S "$source" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
         -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
         -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_CURL=OFF \
@@ -65,7 +69,7 @@ fi
 # ---- both, in turns ------------------------------------------------------------------------------
 rm -f "$work"/*.jsonl
 peer() { # MODEL TYPE ROUND FILE
-    "$bench" -m "$4" -t "$threads" -mmp 0 -fa 0 -p "$prompt" -n 64 -d "$depth" -r 1 -o jsonl \
+    "$bench" -m "$4" -t "$threads" -lm none -fa off -p "$prompt" -n 64 -d "$depth" -r 1 -o jsonl \
         2>>"$work/peer.log" | sed "s/^{/{\"peer_model\": \"$1\", \"type\": \"$2\", /" \
         >>"$work/peer.jsonl"
 }
