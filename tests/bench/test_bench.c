@@ -33,7 +33,8 @@ static struct mm_bench_row row_of(struct mm_model *m, const struct mm_bench_plan
 // D 256, H 4, G 2, P 64, F 768, V 2048, 2 + 6 blocks, 112-pixel tiles of 16 tokens.
 static void counts_are_those_of_the_shapes(void **state) {
     (void)state;
-    struct mm_bench_source s = source_of(true, mm_dtype_f32);
+    struct mm_bench_source s;
+    source_open(&s, true, mm_dtype_f32);
     struct mm_model *teacher = form_of(&s, mm_bench_form_attention);
     struct mm_model *linear = form_of(&s, mm_bench_form_linear);
     const double mlp = 3 * 256 * 768, wo = 256 * 256, output = 2048 * 256;
@@ -76,7 +77,8 @@ static void check_row(const struct mm_bench_row *row) {
 
 static void memory_grows_with_length_where_attention_is_kept(void **state) {
     (void)state;
-    struct mm_bench_source s = source_of(true, mm_dtype_bf16);
+    struct mm_bench_source s;
+    source_open(&s, true, mm_dtype_bf16);
     for (int f = 0; f < mm_bench_form_count; f++) {
         struct mm_model *m = form_of(&s, (enum mm_bench_form)f);
         struct mm_bench_plan plan = plan_of(40);
@@ -104,7 +106,8 @@ static void memory_grows_with_length_where_attention_is_kept(void **state) {
 
 static void a_folder_gives_all_three_forms(void **state) {
     (void)state;
-    struct mm_bench_source s = source_of(false, -1);
+    struct mm_bench_source s;
+    source_open(&s, false, -1);
     struct mm_bench_plan plan = plan_of(9);
     plan.tiles = 2;
     for (int f = 0; f < mm_bench_form_count; f++) {
@@ -120,7 +123,8 @@ static void a_folder_gives_all_three_forms(void **state) {
 
 static void sequences_side_by_side_each_have_a_state(void **state) {
     (void)state;
-    struct mm_bench_source s = source_of(true, mm_dtype_bf16);
+    struct mm_bench_source s;
+    source_open(&s, true, mm_dtype_bf16);
     struct mm_model *m = form_of(&s, mm_bench_form_hybrid);
     struct mm_bench_plan plan = plan_of(60);
     const struct mm_bench_row one = row_of(m, &plan);
@@ -138,7 +142,8 @@ static void sequences_side_by_side_each_have_a_state(void **state) {
 
 static void skipping_the_prompt_is_told(void **state) {
     (void)state;
-    struct mm_bench_source s = source_of(true, mm_dtype_bf16);
+    struct mm_bench_source s;
+    source_open(&s, true, mm_dtype_bf16);
     struct mm_model *m = form_of(&s, mm_bench_form_hybrid);
     struct mm_bench_plan plan = plan_of(5000);
     plan.skip_prefill = true;
@@ -162,7 +167,8 @@ static void skipping_the_prompt_is_told(void **state) {
 
 static void what_cannot_be_is_said(void **state) {
     (void)state;
-    struct mm_bench_source s = source_of(true, mm_dtype_bf16);
+    struct mm_bench_source s;
+    source_open(&s, true, mm_dtype_bf16);
     struct mm_model *m = form_of(&s, mm_bench_form_attention);
     struct mm_bench_row row = {0};
     struct mm_error err;
@@ -191,7 +197,8 @@ static double number(const json_t *o, const char *key) {
 }
 
 static struct mm_bench_report report_of_two(void) {
-    struct mm_bench_source s = source_of(true, mm_dtype_bf16);
+    struct mm_bench_source s;
+    source_open(&s, true, mm_dtype_bf16);
     struct mm_bench_report r = {.be = be};
     struct mm_error err;
     if (mm_bench_ceilings_all(&r.ceilings, be, &err)) fail_msg("%s", err.text);

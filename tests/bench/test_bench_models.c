@@ -43,7 +43,8 @@ static void random_weights_do_not_depend_on_threads(void **state) {
 
 static void random_weights_fill_their_range(void **state) {
     (void)state;
-    struct mm_bench_source s = source_of(true, mm_dtype_bf16);
+    struct mm_bench_source s;
+    source_open(&s, true, mm_dtype_bf16);
     struct mm_model *m = form_of(&s, mm_bench_form_linear);
     for (int i = 0; i < m->n_params; i++) {
         const struct mm_param *p = &m->params[i];
@@ -114,9 +115,11 @@ static void random_codes_are_codes(void **state) {
 
 static void a_folder_is_rounded_in_memory(void **state) {
     (void)state;
-    struct mm_bench_source exact = source_of(false, -1);
+    struct mm_bench_source exact;
+    source_open(&exact, false, -1);
     for (int dtype = mm_dtype_q8; dtype <= mm_dtype_q4; dtype++) {
-        struct mm_bench_source s = source_of(false, dtype);
+        struct mm_bench_source s;
+        source_open(&s, false, dtype);
         for (int form = mm_bench_form_linear; form < mm_bench_form_count; form += 2) {
             struct mm_model *was = form_of(&exact, (enum mm_bench_form)form);
             struct mm_model *is = form_of(&s, (enum mm_bench_form)form);

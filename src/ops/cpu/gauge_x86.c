@@ -188,7 +188,12 @@ AVX512 static uint64_t read_avx512(const void *from, int64_t bytes, int streams,
         }
     }
     s0 = _mm512_add_epi64(_mm512_add_epi64(s0, s1), _mm512_add_epi64(s2, s3));
-    return (uint64_t)_mm512_reduce_add_epi64(s0);
+    // lane by lane: the intrinsic's sum is of signed numbers, which must not overflow
+    uint64_t lane[8], sum = 0;
+    _mm512_storeu_si512(lane, s0);
+    for (int i = 0; i < 8; i++)
+        sum += lane[i];
+    return sum;
 }
 
 AVX2 static uint64_t read_avx2(const void *from, int64_t bytes, int streams, bool ahead) {
