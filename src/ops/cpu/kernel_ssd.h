@@ -276,12 +276,15 @@ static void mask_bwd(float *restrict a, float *restrict b, int64_t ld,
     }
 }
 
-// As the last lines of tile(): one multiply-add, so that the bits agree.
+// As the last lines of tile(), vector by vector: the compiler makes the same multiply-add of it at
+// every level of optimization, so that the bits agree. n is a multiple of LANES.
 static void scan(float *restrict carry, float *restrict kept, float alpha, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        const float before = carry[i];
-        carry[i] = alpha != 0.0f ? kept[i] + before * alpha : kept[i];
-        kept[i] = before;
+    for (int64_t i = 0; i < n; i += LANES) {
+        const vec before = vec_load(carry + i);
+        vec after = vec_load(kept + i);
+        if (alpha != 0.0f) after += before * alpha;
+        vec_store(carry + i, after);
+        vec_store(kept + i, before);
     }
 }
 
