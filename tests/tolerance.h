@@ -25,7 +25,7 @@ static const double tol_attention = 4e-5;
 static const double tol_step = 1e-4;
 // The same with quantized weights: the sums of integers are exact, but a rounding of 2^-24 before
 // them can tip an activation's code over, by 1/127 of the largest in its block.
-static const double tol_step_quantized = 3e-2;
+static const double tol_step_quantized = 2e-2;
 // A gradient from central differences of f32 outputs with step 1e-2: 2^-24 / 1e-2 of rounding and
 // about 1e-4 of curvature, relative to the largest gradient.
 static const double tol_difference = 2e-3;

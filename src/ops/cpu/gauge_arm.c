@@ -5,13 +5,12 @@
 #define DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
 #define MATRICES __attribute__((target("arch=armv8.2-a+i8mm+bf16")))
 
-#define SUMS_24(X)                                                                            \
-    X(0)                                                                                      \
-    X(1)                                                                                      \
-    X(2)                                                                                      \
-    X(3)                                                                                      \
-    X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) \
-        X(20) X(21) X(22) X(23)
+// clang-format off
+#define SUMS_24(X)                                          \
+    X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)                 \
+    X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)           \
+    X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23)
+// clang-format on
 #define CLEAR(i) "movi v" #i ".4s, #0\n\t"
 #define FMLA(i) "fmla v" #i ".4s, v24.4s, v25.4s\n\t"
 #define SDOT(i) "sdot v" #i ".4s, v24.16b, v25.16b\n\t"
