@@ -19,5 +19,5 @@ set_target_properties(mmamba_cuda PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQU
 target_include_directories(mmamba_cuda PRIVATE src)
 # The warnings are C's; of C++ only what tells of mistakes. 20012 and 177 are nvcc's own templates.
 set_property(TARGET mmamba_cuda PROPERTY COMPILE_OPTIONS --extended-lambda -Xcompiler=-Wall)
-target_link_libraries(mmamba_cuda PRIVATE CUDA::cublas)
+target_link_libraries(mmamba_cuda PRIVATE CUDA::cublas CUDA::cublasLt)
 install(TARGETS mmamba_cuda LIBRARY DESTINATION lib/mmamba)

@@ -22,6 +22,13 @@ static const double tol_bf16_rounded = 8e-3;
 static const double tol_attention = 2e-5;
 // The same with products of bf16 halves (AMX), which leave out some 2^-17 of each term.
 static const double tol_attention_halves = 4e-5;
+// A result that is rounded to bf16: at most 2^-8 of the value, which is at most the largest one.
+// Where it is rounded before a bias is added and again after, twice that.
+static const double tol_halves = 4e-3;
+// Recurrence and attention on bf16 operands: terms inside (scores, weights, states between chunks)
+// may be rounded to bf16 before they are multiplied, 2^-9 of each on average and with random signs,
+// some of them larger than the result.
+static const double tol_halves_mixer = 1e-2;
 // A token through five blocks and a small model's worth of norms: sums, in turn normed and summed.
 static const double tol_step = 1e-4;
 // The same with quantized weights: the sums of integers are exact, but a rounding of 2^-24 before
@@ -50,6 +57,12 @@ static const double tol_ill_conditioned = 1e-3;
 #endif
 // The same sequence in pieces, or token by token: the same sums in another order.
 static const double tol_pieces = 1e-4;
+// The same with weights in bf16, whose products may round the other operand to bf16 or not: root
+// mean square over that of the logits. A row read alone and in a batch takes different ways.
+static const double tol_pieces_product = 1e-2;
+// The same with activations of bf16, against themselves and against f32: some ten roundings of 2^-9
+// a block.
+static const double tol_halves_model = 3e-2;
 // The same of a quantized model: where two orders of sums leave an activation on two sides of the
 // middle between codes, its code differs by one, 1/127 of the largest of its block.
 static const double tol_code_flips = 2e-2;

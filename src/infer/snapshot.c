@@ -57,12 +57,39 @@ static void parts_of(struct part out[per_block], const struct mm_state *s, int64
     }
 }
 
+// In the file everything is f32, so that any backend can go on from it.
 static struct mm_st_tensor tensor_of(const struct part *p, const void *data) {
-    struct mm_st_tensor t = {.name = p->name, .dtype = p->v.dtype, .n_axes = p->v.n_axes};
+    struct mm_st_tensor t = {.name = p->name, .dtype = mm_dtype_f32, .n_axes = p->v.n_axes};
     memcpy(t.shape, p->v.shape, sizeof p->v.shape);
     t.data = data;
-    t.bytes = (size_t)mm_view_count(p->v) * mm_dtype_bytes(p->v.dtype);
+    t.bytes = (size_t)mm_view_count(p->v) * sizeof(float);
     return t;
+}
+
+static float *download_part(struct mm_backend *be, struct mm_view v) {
+    const int64_t n = mm_view_count(v);
+    float *values = mm_xmalloc((size_t)n * sizeof *values);
+    if (v.dtype == mm_dtype_f32) {
+        be->download(be, values, v.data, (size_t)n * sizeof *values);
+        return values;
+    }
+    void *stored = mm_xmalloc(mm_view_bytes(v));
+    be->download(be, stored, v.data, mm_view_bytes(v));
+    mm_to_f32(values, stored, v.dtype, n);
+    free(stored);
+    return values;
+}
+
+static void upload_part(struct mm_backend *be, struct mm_view v, const float *values) {
+    const int64_t n = mm_view_count(v);
+    if (v.dtype == mm_dtype_f32) {
+        be->upload(be, v.data, values, (size_t)n * sizeof *values);
+        return;
+    }
+    void *stored = mm_xmalloc(mm_view_bytes(v));
+    mm_from_f32(stored, v.dtype, values, n);
+    be->upload(be, v.data, stored, mm_view_bytes(v));
+    free(stored);
 }
 
 // ---- saving -------------------------------------------------------------------------------------
@@ -141,9 +168,8 @@ enum mm_code mm_session_save(struct mm_session *s, const char *path, struct mm_e
             struct part *p = &parts[i][j];
             if (p->v.data == NULL) continue;
             t[n] = tensor_of(p, p->v.data);
-            if (!be->host_memory) {
-                t[n].data = copies[n] = mm_xmalloc(t[n].bytes);
-                be->download(be, copies[n], p->v.data, t[n].bytes);
+            if (!be->host_memory || p->v.dtype != mm_dtype_f32) {
+                t[n].data = copies[n] = download_part(be, p->v);
             }
             n++;
         }
@@ -343,8 +369,9 @@ static void get_state(struct reading *r, struct mm_session *s) {
         for (int j = 0; j < per_block; j++) {
             const struct mm_view v = parts[j].v;
             if (v.data == NULL) continue;
-            const struct mm_st_tensor *t = get_tensor(r, parts[j].name, v.dtype, v.n_axes, v.shape);
-            if (t) be->upload(be, v.data, t->data, t->bytes);
+            const struct mm_st_tensor *t =
+                get_tensor(r, parts[j].name, mm_dtype_f32, v.n_axes, v.shape);
+            if (t) upload_part(be, v, t->data);
         }
     }
     const int64_t V = s->e->model.config.V;

@@ -1,6 +1,5 @@
 // One block: x += wo mixer(rmsnorm(x)); x += w2 (silu(w1 h) * w3 h) with h = rmsnorm(x).
-#include "model/model.h"
-#include "ops/take.h"
+#include "model/acts.h"
 
 void mm_block_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_stream *st,
                   struct mm_block_acts *acts, struct mm_view y, struct mm_view x,
@@ -10,20 +9,20 @@ void mm_block_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_
     const float eps = (float)s->rms_eps;
     *acts = (struct mm_block_acts){.x = x};
     acts->rinv1 = keep ? mm_take1(arena, T) : MM_NONE;
-    acts->mix.u = mm_take2(arena, T, s->D);
+    acts->mix.u = mm_acts2(m, arena, T, s->D);
     mm_rmsnorm_fwd(m->be, acts->mix.u, acts->rinv1, x, mm_block_w(m, b, mm_role_attention_norm),
                    eps);
     mm_mixer_fwd(m, b, st, &acts->mix, state, keep, arena);
-    acts->x2 = mm_take2(arena, T, s->D);
+    acts->x2 = mm_acts2(m, arena, T, s->D);
     mm_linear_fwd(m->be, acts->x2, acts->mix.o, mm_block_w(m, b, mm_role_wo), MM_NONE);
     mm_add(m->be, acts->x2, acts->x2, x);
 
     acts->rinv2 = keep ? mm_take1(arena, T) : MM_NONE;
-    acts->h = mm_take2(arena, T, s->D);
+    acts->h = mm_acts2(m, arena, T, s->D);
     mm_rmsnorm_fwd(m->be, acts->h, acts->rinv2, acts->x2, mm_block_w(m, b, mm_role_ffn_norm), eps);
-    acts->a = mm_take2(arena, T, s->F);
-    acts->b = mm_take2(arena, T, s->F);
-    acts->s = keep ? mm_take2(arena, T, s->F) : acts->a;
+    acts->a = mm_acts2(m, arena, T, s->F);
+    acts->b = mm_acts2(m, arena, T, s->F);
+    acts->s = keep ? mm_acts2(m, arena, T, s->F) : acts->a;
     mm_linear_fwd(m->be, acts->a, acts->h, mm_block_w(m, b, mm_role_w1), MM_NONE);
     mm_linear_fwd(m->be, acts->b, acts->h, mm_block_w(m, b, mm_role_w3), MM_NONE);
     mm_swiglu_fwd(m->be, acts->s, acts->a, acts->b);
@@ -45,11 +44,11 @@ void mm_block_bwd(struct mm_model *m, const struct mm_block *b, const struct mm_
     const struct mm_stack_config *s = b->stack;
     const int64_t T = st->T;
     const size_t mark = mm_arena_mark(arena);
-    struct mm_view dh = mm_take2(arena, T, s->D);
+    struct mm_view dh = mm_acts2(m, arena, T, s->D);
 
     const size_t inner = mm_arena_mark(arena);
-    struct mm_view ds = mm_take2(arena, T, s->F), da = mm_take2(arena, T, s->F),
-                   db = mm_take2(arena, T, s->F);
+    struct mm_view ds = mm_acts2(m, arena, T, s->F), da = mm_acts2(m, arena, T, s->F),
+                   db = mm_acts2(m, arena, T, s->F);
     weight_bwd(m, b, g, mm_role_w2, dy, acts->s);
     mm_linear_bwd_x(m->be, ds, dy, mm_block_w(m, b, mm_role_w2), false);
     mm_swiglu_bwd(m->be, da, db, ds, acts->a, acts->b);
@@ -63,7 +62,7 @@ void mm_block_bwd(struct mm_model *m, const struct mm_block *b, const struct mm_
     mm_add(m->be, dy, dy, dh);
 
     weight_bwd(m, b, g, mm_role_wo, dy, acts->mix.o);
-    struct mm_view d_o = mm_take2(arena, T, s->H * s->P);
+    struct mm_view d_o = mm_acts2(m, arena, T, s->H * s->P);
     mm_linear_bwd_x(m->be, d_o, dy, mm_block_w(m, b, mm_role_wo), false);
     mm_mixer_bwd(m, b, st, &acts->mix, g, dh, d_o, arena);
     mm_rmsnorm_bwd(m->be, dh, g->of[b->p[mm_role_attention_norm]], dh, acts->x,

@@ -1,7 +1,6 @@
 // The whole model: pictures and text into one sequence, the embedding stack, the decoder stack, the
 // final norm; and back.
-#include "model/model.h"
-#include "ops/take.h"
+#include "model/acts.h"
 
 #include <assert.h>
 
@@ -9,11 +8,11 @@
 static void enter(struct mm_model *m, const struct mm_layout *l, struct mm_view pixels,
                   struct mm_forward *f, bool keep, struct mm_arena *arena) {
     const bool post = m->config.shuffle_post;
-    f->embed_in = mm_take2(arena, l->embed.T, m->config.embed.D);
+    f->embed_in = mm_acts2(m, arena, l->embed.T, m->config.embed.D);
     const size_t mark = mm_arena_mark(arena);
     mm_embed_fwd(m->be, f->embed_in, mm_model_w(m, mm_role_text), l->ids);
     if (l->special_rows.shape[0] > 0) {
-        struct mm_view rows = mm_take2(arena, l->special_rows.shape[0], m->config.embed.D);
+        struct mm_view rows = mm_acts2(m, arena, l->special_rows.shape[0], m->config.embed.D);
         mm_embed_fwd(m->be, rows, mm_model_w(m, mm_role_special), l->special_ids);
         mm_scatter_rows(m->be, f->embed_in, rows, l->special_rows);
     }
@@ -33,10 +32,10 @@ static void cross(struct mm_model *m, const struct mm_layout *l, struct mm_forwa
     const int64_t D = m->config.llm.D;
     struct mm_view in = f->embed_out;
     if (m->config.shuffle_post && l->n_tiles > 0) {
-        in = mm_take2(arena, l->llm.T, D);
+        in = mm_acts2(m, arena, l->llm.T, D);
         const size_t mark = mm_arena_mark(arena);
-        struct mm_view rows = mm_take2(arena, l->img_rows.shape[0], D);
-        struct mm_view text = mm_take2(arena, l->text_from.shape[0], D);
+        struct mm_view rows = mm_acts2(m, arena, l->img_rows.shape[0], D);
+        struct mm_view text = mm_acts2(m, arena, l->text_from.shape[0], D);
         mm_gather_rows(m->be, rows, f->embed_out, l->img_rows);
         mm_vision_shuffle_fwd(m, &f->vision, rows, arena);
         if (text.shape[0] > 0) {
@@ -48,7 +47,7 @@ static void cross(struct mm_model *m, const struct mm_layout *l, struct mm_forwa
     }
     f->llm_in = in;
     if (m->config.normalize_encoder_output) {
-        f->llm_in = mm_take2(arena, l->llm.T, D);
+        f->llm_in = mm_acts2(m, arena, l->llm.T, D);
         f->norm_rinv = mm_take1(arena, l->llm.T);
         mm_l2norm_fwd(m->be, f->llm_in, f->norm_rinv, in);
     }
@@ -62,11 +61,12 @@ static struct mm_view run_blocks(struct mm_model *m, int64_t begin, int64_t end,
     // without keep two buffers take turns, and a block's temporaries go when it is done
     struct mm_view turn[2] = {MM_NONE, MM_NONE};
     if (!keep) {
-        turn[0] = mm_take2(arena, st->T, m->config.llm.D);
-        turn[1] = mm_take2(arena, st->T, m->config.llm.D);
+        turn[0] = mm_acts2(m, arena, st->T, m->config.llm.D);
+        turn[1] = mm_acts2(m, arena, st->T, m->config.llm.D);
     }
     for (int64_t i = begin; i < end; i++) {
-        struct mm_view y = keep ? mm_take2(arena, st->T, m->config.llm.D) : turn[(i - begin) % 2];
+        struct mm_view y =
+            keep ? mm_acts2(m, arena, st->T, m->config.llm.D) : turn[(i - begin) % 2];
         const size_t mark = mm_arena_mark(arena);
         struct mm_block_acts local, *acts = keep ? &f->blocks[i] : &local;
         mm_block_fwd(m, &m->blocks[i], st, acts, y, x, state ? &state->blocks[i] : NULL,
@@ -82,7 +82,7 @@ void mm_model_fwd(struct mm_model *m, const struct mm_layout *l, struct mm_view 
                   struct mm_state *state, struct mm_forward *f, bool keep, bool recompute,
                   const struct mm_tap *tap, struct mm_arena *arena) {
     const int64_t n_embed = m->config.embed.n_blocks;
-    f->hidden = mm_take2(arena, l->llm.T, m->config.llm.D);
+    f->hidden = mm_acts2(m, arena, l->llm.T, m->config.llm.D);
     f->last_rinv = keep ? mm_take1(arena, l->llm.T) : MM_NONE;
     const size_t mark = mm_arena_mark(arena);
     enter(m, l, pixels, f, keep, arena);
@@ -119,7 +119,7 @@ static void back_blocks(struct mm_model *m, int64_t begin, int64_t end, const st
     for (int64_t i = end - 1; i >= begin; i--) {
         const size_t mark = mm_arena_mark(arena);
         if (recompute) {
-            struct mm_view again = mm_take2(arena, st->T, m->config.llm.D);
+            struct mm_view again = mm_acts2(m, arena, st->T, m->config.llm.D);
             mm_block_fwd(m, &m->blocks[i], st, &f->blocks[i], again, f->blocks[i].x, NULL, true,
                          arena);
         }
@@ -136,11 +136,11 @@ static struct mm_view uncross(struct mm_model *m, const struct mm_layout *l, str
         mm_l2norm_bwd(m->be, d, d, f->llm_in, f->norm_rinv);
     }
     if (!m->config.shuffle_post || l->n_tiles == 0) return d;
-    struct mm_view de = mm_take2(arena, l->embed.T, D);
+    struct mm_view de = mm_acts2(m, arena, l->embed.T, D);
     const size_t mark = mm_arena_mark(arena);
-    struct mm_view drows = mm_take2(arena, l->img_rows.shape[0], D);
-    struct mm_view dout = mm_take2(arena, l->img_to.shape[0], D);
-    struct mm_view dtext = mm_take2(arena, l->text_to.shape[0], D);
+    struct mm_view drows = mm_acts2(m, arena, l->img_rows.shape[0], D);
+    struct mm_view dout = mm_acts2(m, arena, l->img_to.shape[0], D);
+    struct mm_view dtext = mm_acts2(m, arena, l->text_to.shape[0], D);
     mm_fill(m->be, de, 0.0f);
     mm_gather_rows(m->be, dout, d, l->img_to);
     mm_vision_shuffle_bwd(m, &f->vision, g, drows, dout, arena);
@@ -161,19 +161,19 @@ static void leave(struct mm_model *m, const struct mm_layout *l, struct mm_forwa
     const int special = m->global[mm_role_special];
     if (l->special_rows.shape[0] > 0 && special >= 0 && g->of[special].data) {
         const size_t mark = mm_arena_mark(arena);
-        struct mm_view rows = mm_take2(arena, l->special_rows.shape[0], D);
+        struct mm_view rows = mm_acts2(m, arena, l->special_rows.shape[0], D);
         mm_gather_rows(m->be, rows, d, l->special_rows);
         mm_embed_bwd(m->be, g->of[special], rows, l->special_ids);
         mm_arena_release(arena, mark);
     }
     if (l->n_tiles == 0) return;
     const size_t mark = mm_arena_mark(arena);
-    struct mm_view dimg = mm_take2(arena, l->img_rows.shape[0], D);
+    struct mm_view dimg = mm_acts2(m, arena, l->img_rows.shape[0], D);
     mm_gather_rows(m->be, dimg, d, l->img_rows);
     if (m->config.shuffle_post) {
         mm_vision_patch_bwd(m, &f->vision, g, dimg);
     } else {
-        struct mm_view drows = mm_take2(arena, f->vision.rows.shape[0], D);
+        struct mm_view drows = mm_acts2(m, arena, f->vision.rows.shape[0], D);
         mm_vision_shuffle_bwd(m, &f->vision, g, drows, dimg, arena);
         mm_vision_patch_bwd(m, &f->vision, g, drows);
     }

@@ -1,7 +1,6 @@
 // The two mixers between a block's norm and its output projection: softmax attention (docs/MODEL.md
 // section 1) and Mamba-2 (section 2), forward, with and without a carried state, and backward.
-#include "model/model.h"
-#include "ops/take.h"
+#include "model/acts.h"
 
 #include <assert.h>
 #include <math.h>
@@ -75,15 +74,15 @@ static void attention_fwd(struct mm_model *m, const struct mm_block *b, const st
                           struct mm_arena *arena) {
     const struct mm_stack_config *s = b->stack;
     const int64_t T = st->T, H = s->H, G = s->G, P = s->P;
-    a->y = mm_take3(arena, T, H, P);
-    a->q = mm_take3(arena, T, H, P);
+    a->y = mm_acts3(m, arena, T, H, P);
+    a->q = mm_acts3(m, arena, T, H, P);
     if (state == NULL) {
-        a->k = mm_take3(arena, T, G, P);
-        a->v = mm_take3(arena, T, G, P);
+        a->k = mm_acts3(m, arena, T, G, P);
+        a->v = mm_acts3(m, arena, T, G, P);
         a->lse = keep ? mm_take2(arena, T, H) : MM_NONE;
     }
     const size_t mark = mm_arena_mark(arena);
-    struct mm_view qkv = mm_take2(arena, T, (H + 2 * G) * P);
+    struct mm_view qkv = mm_acts2(m, arena, T, (H + 2 * G) * P);
     mm_linear_fwd(m->be, qkv, a->u, mm_block_w(m, b, mm_role_wqkv), MM_NONE);
     if (state == NULL) {
         rope_fwd(m, b, st, a->q, a->k, a->v, qkv);
@@ -105,9 +104,9 @@ static void attention_bwd(struct mm_model *m, const struct mm_block *b, const st
     const struct mm_stack_config *s = b->stack;
     const int64_t T = st->T, H = s->H, G = s->G, P = s->P;
     const size_t mark = mm_arena_mark(arena);
-    struct mm_view dqkv = mm_take2(arena, T, (H + 2 * G) * P);
-    struct mm_view dq = mm_take3(arena, T, H, P), dk = mm_take3(arena, T, G, P),
-                   dv = mm_take3(arena, T, G, P);
+    struct mm_view dqkv = mm_acts2(m, arena, T, (H + 2 * G) * P);
+    struct mm_view dq = mm_acts3(m, arena, T, H, P), dk = mm_acts3(m, arena, T, G, P),
+                   dv = mm_acts3(m, arena, T, G, P);
     mm_attention_bwd(m->be, dq, dk, dv, mm_view_split(d_o, H, P), a->y, a->lse, a->q, a->k, a->v,
                      st->segs);
     rope_bwd(m, b, st, dqkv, dq, dk, dv);
@@ -188,13 +187,13 @@ static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struc
     const struct mm_stack_config *s = b->stack;
     const struct columns col = columns_of(s);
     const int64_t T = st->T, H = s->H, G = s->G, P = s->P;
-    a->z = mm_take2(arena, T, col.Z);
+    a->z = mm_acts2(m, arena, T, col.Z);
     project(m, b, a->z, a->u);
-    a->c = mm_take2(arena, T, col.C);
+    a->c = mm_acts2(m, arena, T, col.C);
     mamba2_conv(m, b, st, a, state);
     if (s->use_qknorm) {
         const float eps = 1.0f / (float)qk_eps_inverse;
-        a->cn = mm_take2(arena, T, (G + H) * P);
+        a->cn = mm_acts2(m, arena, T, (G + H) * P);
         a->kstats = keep ? mm_take3(arena, T, G, 2) : MM_NONE;
         a->qstats = keep ? mm_take3(arena, T, H, 2) : MM_NONE;
         mm_head_norm_fwd(m->be, view_k(a, s), a->kstats, heads(a->c, col.k, G, P),
@@ -206,7 +205,7 @@ static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struc
     }
     a->dt = mm_take2(arena, T, H);
     mm_softplus_fwd(m->be, a->dt, mm_view_cut(a->z, col.dt, H), mm_block_w(m, b, mm_role_dt_bias));
-    a->ys = mm_take3(arena, T, H, P);
+    a->ys = mm_acts3(m, arena, T, H, P);
     const struct mm_view v = heads(a->c, 0, G, P), A = decay_rate(m, b, arena),
                          D = mm_block_w(m, b, mm_role_D);
     if (state && T == 1) {
@@ -215,7 +214,7 @@ static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struc
         mm_ssd_fwd(m->be, a->ys, v, view_k(a, s), view_q(a, s), a->dt, A, D,
                    state ? state->S : MM_NONE, st->segs);
     }
-    struct mm_view o = mm_take3(arena, T, H, P);
+    struct mm_view o = mm_acts3(m, arena, T, H, P);
     a->rinv = keep ? mm_take2(arena, T, H) : MM_NONE;
     mm_gated_norm_fwd(m->be, o, a->rinv, a->ys, mm_view_cut(a->z, col.g, H * P),
                       mm_block_w(m, b, mm_role_g_norm), 1e-5f);
@@ -256,8 +255,8 @@ static void mamba2_bwd(struct mm_model *m, const struct mm_block *b, const struc
     const struct columns col = columns_of(s);
     const int64_t T = st->T, H = s->H, G = s->G, P = s->P;
     const size_t mark = mm_arena_mark(arena);
-    struct mm_view dz = mm_take2(arena, T, col.Z), ddt = mm_take2(arena, T, H);
-    struct mm_view dc = mm_take2(arena, T, col.C);
+    struct mm_view dz = mm_acts2(m, arena, T, col.Z), ddt = mm_take2(arena, T, H);
+    struct mm_view dc = mm_acts2(m, arena, T, col.C);
     struct mm_view dys = mm_view_split(d_o, H, P);  // in place
     mm_gated_norm_bwd(m->be, dys, mm_view_cut(dz, col.g, H * P), grad(b, g, mm_role_g_norm), dys,
                       a->ys, mm_view_cut(a->z, col.g, H * P), mm_block_w(m, b, mm_role_g_norm),

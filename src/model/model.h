@@ -128,6 +128,12 @@ static inline enum mm_dtype mm_model_product(const struct mm_model *m) {
     return m->dtype == mm_dtype_bf16 ? mm_dtype_bf16 : mm_dtype_f32;
 }
 
+// What activations, keys and values are: half floats only where weights have no more.
+static inline enum mm_dtype mm_model_act(const struct mm_model *m) {
+    const bool coarse = m->dtype == mm_dtype_bf16 || mm_model_quantized(m);
+    return coarse && m->be ? m->be->activations : mm_dtype_f32;
+}
+
 // Builds the list for a config: names, shapes, roles; no memory yet. The list of a quantized model
 // has no parameters that the forward does not use.
 void mm_model_init(struct mm_model *m, const struct mm_config *config, struct mm_backend *be,

@@ -16,14 +16,14 @@ static size_t rounded(size_t n) {
     return (n + mm_arena_align - 1) / mm_arena_align * mm_arena_align;
 }
 
-static struct block_bytes bytes_of(const struct mm_block *b) {
+static struct block_bytes bytes_of(const struct mm_model *m, const struct mm_block *b) {
     const struct mm_stack_config *s = b->stack;
     struct block_bytes r = {0};
     if (b->mixer == mm_mixer_mamba2) {
         r.S = (size_t)(s->H * s->P * s->P) * sizeof(float);
         r.conv = (size_t)((s->K - 1) * (2 * s->G + s->H) * s->P) * sizeof(float);
     } else {
-        r.row = (size_t)(s->G * s->P) * sizeof(float);
+        r.row = (size_t)(s->G * s->P) * mm_dtype_bytes(mm_model_act(m));
     }
     return r;
 }
@@ -31,7 +31,7 @@ static struct block_bytes bytes_of(const struct mm_block *b) {
 size_t mm_model_state_bytes(const struct mm_model *m) {
     size_t n = 0;
     for (int64_t i = 0; i < m->n_blocks; i++) {
-        const struct block_bytes b = bytes_of(&m->blocks[i]);
+        const struct block_bytes b = bytes_of(m, &m->blocks[i]);
         n += rounded(b.S) + rounded(b.conv);
     }
     return n;
@@ -40,7 +40,7 @@ size_t mm_model_state_bytes(const struct mm_model *m) {
 size_t mm_model_cache_bytes_per_token(const struct mm_model *m) {
     size_t n = 0;
     for (int64_t i = 0; i < m->n_blocks; i++)
-        n += 2 * bytes_of(&m->blocks[i]).row;
+        n += 2 * bytes_of(m, &m->blocks[i]).row;
     return n;
 }
 
@@ -52,7 +52,7 @@ enum mm_code mm_state_init(struct mm_state *s, struct mm_model *m, struct mm_err
     for (int64_t i = 0; i < m->n_blocks; i++) {
         const struct mm_block *b = &m->blocks[i];
         const struct mm_stack_config *c = b->stack;
-        const struct block_bytes n = bytes_of(b);
+        const struct block_bytes n = bytes_of(m, b);
         struct mm_block_state *t = &s->blocks[i];
         if (b->mixer == mm_mixer_mha) continue;
         t->S = mm_view4(at, mm_dtype_f32, 1, c->H, c->P, c->P);
@@ -101,12 +101,12 @@ enum mm_code mm_state_reserve(struct mm_state *s, int64_t tokens, struct mm_erro
     char *at = cache;
     for (int64_t i = 0; i < m->n_blocks; i++) {
         const struct mm_stack_config *c = m->blocks[i].stack;
-        const size_t row = bytes_of(&m->blocks[i]).row;
+        const size_t row = bytes_of(m, &m->blocks[i]).row;
         if (row == 0) continue;
         struct mm_view *kv[2] = {&s->blocks[i].k, &s->blocks[i].v};
         for (int j = 0; j < 2; j++) {
             if (kv[j]->data) be->move(be, at, kv[j]->data, row * (size_t)rows_used(s, i));
-            *kv[j] = mm_view3(at, mm_dtype_f32, cap, c->G, c->P);
+            *kv[j] = mm_view3(at, mm_model_act(m), cap, c->G, c->P);
             at += row * (size_t)cap;
         }
     }
@@ -127,7 +127,8 @@ enum mm_code mm_state_copy(struct mm_state *to, const struct mm_state *from, str
     MM_TRY(mm_state_reserve(to, rows, err));
     if (from->fixed_bytes > 0) be->move(be, to->fixed, from->fixed, from->fixed_bytes);
     for (int64_t i = 0; i < from->model->n_blocks; i++) {
-        const size_t bytes = bytes_of(&from->model->blocks[i]).row * (size_t)rows_used(from, i);
+        const size_t bytes =
+            bytes_of(from->model, &from->model->blocks[i]).row * (size_t)rows_used(from, i);
         if (bytes == 0) continue;
         be->move(be, to->blocks[i].k.data, from->blocks[i].k.data, bytes);
         be->move(be, to->blocks[i].v.data, from->blocks[i].v.data, bytes);

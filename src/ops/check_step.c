@@ -54,12 +54,19 @@ static const char *check_block(const struct mm_step_block *b, int64_t d_dim) {
     return NULL;
 }
 
-static const char *check_state(const struct mm_step_block *b, const struct mm_block_state *state,
-                               int64_t past) {
+// Keys or values of a cache
+static bool cache(const struct mm_backend *be, struct mm_view v, int64_t n, int64_t cols) {
+    if (v.dtype == be->activations) v.dtype = mm_dtype_f32;
+    return rows(v, n, cols);
+}
+
+static const char *check_state(const struct mm_backend *be, const struct mm_step_block *b,
+                               const struct mm_block_state *state, int64_t past) {
     const int64_t G = b->G, H = b->H, P = b->P;
     if (b->attention) {
         WANT(past >= 0 && past < state->k.shape[0] && state->v.shape[0] == state->k.shape[0]);
-        WANT(rows(state->k, state->k.shape[0], G * P) && rows(state->v, state->k.shape[0], G * P));
+        WANT(cache(be, state->k, state->k.shape[0], G * P));
+        WANT(cache(be, state->v, state->k.shape[0], G * P) && state->v.dtype == state->k.dtype);
         return NULL;
     }
     const int64_t before = mm_view_cols(b->conv_w) - 1, channels = (2 * G + H) * P;
@@ -84,7 +91,7 @@ const char *mm_check_step(const struct mm_backend *be, const struct mm_step *s) 
         const struct mm_step_block *b = &s->blocks[i];
         const char *wrong = check_block(b, d_dim);
         for (int64_t t = 0; t < n && !wrong; t++)
-            wrong = check_state(b, &s->seqs[t].blocks[i], s->seqs[t].past[b->stack]);
+            wrong = check_state(be, b, &s->seqs[t].blocks[i], s->seqs[t].past[b->stack]);
         if (wrong) return wrong;
     }
     return NULL;

@@ -8,8 +8,10 @@
 // C = (2G+H)P convolution channels. Row-major, last axis fastest.
 //
 // Conventions
-// - Activations and gradients are f32 on the CPU (another backend may use bf16). Weights are f32,
-//   bf16 or f16. A product with a bf16 weight may round its other operand to bf16; it always
+// - Activations and their gradients are f32, or, where backend->activations says so, either f32 or
+//   bf16, each operand by itself; arithmetic and sums are f32 all the same. States, statistics
+//   (rinv, lse, stats), dt, losses and gradients of weights are f32 always. Weights are f32, bf16
+//   or f16. A product with a bf16 weight may round its other operand to bf16; it always
 //   accumulates in f32. A product with an f32 or f16 weight computes in f32. The weight of
 //   linear_fwd may also be quantized, q8 or q4: a dense view of (N, K) rows as base/quant.h lays
 //   them out, which also says what the product is.
@@ -208,6 +210,9 @@ struct mm_backend {
     // caller may change it at any time. f32: sums of f32 products. bf16, for models whose weights
     // have no more: sums of products that are within 2^-15 of their magnitude.
     enum mm_dtype product;
+    // What the activations of a model whose weights are bf16 or quantized should be: f32, or bf16
+    // where the operations take either. A caller may set it to f32 before it opens a model.
+    enum mm_dtype activations;
 
     // Memory of the device. alloc gives zeroed memory; copies take bytes.
     enum mm_code (*alloc)(struct mm_backend *, size_t bytes, void **out, struct mm_error *err);
@@ -244,9 +249,9 @@ MM_OPS_TABLE(MM_OPS_DECLARE)
 //
 // fill          y = value. Any float dtype; y may be strided.
 // copy          y = x with conversion between float dtypes (f32, bf16, f16); strided. Same shape.
-// add           y = a + b. y may be a or b.
+// add           y = a + b; dtypes may differ. y may be a or b.
 // scale         y = x * s. y may be x.
-// embed_fwd     y[t] = table[ids[t]] as f32; ids (T) i32; ids[t] < 0 gives a row of zeros.
+// embed_fwd     y[t] = table[ids[t]]; ids (T) i32; ids[t] < 0 gives a row of zeros.
 // embed_bwd     dtable[ids[t]] += dy[t] for ids[t] >= 0, in the order of t (deterministic).
 // gather_rows   y[i] = x[idx[i]];  idx (n) i32, in range.   y (n, cols)
 // scatter_rows  y[idx[i]] = x[i];  idx without repeats; other rows of y keep their values.

@@ -16,7 +16,8 @@
 struct mm_block_state {
     struct mm_view S;     // (1, H, P, N) f32             Mamba-2
     struct mm_view conv;  // (1, K-1, C) f32              Mamba-2; NULL when K = 1
-    struct mm_view k, v;  // (cap, G, P): keys and values  attention; only these grow
+    struct mm_view k, v;  // (cap, G, P): keys and values  attention; only these grow; f32, or bf16
+                          // where backend->activations is
 };
 
 struct mm_step_block {

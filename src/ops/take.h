@@ -11,6 +11,15 @@ static inline struct mm_view mm_take(struct mm_arena *a, enum mm_dtype t, int64_
 static inline struct mm_view mm_take1(struct mm_arena *a, int64_t n) {
     return mm_take(a, mm_dtype_f32, n);
 }
+// (rows, cols) and (rows, b, c) of a dtype that the caller chooses: activations
+static inline struct mm_view mm_take_as2(struct mm_arena *a, enum mm_dtype t, int64_t rows,
+                                         int64_t cols) {
+    return mm_view2(mm_take(a, t, rows * cols).data, t, rows, cols);
+}
+static inline struct mm_view mm_take_as3(struct mm_arena *a, enum mm_dtype t, int64_t rows,
+                                         int64_t b, int64_t c) {
+    return mm_view3(mm_take(a, t, rows * b * c).data, t, rows, b, c);
+}
 static inline struct mm_view mm_take2(struct mm_arena *a, int64_t rows, int64_t cols) {
     return mm_view2(mm_take1(a, rows * cols).data, mm_dtype_f32, rows, cols);
 }

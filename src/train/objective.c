@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "model/acts.h"
 #include "ops/dry.h"
-#include "ops/take.h"
 
 static const char *const reduction_names[] = {"batchmean", "token", "completion"};
 
@@ -43,7 +43,7 @@ static void layer_tap(void *arg, int64_t i, const struct mm_stream *st,
     struct mm_mixer_acts mine = {.u = acts->mix.u};
     mm_mixer_fwd(s, b, st, &mine, NULL, true, arena);
     const int64_t cols = b->stack->H * b->stack->P;
-    struct mm_view d_o = mm_take2(arena, st->T, cols);
+    struct mm_view d_o = mm_acts2(s, arena, st->T, cols);
     const double scale =
         1000.0 * w->o->scale / ((double)w->n_converted * (double)st->T * (double)cols);
     mm_mse(s->be, mm_view_rows(w->losses, i, 1), d_o, mine.o, acts->mix.o, (float)scale);
@@ -154,7 +154,7 @@ static void logits_loss(const struct mm_objective *o, const struct positions *p,
 static struct mm_view pick(struct mm_model *m, const struct positions *p, struct mm_view hidden,
                            struct mm_arena *arena) {
     if (p->all) return hidden;
-    struct mm_view rows = mm_take2(arena, p->n, m->config.llm.D);
+    struct mm_view rows = mm_acts2(m, arena, p->n, m->config.llm.D);
     mm_gather_rows(m->be, rows, hidden, p->rows);
     return rows;
 }
@@ -178,7 +178,7 @@ static void run_logits(const struct mm_objective *o, const struct mm_objective_i
     choose_positions(&p, o, in, arena);
     r->n_positions = p.n;
     if (p.n == 0) return;
-    struct mm_view dhidden = mm_take2(arena, T, D);
+    struct mm_view dhidden = mm_acts2(s, arena, T, D);
     struct mm_view ht = MM_NONE;
     if (t) {
         struct mm_forward ft = {0};
@@ -189,7 +189,7 @@ static void run_logits(const struct mm_objective *o, const struct mm_objective_i
     mm_model_fwd(s, &in->layout, in->pixels, NULL, &f, true, o->recompute, NULL, arena);
     const size_t mark = mm_arena_mark(arena);
     struct mm_view hs = pick(s, &p, f.hidden, arena);
-    struct mm_view dh = p.all ? dhidden : mm_take2(arena, p.n, D);
+    struct mm_view dh = p.all ? dhidden : mm_acts2(s, arena, p.n, D);
     logits_loss(o, &p, g, dh, hs, ht, arena);
     if (!p.all) {
         mm_fill(s->be, dhidden, 0.0f);

@@ -156,6 +156,7 @@ enum mm_code mm_backend_open_cpu(struct mm_backend **out, int n_threads, struct 
         .pool = pool,
         .impl = cpu,
         .product = mm_dtype_f32,
+        .activations = mm_dtype_f32,
         .alloc = cpu_alloc,
         .release = cpu_release,
         .upload = cpu_move,

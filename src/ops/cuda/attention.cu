@@ -365,7 +365,7 @@ void mm_attention_bwd_cuda(struct mm_backend *be, struct mm_view dq, struct mm_v
     float *delta =
         (float *)mm_cuda_scratch(be, mm_cuda_slot_a, (size_t)(o.n_q * o.n_heads) * sizeof(float));
     if (!delta) return;
-    o.delta = mm_mat{delta, o.n_heads};
+    o.delta = mm_mat_f32(delta, o.n_heads);
     const struct attn k1 = o;
     mm_each(be, o.n_q, o.n_heads, [=] __device__(int64_t t, int64_t h) {
         float sum = 0.0f;

@@ -43,6 +43,12 @@ void mm_cuda_launched(struct mm_backend *be, const char *kernel) {
     }
 }
 
+void mm_cuda_count(struct mm_backend *be, int64_t bytes) {
+    struct mm_cuda *cuda = mm_cuda_of(be);
+    cuda->held += (size_t)bytes;
+    if (cuda->held > cuda->peak) cuda->peak = cuda->held;
+}
+
 void *mm_cuda_scratch(struct mm_backend *be, enum mm_cuda_slot slot, size_t bytes) {
     struct mm_cuda *cuda = mm_cuda_of(be);
     if (cuda->scratch[slot] && bytes <= cuda->scratch_bytes[slot]) return cuda->scratch[slot];
@@ -52,6 +58,7 @@ void *mm_cuda_scratch(struct mm_backend *be, enum mm_cuda_slot slot, size_t byte
         if (!mm_cuda_ok(be, cudaStreamSynchronize(cuda->stream), "waiting")) return NULL;
         mm_cuda_ok(be, cudaFree(cuda->scratch[slot]), "cudaFree");
         be->scratch_bytes -= cuda->scratch_bytes[slot];
+        mm_cuda_count(be, -(int64_t)cuda->scratch_bytes[slot]);
         cuda->scratch[slot] = NULL;
     }
     void *fresh = NULL;
@@ -59,6 +66,7 @@ void *mm_cuda_scratch(struct mm_backend *be, enum mm_cuda_slot slot, size_t byte
     cuda->scratch[slot] = fresh;
     cuda->scratch_bytes[slot] = room;
     be->scratch_bytes += room;
+    mm_cuda_count(be, (int64_t)room);
     return fresh;
 }
 
@@ -83,15 +91,16 @@ static enum mm_code cuda_alloc(struct mm_backend *be, size_t bytes, void **out,
         return fail(err, mm_code_memory, "%s: cannot get %.2f GiB of memory, %.2f GiB are free",
                     be->device, (double)bytes / 1073741824.0, (double)free_bytes / 1073741824.0);
     }
+    mm_cuda_count(be, (int64_t)room);
     mm_cuda_ok(be, cudaMemsetAsync(*out, 0, room, cuda->stream), "cudaMemset");
     return mm_code_ok;
 }
 
 static void cuda_release(struct mm_backend *be, void *p, size_t bytes) {
-    (void)bytes;
     if (mm_cuda_of(be)->mirror) {
         free(p);
     } else if (p) {
+        mm_cuda_count(be, -(int64_t)(bytes ? bytes : 1));
         mm_cuda_ok(be, cudaFree(p), "cudaFree");  // waits for the kernels that use it
     }
 }
@@ -121,7 +130,7 @@ static void cuda_move(struct mm_backend *be, void *dst, const void *src, size_t 
     transfer(be, dst, src, bytes, false, "copying on the device");
 }
 
-static enum mm_code cuda_sync(struct mm_backend *be, struct mm_error *err) {
+enum mm_code mm_backend_sync_cuda(struct mm_backend *be, struct mm_error *err) {
     if (!be->error.code) {
         mm_cuda_ok(be, cudaStreamSynchronize(mm_cuda_of(be)->stream), "a kernel");
     }
@@ -139,7 +148,7 @@ static void cuda_close(struct mm_backend *be) {
     struct mm_cuda *cuda = mm_cuda_of(be);
     for (int i = 0; i < mm_cuda_slot_count; i++)
         cudaFree(cuda->scratch[i]);
-    if (cuda->blas) cublasDestroy(cuda->blas);
+    mm_cuda_products_close(cuda);
     if (cuda->stream) cudaStreamDestroy(cuda->stream);
     free(cuda);
     be->impl = NULL;
@@ -209,9 +218,7 @@ extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(stru
     if (!mm_cuda_ok(be, cudaSetDevice(device), "cudaSetDevice") ||
         !mm_cuda_ok(be, cudaGetDeviceProperties(&prop, device), "cudaGetDeviceProperties") ||
         !mm_cuda_ok(be, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
-                    "cudaStreamCreate") ||
-        !mm_cuda_blas_ok(be, cublasCreate(&cuda->blas), "cublasCreate") ||
-        !mm_cuda_blas_ok(be, cublasSetStream(cuda->blas, cuda->stream), "cublasSetStream")) {
+                    "cudaStreamCreate")) {
         if (err) *err = be->error;
         const enum mm_code code = be->error.code;
         cuda_close(be);
@@ -223,9 +230,11 @@ extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(stru
     be->upload = cuda_upload;
     be->download = cuda_download;
     be->move = cuda_move;
-    be->sync = cuda_sync;
+    be->sync = mm_backend_sync_cuda;
     be->available = cuda_available;
     be->close = cuda_close;
     be->host_memory = mirror;
+    be->gauges = &mm_cuda_gauges;
+    be->activations = mirror ? mm_dtype_f32 : mm_dtype_bf16;
     return mm_code_ok;
 }

@@ -1,6 +1,6 @@
 // What the files of the CUDA backend share: its private struct, scratch memory, launching, and how
-// kernels see views. Activations are f32 here as on the CPU; products with bf16 weights run on the
-// tensor cores. Every call and launch is checked; the first failure is kept in be->error and the
+// kernels see views. Activations are f32 or bf16, each operand by itself; kernels compute in f32.
+// Every call and launch is checked; the first failure is kept in be->error and the
 // door of the operations (ops/check.c) then lets nothing more through.
 #ifndef MM_OPS_CUDA_CUDA_H
 #define MM_OPS_CUDA_CUDA_H
@@ -34,10 +34,18 @@ struct mm_cuda {
     int device;
     bool mirror;  // operands are host memory (mirror.cu): every operation waits for its end
     cudaStream_t stream;
-    cublasHandle_t blas;
+    struct mm_cuda_products *products;  // product.cu
     void *scratch[mm_cuda_slot_count];
     size_t scratch_bytes[mm_cuda_slot_count];
+    size_t held, peak;  // bytes of the device: allocations, scratch, workspace
 };
+
+void mm_cuda_products_close(struct mm_cuda *cuda);
+extern const struct mm_gauges mm_cuda_gauges;
+// Waits; returns be->error.
+enum mm_code mm_backend_sync_cuda(struct mm_backend *be, struct mm_error *err);
+// Counts memory of the device that was taken or given back.
+void mm_cuda_count(struct mm_backend *be, int64_t bytes);
 
 static inline struct mm_cuda *mm_cuda_of(struct mm_backend *be) {
     return (struct mm_cuda *)be->impl;
@@ -64,19 +72,46 @@ void *mm_cuda_converted(struct mm_backend *be, enum mm_cuda_slot slot, struct mm
         mm_cuda_launched(be, #kernel);                                        \
     } while (0)
 
-// A view of f32 as a kernel sees it.
-struct mm_mat {
-    float *p;
-    int64_t ld;
-    __device__ float &operator()(int64_t r, int64_t c) const {
-        return p[r * ld + c];
+// One element in memory, a float in arithmetic.
+struct mm_cell {
+    void *p;
+    bool half;
+    __device__ operator float() const {
+        return half ? __bfloat162float(*(const __nv_bfloat16 *)p) : *(const float *)p;
     }
-    __device__ explicit operator bool() const {
+    __device__ void operator=(float x) const {
+        if (half) {
+            *(__nv_bfloat16 *)p = __float2bfloat16(x);
+        } else {
+            *(float *)p = x;
+        }
+    }
+    __device__ void operator=(const mm_cell &x) const {
+        *this = (float)x;
+    }
+    __device__ void operator+=(float x) const {
+        *this = (float)*this + x;
+    }
+};
+
+// A view of f32 or bf16 as a kernel sees it.
+struct mm_mat {
+    void *p;
+    int64_t ld;
+    bool half;
+    __device__ mm_cell operator()(int64_t r, int64_t c) const {
+        const int64_t i = r * ld + c;
+        return mm_cell{half ? (void *)((__nv_bfloat16 *)p + i) : (void *)((float *)p + i), half};
+    }
+    __host__ __device__ explicit operator bool() const {
         return p != nullptr;
     }
 };
 static inline struct mm_mat mm_mat_of(struct mm_view v) {
-    return mm_mat{(float *)v.data, v.ld};
+    return mm_mat{v.data, v.ld, v.dtype == mm_dtype_bf16};
+}
+static inline struct mm_mat mm_mat_f32(float *p, int64_t ld) {
+    return mm_mat{p, ld, false};
 }
 
 // ---- elementwise: f(row, column) for every element

@@ -1,31 +1,13 @@
-// Dense products, by cuBLAS. Row-major y = x w^T is column-major y^T = w x^T, so nothing is
-// transposed in memory. A bf16 weight rounds the other operand to bf16 and runs on the tensor cores
-// with f32 sums; f32 and f16 weights compute in f32.
-#include "ops/cuda/cuda.h"
-
-// column-major C (m, n) = A B + beta C; types of A and B alike
-static void gemm(struct mm_backend *be, cublasOperation_t ta, cublasOperation_t tb, int64_t m,
-                 int64_t n, int64_t k, const void *a, int64_t lda, const void *b, int64_t ldb,
-                 float beta, float *c, int64_t ldc, enum mm_dtype type) {
-    if (m == 0 || n == 0) return;
-    const float alpha = 1.0f;
-    const cudaDataType_t t = type == mm_dtype_bf16 ? CUDA_R_16BF : CUDA_R_32F;
-    const cublasStatus_t s = cublasGemmEx(
-        mm_cuda_of(be)->blas, ta, tb, (int)m, (int)n, (int)k, &alpha, a, t, (int)lda, b, t,
-        (int)ldb, &beta, c, CUDA_R_32F, (int)ldc, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
-    mm_cuda_blas_ok(be, s, "a matrix product");
-    mm_cuda_launched(be, "a matrix product");
-}
+// Dense products: what mm_cuda_product (product.cu) computes, from operands of any float type. A
+// bf16 weight rounds the other operand to bf16 and runs on the tensor cores with f32 sums; f32 and
+// f16 weights compute in f32.
+#include "ops/cuda/product.cuh"
 
 // An operand in the product's type, dense or as it is.
-struct operand {
-    const void *p;
-    int64_t ld;
-};
-static struct operand operand_of(struct mm_backend *be, enum mm_cuda_slot slot, struct mm_view v,
-                                 enum mm_dtype type) {
-    if (v.dtype == type) return operand{v.data, v.ld};
-    return operand{mm_cuda_converted(be, slot, v, type), mm_view_cols(v)};
+static struct mm_cuda_operand operand_of(struct mm_backend *be, enum mm_cuda_slot slot,
+                                         struct mm_view v, enum mm_dtype type) {
+    if (v.dtype == type) return mm_cuda_operand{v.data, v.ld};
+    return mm_cuda_operand{mm_cuda_converted(be, slot, v, type), mm_view_cols(v)};
 }
 
 static enum mm_dtype product_type(struct mm_view w) {
@@ -57,7 +39,15 @@ static __global__ void round_x(float *out, struct mm_mat x, int64_t rows, int co
         out[r * cols + i] = rintf(x(r, i) * inverse) * scale;
 }
 
-static __global__ void expand_rows(float *out, const unsigned char *w, int64_t row_bytes,
+__device__ static void store(float *out, float x) {
+    *out = x;
+}
+__device__ static void store(__nv_bfloat16 *out, float x) {
+    *out = __float2bfloat16(x);
+}
+
+template <class T>
+static __global__ void expand_rows(T *out, const unsigned char *w, int64_t row_bytes,
                                    int64_t code_bytes, int64_t rows, int cols, int blocks,
                                    bool q4) {
     const int64_t n = rows * cols, step = (int64_t)gridDim.x * blockDim.x;
@@ -75,35 +65,52 @@ static __global__ void expand_rows(float *out, const unsigned char *w, int64_t r
         } else {
             code = ((const signed char *)row)[c];
         }
-        out[i] = __half2float(scales[b]) * (float)code;
+        store(&out[i], __half2float(scales[b]) * (float)code);
     }
+}
+
+// x as the product takes it: f32 rows are rounded to what their codes stand for, as base/quant.h
+// says. Rows of bf16 have no more bits than a product of bf16 needs, and stay as they are.
+static struct mm_cuda_operand coded_rows(struct mm_backend *be, struct mm_view x) {
+    if (x.dtype == mm_dtype_bf16) return mm_cuda_operand{x.data, x.ld};
+    const int64_t rows = x.shape[0], cols = mm_view_cols(x), blocks = mm_quant_blocks(cols);
+    float *xr = (float *)mm_cuda_scratch(be, mm_cuda_slot_a, (size_t)(rows * cols) * sizeof(float));
+    if (!xr) return mm_cuda_operand{NULL, 0};
+    MM_LAUNCH(be, round_x, (unsigned)((rows * blocks + 7) / 8), 256, 0, xr, mm_mat_of(x), rows,
+              (int)cols, (int)blocks);
+    return mm_cuda_operand{xr, cols};
 }
 
 static void quantized_fwd(struct mm_backend *be, struct mm_view y, struct mm_view x,
                           struct mm_view w) {
-    const int64_t rows = x.shape[0], cols = mm_view_cols(x), blocks = mm_quant_blocks(cols);
-    float *xr = (float *)mm_cuda_scratch(be, mm_cuda_slot_a, (size_t)(rows * cols) * sizeof(float));
-    if (!xr) return;
-    const int64_t warps = rows * blocks;
-    MM_LAUNCH(be, round_x, (unsigned)((warps + 7) / 8), 256, 0, xr, mm_mat_of(x), rows, (int)cols,
-              (int)blocks);
-    // some rows of the weight at a time: 256 MiB of f32 at most
+    const int64_t cols = mm_view_cols(x);
+    const int blocks = (int)mm_quant_blocks(cols);
+    const struct mm_cuda_operand xr = coded_rows(be, x);
+    // some rows of the weight at a time: 256 MiB at most
     int64_t some = ((int64_t)64 << 20) / cols;
     if (some > w.shape[0]) some = w.shape[0];
-    float *wf = (float *)mm_cuda_scratch(be, mm_cuda_slot_b, (size_t)(some * cols) * sizeof(float));
-    if (!wf) return;
+    void *wf = mm_cuda_scratch(be, mm_cuda_slot_b, (size_t)(some * cols) * mm_dtype_bytes(x.dtype));
+    if (!xr.p || !wf) return;
     for (int64_t n = 0; n < w.shape[0]; n += some) {
         const int64_t count = w.shape[0] - n < some ? w.shape[0] - n : some;
-        MM_LAUNCH(be, expand_rows, 132 * 8, 256, 0, wf, (const unsigned char *)mm_view_at(w, n, 0),
-                  mm_quant_row_bytes(w.dtype, cols), mm_quant_code_bytes(w.dtype, cols), count,
-                  (int)cols, (int)blocks, w.dtype == mm_dtype_q4);
-        gemm(be, CUBLAS_OP_T, CUBLAS_OP_N, count, rows, cols, wf, cols, xr, cols, 0.0f,
-             (float *)y.data + n, y.ld, mm_dtype_f32);
+        const unsigned char *from = (const unsigned char *)mm_view_at(w, n, 0);
+        const int64_t row = mm_quant_row_bytes(w.dtype, cols),
+                      codes = mm_quant_code_bytes(w.dtype, cols);
+        if (x.dtype == mm_dtype_bf16) {
+            MM_LAUNCH(be, expand_rows, 132 * 8, 256, 0, (__nv_bfloat16 *)wf, from, row, codes,
+                      count, (int)cols, blocks, w.dtype == mm_dtype_q4);
+        } else {
+            MM_LAUNCH(be, expand_rows, 132 * 8, 256, 0, (float *)wf, from, row, codes, count,
+                      (int)cols, blocks, w.dtype == mm_dtype_q4);
+        }
+        mm_cuda_product(be, CUBLAS_OP_T, CUBLAS_OP_N, cols, mm_cuda_operand{wf, cols}, xr, x.dtype,
+                        MM_NONE, mm_view_cut(mm_view_flat(y), n, count));
     }
 }
 
 // ---- the three products ----
 
+// Row-major y = x w^T is column-major y^T = w x^T: nothing is transposed in memory.
 void mm_linear_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x, struct mm_view w,
                         struct mm_view bias) {
     if (x.shape[0] == 0) return;
@@ -111,11 +118,10 @@ void mm_linear_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view 
         quantized_fwd(be, y, x, w);
     } else {
         const enum mm_dtype type = product_type(w);
-        const struct operand a = operand_of(be, mm_cuda_slot_a, x, type);
-        const struct operand b = operand_of(be, mm_cuda_slot_b, w, type);
+        const struct mm_cuda_operand a = operand_of(be, mm_cuda_slot_a, x, type);
+        const struct mm_cuda_operand b = operand_of(be, mm_cuda_slot_b, w, type);
         if (!a.p || !b.p) return;
-        gemm(be, CUBLAS_OP_T, CUBLAS_OP_N, w.shape[0], x.shape[0], mm_view_cols(x), b.p, b.ld, a.p,
-             a.ld, 0.0f, (float *)y.data, y.ld, type);
+        mm_cuda_product(be, CUBLAS_OP_T, CUBLAS_OP_N, mm_view_cols(x), b, a, type, MM_NONE, y);
     }
     add_bias(be, y, bias);
 }
@@ -124,24 +130,23 @@ void mm_linear_bwd_x_cuda(struct mm_backend *be, struct mm_view dx, struct mm_vi
                           struct mm_view w, bool accumulate) {
     if (dy.shape[0] == 0) return;
     const enum mm_dtype type = product_type(w);
-    const struct operand a = operand_of(be, mm_cuda_slot_a, dy, type);
-    const struct operand b = operand_of(be, mm_cuda_slot_b, w, type);
+    const struct mm_cuda_operand a = operand_of(be, mm_cuda_slot_a, dy, type);
+    const struct mm_cuda_operand b = operand_of(be, mm_cuda_slot_b, w, type);
     if (!a.p || !b.p) return;
-    gemm(be, CUBLAS_OP_N, CUBLAS_OP_N, mm_view_cols(dx), dx.shape[0], mm_view_cols(dy), b.p, b.ld,
-         a.p, a.ld, accumulate ? 1.0f : 0.0f, (float *)dx.data, dx.ld, type);
+    mm_cuda_product(be, CUBLAS_OP_N, CUBLAS_OP_N, mm_view_cols(dy), b, a, type,
+                    accumulate ? dx : MM_NONE, dx);
 }
 
 void mm_linear_bwd_w_cuda(struct mm_backend *be, struct mm_view dw, struct mm_view dbias,
                           struct mm_view dy, struct mm_view x, enum mm_dtype product) {
     if (dy.shape[0] == 0) return;
     const enum mm_dtype type = product == mm_dtype_bf16 ? mm_dtype_bf16 : mm_dtype_f32;
-    const struct operand a = operand_of(be, mm_cuda_slot_a, x, type);
-    const struct operand b = operand_of(be, mm_cuda_slot_b, dy, type);
+    const struct mm_cuda_operand a = operand_of(be, mm_cuda_slot_a, x, type);
+    const struct mm_cuda_operand b = operand_of(be, mm_cuda_slot_b, dy, type);
     if (!a.p || !b.p) return;
-    gemm(be, CUBLAS_OP_N, CUBLAS_OP_T, mm_view_cols(dw), dw.shape[0], dy.shape[0], a.p, a.ld, b.p,
-         b.ld, 1.0f, (float *)dw.data, dw.ld, type);
+    mm_cuda_product(be, CUBLAS_OP_N, CUBLAS_OP_T, dy.shape[0], a, b, type, dw, dw);
     if (!dbias.data) return;
     const struct mm_mat ym = mm_mat_of(dy);
     mm_add_column_sums(be, mm_cuda_slot_c, (float *)dbias.data, 1, dy.shape[0], mm_view_cols(dy),
-                       [=] __device__(int64_t r, int64_t c) { return ym(r, c); });
+                       [=] __device__(int64_t r, int64_t c) { return (float)ym(r, c); });
 }
