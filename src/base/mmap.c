@@ -68,7 +68,7 @@ enum mm_code mm_map_open(struct mm_map *m, const char *path, struct mm_error *er
 }
 
 void mm_map_pass(const struct mm_map *m, size_t *from, size_t at) {
-    enum { window = 2 << 20 };  // kept behind the reader
+    enum { window = 256 << 10 };  // kept behind the reader
     if (at < *from) *from = at;
     if (at - *from < 2 * (size_t)window) return;
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);

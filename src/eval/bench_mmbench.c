@@ -5,22 +5,29 @@
 #include "eval/mcq.h"
 #include "eval/prompt.h"
 
+// A rotation, sorted by its question.
+struct rotation {
+    bool answered, hit;
+    bool main;                     // the question itself; then also:
+    int64_t cell[mm_tally_kinds];  // what it counts in
+    int64_t split;                 // the number of its name
+};
+
+// All rotations of a question.
 struct group {
+    bool any;
     bool wrong;       // in one rotation at least
     bool incomplete;  // one rotation has no answer
-    bool main;        // the question itself was there
-    bool main_hit;
-    int64_t cell[mm_tally_kinds];
-    int64_t split;  // the number of its name
+    struct rotation main;
 };
 
 struct mmbench {
     struct mm_mcq mcq;
     const struct mm_questions *all;
-    struct mm_names indexes;  // of the groups
     struct mm_names splits;
-    struct group *groups;  // (indexes.n)
-    int64_t cap;
+    struct mm_sorter *rotations;  // by the question's index
+    struct mm_buf index;          // of the group at hand
+    int64_t n, vanilla, incomplete;
 };
 
 static enum mm_code begin(void **state, const struct mm_questions *all, const struct mm_report *r,
@@ -28,7 +35,8 @@ static enum mm_code begin(void **state, const struct mm_questions *all, const st
     struct mmbench *b = mm_xcalloc(1, sizeof *b);
     b->all = all;
     *state = b;
-    return mm_judge_read(&b->mcq.judge, r->judge_path, mm_judge_kind_replies, err);
+    b->rotations = mm_sorter_new(all->sort_room);
+    return mm_judge_read(&b->mcq.judge, r->judge_path, mm_judge_kind_replies, all, err);
 }
 
 // The index of the question that this row is a rotation of.
@@ -51,71 +59,76 @@ static enum mm_code group_index(const struct mmbench *b, const struct mm_questio
     return mm_code_ok;
 }
 
-static enum mm_code group_of(struct mmbench *b, const struct mm_question *q, struct group **out,
-                             bool *main, struct mm_error *err) {
+static enum mm_code keep(struct mmbench *b, const struct mm_question *q, struct rotation *rotation,
+                         struct mm_error *err) {
     char room[24];
     struct mm_str index;
     MM_TRY(group_index(b, q, room, &index, err));
-    const int64_t number = mm_names_add(&b->indexes, index);
-    if (b->indexes.n > b->cap) {
-        const int64_t cap = b->cap ? 2 * b->cap : 1024;
-        b->groups = mm_xrealloc(b->groups, (size_t)cap * sizeof *b->groups);
-        memset(b->groups + b->cap, 0, (size_t)(cap - b->cap) * sizeof *b->groups);
-        b->cap = cap;
+    rotation->main = rotation->answered && mm_str_equal(index, q->index);
+    if (rotation->main) {
+        rotation->split = mm_names_add(&b->splits, q->split.s ? q->split : mm_str_of("none"));
+        mm_tally_cells(&b->mcq.tally, q, rotation->cell);
     }
-    *out = &b->groups[number];
-    *main = mm_str_equal(index, q->index);
-    return mm_code_ok;
+    return mm_sorter_add(b->rotations, index, MM_SORTER_VALUE(*rotation), err);
 }
 
 static enum mm_code skip(void *state, const struct mm_question *q, struct mm_error *err) {
-    struct group *g;
-    bool main;
-    MM_TRY(group_of(state, q, &g, &main, err));
-    g->incomplete = true;
-    return mm_code_ok;
+    struct rotation rotation = {0};
+    return keep(state, q, &rotation, err);
 }
 
 static enum mm_code add(void *state, const struct mm_question *q, struct mm_str prediction,
                         struct mm_report *r, struct mm_error *err) {
     struct mmbench *b = state;
-    struct group *g;
-    bool main, hit;
-    MM_TRY(group_of(b, q, &g, &main, err));
-    MM_TRY(mm_mcq_hit(&b->mcq, q, q->answer, prediction, &hit, r, err));
-    g->wrong = g->wrong || !hit;
-    if (main) {
-        g->main = true;
-        g->main_hit = hit;
-        g->split = mm_names_add(&b->splits, q->split.s ? q->split : mm_str_of("none"));
-        mm_tally_cells(&b->mcq.tally, q, g->cell);
+    struct rotation rotation = {.answered = true};
+    MM_TRY(mm_mcq_hit(&b->mcq, q, q->answer, prediction, &rotation.hit, r, err));
+    return keep(b, q, &rotation, err);
+}
+
+static void end_group(struct mmbench *b, const struct group *g, struct mm_report *r) {
+    b->incomplete += g->incomplete && !g->wrong;
+    // A wrong rotation settles the question, whatever the others would have been.
+    if (!g->main.main || (g->incomplete && !g->wrong)) return;
+    mm_tally_count(&b->mcq.tally, g->main.cell, !g->wrong);
+    const double value[mm_outcome_values] = {!g->wrong, 1};
+    mm_outcomes_add(r->outcomes, (struct mm_str){b->index.data, b->index.len},
+                    mm_names_get(&b->splits, g->main.split), value);
+    b->n++;
+    b->vanilla += g->main.hit;
+}
+
+static enum mm_code go_through(struct mmbench *b, struct mm_report *r, struct mm_error *err) {
+    struct group g = {0};
+    MM_TRY(mm_sorter_sort(b->rotations, err));
+    for (;;) {
+        struct mm_str key, value;
+        struct rotation rotation;
+        MM_TRY(mm_sorter_next(b->rotations, &key, &value, err));
+        if (g.any && !(key.s && mm_str_equal(key, (struct mm_str){b->index.data, b->index.len}))) {
+            end_group(b, &g, r);
+            g = (struct group){0};
+        }
+        if (!key.s) return mm_code_ok;
+        memcpy(&rotation, value.s, sizeof rotation);
+        g.any = true;
+        g.incomplete = g.incomplete || !rotation.answered;
+        g.wrong = g.wrong || (rotation.answered && !rotation.hit);
+        if (rotation.main) g.main = rotation;
+        mm_buf_reset(&b->index);
+        mm_buf_add(&b->index, key.s, key.n);
     }
-    return mm_code_ok;
 }
 
 static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) {
-    (void)err;
     struct mmbench *b = state;
-    int64_t n = 0, vanilla = 0, incomplete = 0;
-    for (int64_t i = 0; i < b->indexes.n; i++) {
-        const struct group *g = &b->groups[i];
-        incomplete += g->incomplete && !g->wrong;
-        // A wrong rotation settles the question, whatever the others would have been.
-        if (!g->main || (g->incomplete && !g->wrong)) continue;
-        mm_tally_count(&b->mcq.tally, g->cell, !g->wrong);
-        const double value[mm_outcome_values] = {!g->wrong, 1};
-        mm_outcomes_add(r->outcomes, mm_names_get(&b->indexes, i),
-                        mm_names_get(&b->splits, g->split), value);
-        n++;
-        vanilla += g->main_hit;
-    }
-    if (incomplete) {
+    MM_TRY(go_through(b, r, err));
+    if (b->incomplete) {
         mm_warn("MMBench: %lld questions are left out: one of their rotations has no answer",
-                (long long)incomplete);
+                (long long)b->incomplete);
     }
     mm_tally_report(&b->mcq.tally, "dev", r);
-    if (n) mm_report_extra(r, 100.0 * ((double)vanilla / (double)n), "vanilla");
-    mm_report_extra(r, (double)n, "groups");
+    if (b->n) mm_report_extra(r, 100.0 * ((double)b->vanilla / (double)b->n), "vanilla");
+    mm_report_extra(r, (double)b->n, "groups");
     return mm_code_ok;
 }
 
@@ -125,9 +138,9 @@ static void release(void *state) {
     mm_tally_free(&b->mcq.tally);
     mm_normalizer_deinit(&b->mcq.room);
     mm_judge_free(&b->mcq.judge);
-    mm_names_free(&b->indexes);
     mm_names_free(&b->splits);
-    free(b->groups);
+    mm_sorter_free(b->rotations);
+    mm_buf_free(&b->index);
     free(b);
 }
 

@@ -16,9 +16,15 @@ struct category {
     int64_t pictures, doubles;  // pictures with two questions; with both answered rightly
 };
 
+// One answer, sorted by its picture: two questions about one may stand anywhere in the file.
+struct answer {
+    int64_t number;  // of the question
+    int32_t category;
+    bool right;
+};
+
 struct picture {
-    int64_t category;
-    int32_t n, hits;  // questions seen, and answered rightly
+    int64_t n, hits;  // questions seen, and answered rightly
     bool both_right;  // of the first two
 };
 
@@ -26,10 +32,10 @@ struct mme {
     const struct mm_questions *all;
     struct mm_normalizer room;
     struct mm_judge judge;
-    struct mm_names category_names, picture_names;
+    struct mm_names category_names;
     struct category *categories;  // (category_names.n)
-    struct picture *pictures;     // (picture_names.n)
-    int64_t category_cap, picture_cap;
+    int64_t category_cap;
+    struct mm_sorter *answers;  // by "<number of the category><image_path>"
     struct mm_buf key;
 };
 
@@ -44,19 +50,18 @@ static enum mm_code begin(void **state, const struct mm_questions *all, const st
     struct mme *m = mm_xcalloc(1, sizeof *m);
     m->all = all;
     *state = m;
-    return mm_judge_read(&m->judge, r->judge_path, mm_judge_kind_replies, err);
+    m->answers = mm_sorter_new(all->sort_room);
+    return mm_judge_read(&m->judge, r->judge_path, mm_judge_kind_replies, all, err);
 }
 
-// The number of s, with room for it in the array beside the names.
-static int64_t number_of(struct mm_names *names, struct mm_str s, void **array, size_t item_bytes,
-                         int64_t *cap) {
-    const int64_t number = mm_names_add(names, s);
-    if (names->n > *cap) {
-        const int64_t grown = *cap ? 2 * *cap : 256;
-        char *items = mm_xrealloc(*array, (size_t)grown * item_bytes);
-        memset(items + (size_t)*cap * item_bytes, 0, (size_t)(grown - *cap) * item_bytes);
-        *array = items;
-        *cap = grown;
+static int64_t category_of(struct mme *m, struct mm_str name) {
+    const int64_t number = mm_names_add(&m->category_names, name);
+    if (m->category_names.n > m->category_cap) {
+        const int64_t cap = m->category_cap ? 2 * m->category_cap : 16;
+        m->categories = mm_xrealloc(m->categories, (size_t)cap * sizeof *m->categories);
+        memset(m->categories + m->category_cap, 0,
+               (size_t)(cap - m->category_cap) * sizeof *m->categories);
+        m->category_cap = cap;
     }
     return number;
 }
@@ -67,34 +72,25 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
     if (!q->category.s) return mm_questions_wrong(m->all, "category", err, "is missing");
     if (!q->image_path.s) return mm_questions_wrong(m->all, "image_path", err, "is missing");
     enum mm_yes_no said = mm_yorn_extract(&m->room, prediction);
-    const struct mm_str reply =
-        said == mm_yes_no_unknown ? mm_judge_reply(&m->judge, q->index) : (struct mm_str){NULL, 0};
+    struct mm_str reply = {NULL, 0};
+    if (said == mm_yes_no_unknown) MM_TRY(mm_judge_reply(&m->judge, q, &reply, err));
     if (reply.s) said = mm_yorn_extract(&m->room, reply);
     const char *text = said == mm_yes_no_yes ? "Yes" : said == mm_yes_no_no ? "No" : "Unknown";
     if (said == mm_yes_no_unknown) MM_TRY(mm_report_unresolved(r, q, prediction, err));
     const bool right = q->answer.s && mm_str_is(q->answer, text);
 
-    void *array = m->categories;
-    const int64_t c =
-        number_of(&m->category_names, q->category, &array, sizeof *m->categories, &m->category_cap);
-    m->categories = array;
+    const int64_t c = category_of(m, q->category);
     m->categories[c].n++;
     m->categories[c].hits += right;
 
+    char number[8];
+    mm_sorter_number(c, number);
     mm_buf_reset(&m->key);
-    mm_buf_add(&m->key, q->category.s, q->category.n);
-    mm_buf_add(&m->key, "\x1f", 1);
+    mm_buf_add(&m->key, number, sizeof number);
     mm_buf_add(&m->key, q->image_path.s, q->image_path.n);
-    array = m->pictures;
-    const struct mm_str key = {m->key.data, m->key.len};
-    const int64_t p =
-        number_of(&m->picture_names, key, &array, sizeof *m->pictures, &m->picture_cap);
-    m->pictures = array;
-    struct picture *picture = &m->pictures[p];
-    picture->category = c;
-    if (picture->n < 2) picture->both_right = right && (picture->n == 0 || picture->both_right);
-    picture->n++;
-    picture->hits += right;
+    const struct answer answer = {.number = q->number, .category = (int32_t)c, .right = right};
+    MM_TRY(mm_sorter_add(m->answers, (struct mm_str){m->key.data, m->key.len},
+                         MM_SORTER_VALUE(answer), err));
     mm_report_verdict(r, right, said == mm_yes_no_unknown ? mm_str_of("") : mm_str_of(text));
     return mm_code_ok;
 }
@@ -110,15 +106,15 @@ static bool counts(struct mm_str category) {
 }
 
 // Pictures are what was drawn for the headline: right answers, questions, right pairs, pairs.
-static void add_outcomes(const struct mme *m, struct mm_outcomes *o) {
-    for (int64_t i = 0; o && i < m->picture_names.n; i++) {
-        const struct picture *p = &m->pictures[i];
-        const struct mm_str category = mm_names_get(&m->category_names, p->category);
-        if (!counts(category)) continue;
-        const double value[mm_outcome_values] = {p->hits, p->n, p->n > 1 && p->both_right,
-                                                 p->n > 1};
-        mm_outcomes_add(o, mm_names_get(&m->picture_names, i), category, value);
-    }
+static void add_outcome(const struct mme *m, const struct picture *p, int64_t category,
+                        struct mm_str path, struct mm_outcomes *o) {
+    const struct mm_str name = mm_names_get(&m->category_names, category);
+    if (!o || !counts(name)) return;
+    const double value[mm_outcome_values] = {(double)p->hits, (double)p->n,
+                                             p->n > 1 && p->both_right, p->n > 1};
+    char *key = mm_xasprintf("%s\x1f%.*s", name.s, (int)path.n, path.s);
+    mm_outcomes_add(o, mm_str_of(key), name, value);
+    free(key);
 }
 
 static double combine(const struct mm_outcomes *o, const double (*sums)[mm_outcome_values]) {
@@ -131,30 +127,72 @@ static double combine(const struct mm_outcomes *o, const double (*sums)[mm_outco
     return points;
 }
 
-static enum mm_code pair_up(struct mme *m, const struct mm_report *r, struct mm_error *err) {
-    int64_t single = 0;
-    for (int64_t i = 0; i < m->picture_names.n; i++) {
-        const struct picture *p = &m->pictures[i];
-        if (p->n < 2) {
-            const struct mm_str key = mm_names_get(&m->picture_names, i);
-            const char *mid = memchr(key.s, '\x1f', key.n);
-            if (!m->all->partial && !r->missing_images && !r->unanswered) {
-                return mm_fail(err, mm_code_input,
-                               "%s: picture '%s' of category '%.*s' has one question, two are "
-                               "wanted",
-                               m->all->path, mid + 1, (int)(mid - key.s), key.s);
-            }
-            single++;
-            continue;
+// Pictures of which one question was answered.
+struct singles {
+    int64_t n;
+    int64_t first;  // the number of the first one's question
+    char *what;     // that one, in words
+};
+
+static void note_single(const struct mme *m, struct singles *s, int64_t category,
+                        struct mm_str path, int64_t number) {
+    if (s->n++ && s->first < number) return;
+    free(s->what);
+    s->first = number;
+    s->what = mm_xasprintf("picture '%.*s' of category '%s'", (int)path.n, path.s,
+                           mm_names_get(&m->category_names, category).s);
+}
+
+// Everything about one picture was heard.
+static void end_picture(struct mme *m, const struct picture *p, struct mm_str key, int64_t number,
+                        struct singles *singles, struct mm_outcomes *o) {
+    const int64_t c = mm_sorter_number_of(key);
+    const struct mm_str path = {key.s + 8, key.n - 8};
+    add_outcome(m, p, c, path, o);
+    if (p->n < 2) {
+        note_single(m, singles, c, path, number);
+        return;
+    }
+    m->categories[c].pictures++;
+    m->categories[c].doubles += p->both_right;
+}
+
+static enum mm_code go_through(struct mme *m, struct singles *singles, struct mm_outcomes *o,
+                               struct mm_error *err) {
+    struct picture p = {0};
+    struct answer a = {0};
+    MM_TRY(mm_sorter_sort(m->answers, err));
+    for (mm_buf_reset(&m->key);;) {
+        struct mm_str key, value;
+        MM_TRY(mm_sorter_next(m->answers, &key, &value, err));
+        const struct mm_str last = {m->key.data, m->key.len};
+        if (p.n && !(key.s && mm_str_equal(key, last))) {
+            end_picture(m, &p, last, a.number, singles, o);
+            p = (struct picture){0};
         }
-        m->categories[p->category].pictures++;
-        m->categories[p->category].doubles += p->both_right;
+        if (!key.s) return mm_code_ok;
+        memcpy(&a, value.s, sizeof a);
+        if (p.n < 2) p.both_right = a.right && (p.n == 0 || p.both_right);
+        p.n++;
+        p.hits += a.right;
+        mm_buf_reset(&m->key);
+        mm_buf_add(&m->key, key.s, key.n);
     }
-    if (single) {
+}
+
+static enum mm_code pair_up(struct mme *m, const struct mm_report *r, struct mm_error *err) {
+    struct singles singles = {0};
+    enum mm_code code = go_through(m, &singles, r->outcomes, err);
+    const bool whole = !m->all->partial && !r->missing_images && !r->unanswered;
+    if (code == mm_code_ok && singles.n && whole) {
+        code = mm_fail(err, mm_code_input, "%s: %s has one question, two are wanted", m->all->path,
+                       singles.what);
+    } else if (code == mm_code_ok && singles.n) {
         mm_warn("MME: %lld pictures with one answered question do not count as pairs",
-                (long long)single);
+                (long long)singles.n);
     }
-    return mm_code_ok;
+    free(singles.what);
+    return code;
 }
 
 static double points_of(const struct category *c) {
@@ -181,7 +219,6 @@ static double sum_up(const struct mme *m, const char *const *names, int n, int *
 static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) {
     struct mme *m = state;
     MM_TRY(pair_up(m, r, err));
-    add_outcomes(m, r->outcomes);
     struct mm_buf missing = {0};
     int n_missing = 0;
     const double seen = sum_up(m, perception, 10, &n_missing, &missing);
@@ -209,10 +246,9 @@ static void release(void *state) {
     mm_normalizer_deinit(&m->room);
     mm_judge_free(&m->judge);
     mm_names_free(&m->category_names);
-    mm_names_free(&m->picture_names);
+    mm_sorter_free(m->answers);
     mm_buf_free(&m->key);
     free(m->categories);
-    free(m->pictures);
     free(m);
 }
 

@@ -26,7 +26,7 @@ static enum mm_code begin(void **state, const struct mm_questions *all, const st
     struct mmvet *m = mm_xcalloc(1, sizeof *m);
     m->all = all;
     *state = m;
-    return mm_judge_read(&m->judge, r->judge_path, mm_judge_kind_grades, err);
+    return mm_judge_read(&m->judge, r->judge_path, mm_judge_kind_grades, all, err);
 }
 
 static void count(struct mmvet *m, struct mm_str group, double grade) {
@@ -49,9 +49,9 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
     struct mmvet *m = state;
     if (!q->category.s) return mm_questions_wrong(m->all, "category", err, "is missing");
     double grade;
-    if (!mm_judge_grade(&m->judge, q->index, &grade)) {
-        return mm_report_unresolved(r, q, prediction, err);
-    }
+    bool judged;
+    MM_TRY(mm_judge_grade(&m->judge, q, &judged, &grade, err));
+    if (!judged) return mm_report_unresolved(r, q, prediction, err);
     const double value[mm_outcome_values] = {grade, 1};
     mm_outcomes_add(r->outcomes, q->index, mm_str_of(""), value);
     mm_report_verdict(r, grade, mm_str_of(""));

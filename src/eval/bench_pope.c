@@ -22,34 +22,33 @@ struct pope {
     const struct mm_questions *all;
     struct mm_normalizer room;
     struct mm_judge judge;
-    struct mm_names names, ids;
+    struct mm_names names;
     struct counts *counts;  // (names.n) by category
     int64_t cap;
     struct counts pool;
-    struct mm_buf label[n_kinds];  // kit: a byte a label, 1 yes
+    struct mm_jsonl labels[n_kinds];  // kit: the next line of each belongs to the next answer
 };
 
-static enum mm_code load_labels(struct pope *p, int kind, struct mm_error *err) {
+static enum mm_code open_labels(struct pope *p, int kind, struct mm_error *err) {
     char *name = mm_xasprintf("coco_pope_%s.json", kinds[kind]);
     char *path = mm_path_join(p->all->path, name);
-    struct mm_jsonl file;
-    enum mm_code code = mm_jsonl_open(&file, path, err);
+    const enum mm_code code = mm_jsonl_open(&p->labels[kind], path, err);
     free(path);
     free(name);
-    if (code != mm_code_ok) return code;
-    json_t *o = NULL;
-    for (;;) {
-        struct mm_str label;
-        code = mm_jsonl_next(&file, &o, err);
-        if (code != mm_code_ok || !o) break;
-        code = mm_jsonl_text(&file, o, "label", true, &label, err);
-        if (code != mm_code_ok) break;
-        const char yes = !mm_str_is(label, "no");
-        mm_buf_add(&p->label[kind], &yes, 1);
-        json_decref(o);
-    }
+    return code;
+}
+
+// The next label of a category; *any is false behind the last.
+static enum mm_code next_label(struct pope *p, int kind, bool *any, bool *yes,
+                               struct mm_error *err) {
+    json_t *o;
+    struct mm_str label;
+    MM_TRY(mm_jsonl_next(&p->labels[kind], &o, err));
+    *any = o;
+    if (!o) return mm_code_ok;
+    const enum mm_code code = mm_jsonl_text(&p->labels[kind], o, "label", true, &label, err);
+    if (code == mm_code_ok) *yes = !mm_str_is(label, "no");
     json_decref(o);
-    mm_jsonl_close(&file);
     return code;
 }
 
@@ -62,9 +61,9 @@ static enum mm_code begin(void **state, const struct mm_questions *all, const st
         return mm_fail(err, mm_code_usage,
                        "--judge has no effect here: by InternVL's rule every answer is yes or no");
     }
-    MM_TRY(mm_judge_read(&p->judge, r->judge_path, mm_judge_kind_replies, err));
+    MM_TRY(mm_judge_read(&p->judge, r->judge_path, mm_judge_kind_replies, all, err));
     for (int k = 0; k < n_kinds && all->kit; k++) {
-        MM_TRY(load_labels(p, k, err));
+        MM_TRY(open_labels(p, k, err));
     }
     return mm_code_ok;
 }
@@ -100,8 +99,8 @@ static void add_outcome(struct mm_report *r, struct mm_str key, struct mm_str gr
 static enum mm_code add_row(struct pope *p, const struct mm_question *q, struct mm_str prediction,
                             struct mm_report *r, struct mm_error *err) {
     enum mm_yes_no said = mm_yorn_extract(&p->room, prediction);
-    const struct mm_str reply =
-        said == mm_yes_no_unknown ? mm_judge_reply(&p->judge, q->index) : (struct mm_str){NULL, 0};
+    struct mm_str reply = {NULL, 0};
+    if (said == mm_yes_no_unknown) MM_TRY(mm_judge_reply(&p->judge, q, &reply, err));
     if (reply.s) said = mm_yorn_extract(&p->room, reply);
     const char *text = said == mm_yes_no_yes ? "Yes" : said == mm_yes_no_no ? "No" : "Unknown";
     if (said == mm_yes_no_unknown) MM_TRY(mm_report_unresolved(r, q, prediction, err));
@@ -130,14 +129,11 @@ static enum mm_code add_line(struct pope *p, const struct mm_question *q, struct
         return mm_questions_wrong(p->all, "category", err,
                                   "must be adversarial, popular or random");
     }
-    const int64_t before = p->ids.n;
-    if (mm_names_add(&p->ids, q->index) != before) {
-        return mm_questions_wrong(p->all, "question_id", err, "has been there before");
-    }
     struct counts *c = counts_of(p, q->category);
     const bool said = mm_pope_extract(prediction) == mm_yes_no_yes;
-    if ((size_t)c->said < p->label[kind].len) {
-        const bool label = p->label[kind].data[c->said] != 0;
+    bool any, label = false;
+    MM_TRY(next_label(p, kind, &any, &label, err));
+    if (any) {
         count(c, label, said, label == said);
         count(&p->pool, label, said, label == said);
         add_outcome(r, q->index, q->category, label, said);
@@ -193,9 +189,13 @@ static void report(const struct counts *c, const char *name, struct mm_report *r
 }
 
 static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) {
-    (void)err;
     struct pope *p = state;
     double sum = 0;
+    for (int k = 0; k < n_kinds && p->all->kit;
+         k++) {  // those that nobody needed must be sound, too
+        for (bool any = true, yes; any;)
+            MM_TRY(next_label(p, k, &any, &yes, err));
+    }
     int64_t n = 0;
     int64_t *order = mm_names_sorted(&p->names);
     for (int64_t i = 0; i < p->names.n; i++) {
@@ -221,9 +221,8 @@ static void release(void *state) {
     mm_normalizer_deinit(&p->room);
     mm_judge_free(&p->judge);
     mm_names_free(&p->names);
-    mm_names_free(&p->ids);
     for (int k = 0; k < n_kinds; k++) {
-        mm_buf_free(&p->label[k]);
+        mm_jsonl_close(&p->labels[k]);
     }
     free(p->counts);
     free(p);

@@ -4,19 +4,17 @@
 #include "eval/prompt.h"
 #include "eval/pylist.h"
 #include "eval/questions.h"
+#include "eval/spool.h"
 
-enum { leaf = 128, max_known = 256 };
+enum { leaf = 128 };
 
 struct textvqa {
     const struct mm_questions *all;
     struct mm_normalizer room;
     struct mm_pylist answers;
-    struct mm_buf wanted;     // their normal forms, one behind the other
-    double known[max_known];  // scores that rows have
-    int n_known;
-    unsigned char *code;  // (n) which of them each row has
-    double *wide;         // (n) instead of code, once there are more than max_known
-    int64_t n, cap;
+    struct mm_buf wanted;    // their normal forms, one behind the other
+    struct mm_spool scores;  // of the rows, in their order
+    int64_t n;
     int64_t n_empty;  // questions whose list of answers is empty
 };
 
@@ -47,47 +45,23 @@ static double sum_of(const double *v, int64_t n) {
     return sum;
 }
 
-static double row_at(const struct textvqa *t, int64_t i) {
-    return t->wide ? t->wide[i] : t->known[t->code[i]];
-}
-
-// The same over the rows.
-static double sum_rows(const struct textvqa *t, int64_t from, int64_t n) {
+// The same over the rows: their order decides the last bit, and their number, which is not known
+// before the end, where the halves begin.
+static enum mm_code sum_rows(const struct textvqa *t, int64_t from, int64_t n, double *sum,
+                             struct mm_error *err) {
     if (n > leaf) {
         const int64_t half = n / 2 - n / 2 % 8;
-        return sum_rows(t, from, half) + sum_rows(t, from + half, n - half);
+        double right;
+        MM_TRY(sum_rows(t, from, half, sum, err));
+        MM_TRY(sum_rows(t, from + half, n - half, &right, err));
+        *sum += right;
+        return mm_code_ok;
     }
     double v[leaf];
-    for (int64_t i = 0; i < n; i++)
-        v[i] = row_at(t, from + i);
-    return sum_of(v, n);
-}
-
-// The order of the rows decides the last bit, and their number is not known before the end. With
-// ten answers a row has one of six scores, so that a byte is enough for it.
-static void keep_row(struct textvqa *t, double score) {
-    if (t->n == t->cap) {
-        t->cap = t->cap ? 2 * t->cap : 1024;
-        if (t->wide) {
-            t->wide = mm_xrealloc(t->wide, (size_t)t->cap * sizeof *t->wide);
-        } else {
-            t->code = mm_xrealloc(t->code, (size_t)t->cap);
-        }
-    }
-    int k = 0;
-    while (!t->wide && k < t->n_known && t->known[k] != score)
-        k++;
-    if (!t->wide && k == max_known) {  // lists of many lengths: in full from here on
-        t->wide = mm_xmalloc((size_t)t->cap * sizeof *t->wide);
-        for (int64_t i = 0; i < t->n; i++)
-            t->wide[i] = t->known[t->code[i]];
-    }
-    if (t->wide) {
-        t->wide[t->n++] = score;
-        return;
-    }
-    if (k == t->n_known) t->known[t->n_known++] = score;
-    t->code[t->n++] = (unsigned char)k;
+    const int64_t bytes = (int64_t)sizeof *v;
+    MM_TRY(mm_spool_read(&t->scores, from * bytes, v, (size_t)(n * bytes), err));
+    *sum = sum_of(v, n);
+    return mm_code_ok;
 }
 
 static enum mm_code begin(void **state, const struct mm_questions *all, const struct mm_report *r,
@@ -147,19 +121,21 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
     const double value[mm_outcome_values] = {score, 1};
     mm_outcomes_add(r->outcomes, q->index, mm_str_of(""), value);
     mm_report_verdict(r, score, mm_process_answer(&t->room, prediction));
-    keep_row(t, score);
-    return mm_code_ok;
+    t->n++;
+    return mm_spool_add(&t->scores, &score, sizeof score, err);
 }
 
 static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) {
-    (void)err;
     struct textvqa *t = state;
     if (t->n_empty) {
         mm_warn("%lld questions have an empty list of answers; they count as wrong",
                 (long long)t->n_empty);
     }
     if (t->n == 0) return mm_code_ok;
-    const double overall = sum_rows(t, 0, t->n) / (double)t->n * 100;
+    double sum;
+    MM_TRY(mm_spool_flush(&t->scores, err));
+    MM_TRY(sum_rows(t, 0, t->n, &sum, err));
+    const double overall = sum / (double)t->n * 100;
     mm_report_headline(r, overall);
     mm_report_add(r, overall, "Overall");
     return mm_code_ok;
@@ -171,8 +147,7 @@ static void release(void *state) {
     mm_normalizer_deinit(&t->room);
     mm_pylist_free(&t->answers);
     mm_buf_free(&t->wanted);
-    free(t->code);
-    free(t->wide);
+    mm_spool_close(&t->scores);
     free(t);
 }
 

@@ -6,46 +6,29 @@
 #include "eval/tsv.h"
 
 void mm_judge_free(struct mm_judge *j) {
-    mm_names_free(&j->index);
-    mm_buf_free(&j->text);
-    free(j->end);
-    free(j->grade);
+    mm_join_free(&j->join);
     *j = (struct mm_judge){0};
 }
 
-bool mm_judge_grade(const struct mm_judge *j, struct mm_str index, double *grade) {
-    const int64_t number = mm_names_find(&j->index, index);
-    if (number >= 0) *grade = j->grade[number];
-    return number >= 0;
-}
-
-struct mm_str mm_judge_reply(const struct mm_judge *j, struct mm_str index) {
-    const int64_t number = mm_names_find(&j->index, index);
-    if (number < 0) return (struct mm_str){NULL, 0};
-    const size_t begin = number ? j->end[number - 1] : 0;
-    return (struct mm_str){j->text.data ? j->text.data + begin : "", j->end[number] - begin};
-}
-
-static enum mm_code add(struct mm_judge *j, struct mm_str index, double grade, struct mm_str reply,
-                        const char *where, int64_t line, struct mm_error *err) {
-    if (!(grade >= 0 && grade <= 1)) {
-        return mm_fail(err, mm_code_input, "%s: line %lld: score is %g, must be from 0 to 1", where,
-                       (long long)line, grade);
-    }
-    const int64_t before = j->index.n;
-    if (mm_names_add(&j->index, index) != before) {
-        return mm_fail(err, mm_code_input, "%s: line %lld: index '%.*s' has been judged before",
-                       where, (long long)line, (int)index.n, index.s);
-    }
-    if (before == j->cap) {
-        j->cap = j->cap ? 2 * j->cap : 256;
-        j->grade = mm_xrealloc(j->grade, (size_t)j->cap * sizeof *j->grade);
-        j->end = mm_xrealloc(j->end, (size_t)j->cap * sizeof *j->end);
-    }
-    mm_buf_add(&j->text, reply.n ? reply.s : "", reply.n);
-    j->grade[before] = grade;
-    j->end[before] = j->text.len;
+enum mm_code mm_judge_grade(struct mm_judge *j, const struct mm_question *q, bool *found,
+                            double *grade, struct mm_error *err) {
+    struct mm_str value;
+    MM_TRY(mm_join_get(&j->join, q->number, &value, err));
+    *found = value.s != NULL;
+    if (*found) memcpy(grade, value.s, sizeof *grade);
     return mm_code_ok;
+}
+
+enum mm_code mm_judge_reply(struct mm_judge *j, const struct mm_question *q, struct mm_str *reply,
+                            struct mm_error *err) {
+    return mm_join_get(&j->join, q->number, reply, err);
+}
+
+// `spot`: the line, or the row of a table.
+static enum mm_code add(struct mm_judge *j, struct mm_str index, const double *grade,
+                        struct mm_str reply, int64_t spot, struct mm_error *err) {
+    const struct mm_join_place place = {.line = spot};
+    return mm_join_add(&j->join, index, place, grade ? MM_SORTER_VALUE(*grade) : reply, err);
 }
 
 static enum mm_code read_lines(struct mm_judge *j, struct mm_jsonl *file, enum mm_judge_kind kind,
@@ -67,8 +50,13 @@ static enum mm_code read_lines(struct mm_judge *j, struct mm_jsonl *file, enum m
                 code = mm_jsonl_wrong(file, o, "score", "a number from 0 to 1", err);
             }
         }
+        const bool graded = kind == mm_judge_kind_grades;
+        if (code == mm_code_ok && !(grade >= 0 && grade <= 1)) {
+            code = mm_fail(err, mm_code_input, "%s: line %lld: score is %g, must be from 0 to 1",
+                           file->path, (long long)file->line, grade);
+        }
         if (code == mm_code_ok) {
-            code = add(j, index, grade, reply, file->path, file->line, err);
+            code = add(j, index, graded ? &grade : NULL, reply, file->line, err);
         }
         json_decref(o);
         MM_TRY(code);
@@ -97,32 +85,56 @@ static enum mm_code read_table(struct mm_judge *j, const struct mm_tsv *t, struc
         const struct mm_str text = mm_tsv_cell(row, what, mm_tsv_form_table);
         double grade = 0;
         if (!key.s) return mm_tsv_wrong(t, i, "index", err, "is missing");
-        if (kind == mm_judge_kind_grades && !read_number(text, &grade)) {
-            return mm_tsv_wrong(t, i, name, err, "must be a number from 0 to 1");
+        const bool graded = kind == mm_judge_kind_grades;
+        if (graded && (!read_number(text, &grade) || !(grade >= 0 && grade <= 1))) {
+            return mm_tsv_wrong(t, i, name, err, "is '%.*s', must be a number from 0 to 1",
+                                (int)(text.n < 60 ? text.n : 60), text.n ? text.s : "");
         }
-        MM_TRY(add(j, key, grade, text, t->path, mm_tsv_line(t, i), err));
+        MM_TRY(add(j, key, graded ? &grade : NULL, text, i, err));
     }
     return mm_code_ok;
 }
 
+// Entries are in j->join: finds whose they are.
+static enum mm_code join(struct mm_judge *j, const char *path, const struct mm_tsv *table,
+                         const struct mm_questions *all, struct mm_error *err) {
+    MM_TRY(mm_join_run(&j->join, all, err));
+    const struct mm_join_trouble *t = &j->join.twice;
+    if (!t->key) return mm_code_ok;
+    const int64_t line = table ? mm_tsv_line(table, t->place.line) : t->place.line;
+    return mm_fail(err, mm_code_input, "%s: line %lld: index '%s' has been judged before", path,
+                   (long long)line, t->key);
+}
+
+static enum mm_code read_json(struct mm_judge *j, struct mm_jsonl *file, enum mm_judge_kind kind,
+                              const struct mm_questions *all, struct mm_error *err) {
+    MM_TRY(read_lines(j, file, kind, err));
+    return join(j, file->path, NULL, all, err);
+}
+
+static enum mm_code read_tsv(struct mm_judge *j, const char *path, enum mm_judge_kind kind,
+                             const struct mm_questions *all, struct mm_error *err) {
+    struct mm_tsv table;
+    struct mm_tsv_row row;
+    MM_TRY(mm_tsv_open(&table, path, false, err));
+    mm_tsv_row_init(&row, &table);
+    enum mm_code code = read_table(j, &table, &row, kind, err);
+    if (code == mm_code_ok) code = join(j, path, &table, all, err);
+    mm_tsv_row_deinit(&row);
+    mm_tsv_close(&table);
+    return code;
+}
+
 enum mm_code mm_judge_read(struct mm_judge *j, const char *path, enum mm_judge_kind kind,
-                           struct mm_error *err) {
-    *j = (struct mm_judge){0};
+                           const struct mm_questions *all, struct mm_error *err) {
+    *j = (struct mm_judge){.join.room = all->sort_room};
     if (!path) return mm_code_ok;
     struct mm_jsonl file;
     MM_TRY(mm_jsonl_open(&file, path, err));
     const bool json = file.map.bytes > 0 && file.map.data[0] == '{';
-    enum mm_code code = json ? read_lines(j, &file, kind, err) : mm_code_ok;
+    enum mm_code code = json ? read_json(j, &file, kind, all, err) : mm_code_ok;
     mm_jsonl_close(&file);
-    if (!json) {
-        struct mm_tsv table;
-        struct mm_tsv_row row;
-        MM_TRY(mm_tsv_open(&table, path, false, err));
-        mm_tsv_row_init(&row, &table);
-        code = read_table(j, &table, &row, kind, err);
-        mm_tsv_row_deinit(&row);
-        mm_tsv_close(&table);
-    }
+    if (!json) code = read_tsv(j, path, kind, all, err);
     if (code != mm_code_ok) mm_judge_free(j);
     return code;
 }

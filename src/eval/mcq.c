@@ -134,8 +134,8 @@ enum mm_code mm_mcq_hit(struct mm_mcq *m, const struct mm_question *q, struct mm
                         struct mm_str prediction, bool *hit, struct mm_report *r,
                         struct mm_error *err) {
     char said = mm_can_infer(&m->room, prediction, &q->options);
-    const struct mm_str reply =
-        said ? (struct mm_str){NULL, 0} : mm_judge_reply(&m->judge, q->index);
+    struct mm_str reply = {NULL, 0};
+    if (!said) MM_TRY(mm_judge_reply(&m->judge, q, &reply, err));
     if (reply.s) said = mm_can_infer(&m->room, reply, &q->options);
     *hit = false;
     // The kit puts down 'Z' for an answer it cannot read, so 'Z' as the wanted letter would be hit.
@@ -163,10 +163,9 @@ double mm_mcq_combine(const struct mm_outcomes *o, const double (*sums)[mm_outco
 
 enum mm_code mm_mcq_begin(void **state, const struct mm_questions *all, const struct mm_report *r,
                           struct mm_error *err) {
-    (void)all;
     struct mm_mcq *m = mm_xcalloc(1, sizeof *m);
     *state = m;
-    return mm_judge_read(&m->judge, r->judge_path, mm_judge_kind_replies, err);
+    return mm_judge_read(&m->judge, r->judge_path, mm_judge_kind_replies, all, err);
 }
 
 enum mm_code mm_mcq_add(void *state, const struct mm_question *q, struct mm_str prediction,

@@ -68,10 +68,8 @@ int64_t mm_names_find(const struct mm_names *names, struct mm_str s) {
 
 static int by_text(const void *a, const void *b, void *arg) {
     const struct mm_names *names = arg;
-    const struct mm_str x = mm_names_get(names, *(const int64_t *)a);
-    const struct mm_str y = mm_names_get(names, *(const int64_t *)b);
-    const int order = memcmp(x.s, y.s, x.n < y.n ? x.n : y.n);
-    return order ? order : (x.n > y.n) - (x.n < y.n);
+    return mm_str_compare(mm_names_get(names, *(const int64_t *)a),
+                          mm_names_get(names, *(const int64_t *)b));
 }
 
 int64_t *mm_names_sorted(const struct mm_names *names) {

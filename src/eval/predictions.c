@@ -5,16 +5,9 @@
 #include <stdlib.h>
 #include "base/buf.h"
 
-struct mm_prediction_place {
-    size_t at;  // where the line begins
-    int64_t line;
-    int file;
-    bool used;
-};
-
 enum mm_code mm_predictions_open(struct mm_predictions *p, const char *const *paths,
-                                 struct mm_error *err) {
-    *p = (struct mm_predictions){0};
+                                 const struct mm_questions *all, struct mm_error *err) {
+    *p = (struct mm_predictions){.all = all, .join.room = all->sort_room};
     for (; paths[p->n_files]; p->n_files++) {
         p->file = mm_xrealloc(p->file, (size_t)(p->n_files + 1) * sizeof *p->file);
         p->file[p->n_files] = (struct mm_prediction_file){0};
@@ -33,9 +26,8 @@ void mm_predictions_close(struct mm_predictions *p) {
         mm_jsonl_close(&p->file[i].lines);
     }
     json_decref(p->line);
-    mm_names_free(&p->names);
+    mm_join_free(&p->join);
     free(p->file);
-    free(p->place);
     *p = (struct mm_predictions){0};
 }
 
@@ -50,59 +42,75 @@ static enum mm_code read_next(struct mm_prediction_file *f, json_t **o, struct m
     return code;
 }
 
-static enum mm_code read_out(const struct mm_predictions *p, const struct mm_prediction_file *f,
+static enum mm_code read_out(const json_t *line, const struct mm_prediction_file *f,
                              struct mm_prediction *out, struct mm_error *err) {
-    const json_t *missing = json_object_get(p->line, "missing_image");
+    const json_t *missing = json_object_get(line, "missing_image");
     *out = (struct mm_prediction){.found = true, .missing_image = json_is_true(missing)};
-    return mm_jsonl_text(&f->lines, p->line, "prediction", !out->missing_image, &out->text, err);
+    return mm_jsonl_text(&f->lines, line, "prediction", !out->missing_image, &out->text, err);
 }
 
 // ---- out of order ----
 
-static enum mm_code add_place(struct mm_predictions *p, size_t *cap, int file, size_t at,
-                              struct mm_error *err) {
-    const struct mm_prediction_file *f = &p->file[file];
-    const int64_t before = p->names.n;
-    const int64_t number = mm_names_add(&p->names, f->head_index);
-    if (number != before) {
-        const struct mm_prediction_place *first = &p->place[number];
-        return mm_fail(err, mm_code_input,
-                       "%s: line %" PRId64
-                       ": index '%.*s' has been answered before, in %s line "
-                       "%" PRId64,
-                       f->lines.path, f->lines.line, (int)f->head_index.n, f->head_index.s,
-                       p->file[first->file].lines.path, first->line);
+// What is kept of a line: how it stands, then the text.
+enum { kept_missing = 1, kept_text = 2 };
+
+static enum mm_code add_lines(struct mm_predictions *p, int number, struct mm_error *err) {
+    struct mm_prediction_file *f = &p->file[number];
+    json_decref(f->head);
+    f->head = NULL;
+    mm_jsonl_rewind(&f->lines);
+    for (;;) {
+        json_t *o;
+        struct mm_prediction said = {0};
+        MM_TRY(read_next(f, &o, err));
+        if (!o) break;
+        enum mm_code code = read_out(o, f, &said, err);
+        struct mm_buf kept = {0};
+        const char how =
+            (char)((said.missing_image ? kept_missing : 0) | (said.text.s ? kept_text : 0));
+        mm_buf_add(&kept, &how, 1);
+        if (said.text.n) mm_buf_add(&kept, said.text.s, said.text.n);
+        const struct mm_join_place place = {number, 1, f->lines.line};
+        if (code == mm_code_ok) {
+            code = mm_join_add(&p->join, f->head_index, place, (struct mm_str){kept.data, kept.len},
+                               err);
+        }
+        mm_buf_free(&kept);
+        json_decref(o);
+        MM_TRY(code);
     }
-    if ((size_t)number == *cap) {
-        *cap = *cap ? 2 * *cap : 1024;
-        p->place = mm_xrealloc(p->place, *cap * sizeof *p->place);
-    }
-    p->place[number] = (struct mm_prediction_place){.at = at, .line = f->lines.line, .file = file};
+    mm_map_forget(f->lines.map.data, f->lines.map.bytes);
     return mm_code_ok;
 }
 
-// Reads all files once for the places of their lines; the first n_in_order of each are used.
-static enum mm_code build_index(struct mm_predictions *p, struct mm_error *err) {
-    size_t cap = 0;
+static enum mm_code join_all(struct mm_predictions *p, struct mm_error *err) {
+    json_decref(p->line);
+    p->line = NULL;
+    p->joined = true;
     for (int i = 0; i < p->n_files; i++) {
-        struct mm_prediction_file *f = &p->file[i];
-        json_decref(f->head);
-        f->head = NULL;
-        mm_jsonl_rewind(&f->lines);
-        for (int64_t k = 0;; k++) {
-            const size_t at = f->lines.at;
-            json_t *o;
-            MM_TRY(read_next(f, &o, err));
-            if (!o) break;
-            const enum mm_code code = add_place(p, &cap, i, at, err);
-            json_decref(o);
-            MM_TRY(code);
-            p->place[p->names.n - 1].used = k < f->n_in_order;
-        }
+        MM_TRY(add_lines(p, i, err));
     }
-    p->indexed = true;
+    MM_TRY(mm_join_run(&p->join, p->all, err));
+    const struct mm_join_trouble *t = &p->join.twice;
+    if (!t->key) return mm_code_ok;
+    return mm_fail(err, mm_code_input,
+                   "%s: line %" PRId64 ": index '%s' has been answered before, in %s line %" PRId64,
+                   p->file[t->place.file].lines.path, t->place.line, t->key,
+                   p->file[t->first.file].lines.path, t->first.line);
+}
+
+static enum mm_code find_joined(struct mm_predictions *p, int64_t number, struct mm_prediction *out,
+                                struct mm_error *err) {
+    struct mm_str kept;
+    MM_TRY(mm_join_get(&p->join, number, &kept, err));
+    if (!kept.s) return mm_code_ok;
+    out->found = true;
+    out->missing_image = kept.s[0] & kept_missing;
+    if (kept.s[0] & kept_text) out->text = (struct mm_str){kept.s + 1, kept.n - 1};
     return mm_code_ok;
 }
+
+// ---- in order ----
 
 // The file whose next line answers `index`, or -1.
 static enum mm_code find_in_order(struct mm_predictions *p, struct mm_str index, int *file,
@@ -119,60 +127,35 @@ static enum mm_code find_in_order(struct mm_predictions *p, struct mm_str index,
     return mm_code_ok;
 }
 
-enum mm_code mm_predictions_find(struct mm_predictions *p, struct mm_str index,
+enum mm_code mm_predictions_find(struct mm_predictions *p, const struct mm_question *q,
                                  struct mm_prediction *out, struct mm_error *err) {
     *out = (struct mm_prediction){0};
+    if (p->joined) return find_joined(p, q->number, out, err);
     json_decref(p->line);
     p->line = NULL;
-    if (!p->indexed) {
-        int i;
-        MM_TRY(find_in_order(p, index, &i, err));
-        if (i >= 0) {
-            struct mm_prediction_file *f = &p->file[i];
-            p->line = f->head;
-            f->head = NULL;
-            f->n_in_order++;
-            return read_out(p, f, out, err);
-        }
-        MM_TRY(build_index(p, err));
+    int i;
+    MM_TRY(find_in_order(p, q->index, &i, err));
+    if (i < 0) {
+        MM_TRY(join_all(p, err));
+        return find_joined(p, q->number, out, err);
     }
-    const int64_t number = mm_names_find(&p->names, index);
-    if (number < 0) return mm_code_ok;
-    struct mm_prediction_place *place = &p->place[number];
-    struct mm_prediction_file *f = &p->file[place->file];
-    if (place->used) {
-        return mm_fail(err, mm_code_input, "%s: line %" PRId64 ": index '%.*s' is asked for twice",
-                       f->lines.path, place->line, (int)index.n, index.s);
-    }
-    place->used = true;
-    f->lines.at = place->at;
-    f->lines.line = place->line - 1;
-    MM_TRY(read_next(f, &p->line, err));
-    f->lines.line = place->line;  // empty lines in front of it are counted already
-    return read_out(p, f, out, err);
+    struct mm_prediction_file *f = &p->file[i];
+    p->line = f->head;
+    f->head = NULL;
+    return read_out(p->line, f, out, err);
 }
 
-enum mm_code mm_predictions_end(struct mm_predictions *p, const char *data, struct mm_error *err) {
-    if (!p->indexed) {
-        int i;
+enum mm_code mm_predictions_end(struct mm_predictions *p, struct mm_error *err) {
+    int i;
+    if (!p->joined) {
+        // A line is left: about nothing, or a second one about a question.
         MM_TRY(find_in_order(p, (struct mm_str){NULL, SIZE_MAX}, &i, err));
-        for (i = 0; i < p->n_files; i++) {
-            const struct mm_prediction_file *f = &p->file[i];
-            if (!f->head) continue;
-            return mm_fail(
-                err, mm_code_input,
-                "%s: line %" PRId64 ": index '%.*s' is of no question of %s, or answered twice",
-                f->lines.path, f->lines.line, (int)f->head_index.n, f->head_index.s, data);
+        for (i = 0; i < p->n_files && !p->file[i].head; i++) {
         }
-        return mm_code_ok;
+        if (i < p->n_files) MM_TRY(join_all(p, err));
     }
-    for (int64_t i = 0; i < p->names.n; i++) {
-        const struct mm_prediction_place *place = &p->place[i];
-        if (place->used) continue;
-        const struct mm_str index = mm_names_get(&p->names, i);
-        return mm_fail(err, mm_code_input,
-                       "%s: line %" PRId64 ": index '%.*s' is of no question of %s",
-                       p->file[place->file].lines.path, place->line, (int)index.n, index.s, data);
-    }
-    return mm_code_ok;
+    const struct mm_join_trouble *t = &p->join.stray;
+    if (!t->key) return mm_code_ok;
+    return mm_fail(err, mm_code_input, "%s: line %" PRId64 ": index '%s' is of no question of %s",
+                   p->file[t->place.file].lines.path, t->place.line, t->key, p->all->path);
 }

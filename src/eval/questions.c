@@ -68,6 +68,21 @@ void mm_questions_close(struct mm_questions *q) {
     *q = (struct mm_questions){0};
 }
 
+void mm_questions_share(struct mm_questions *again, const struct mm_questions *q) {
+    *again = *q;
+    again->line = NULL;
+    if (!q->kit) mm_tsv_row_init(&again->row, &q->tsv);
+    mm_questions_rewind(again);
+}
+
+void mm_questions_unshare(struct mm_questions *again) {
+    const struct mm_map *map = again->kit ? &again->lines.map : &again->tsv.map;
+    mm_map_forget(map->data, map->bytes);
+    mm_tsv_row_deinit(&again->row);
+    json_decref(again->line);
+    *again = (struct mm_questions){0};
+}
+
 void mm_questions_rewind(struct mm_questions *q) {
     q->next_row = 0;
     q->n_given = 0;
@@ -75,11 +90,20 @@ void mm_questions_rewind(struct mm_questions *q) {
     mm_jsonl_rewind(&q->lines);
 }
 
+int64_t mm_questions_spot(const struct mm_questions *q) {
+    return q->kit ? q->lines.line : q->row.row;
+}
+
+enum mm_code mm_questions_wrong_at(const struct mm_questions *q, int64_t spot, const char *field,
+                                   struct mm_error *err, const char *what) {
+    if (!q->kit) return mm_tsv_wrong(&q->tsv, spot, field, err, "%s", what);
+    return mm_fail(err, mm_code_input, "%s: line %" PRId64 ": '%s': %s", q->lines.path, spot, field,
+                   what);
+}
+
 enum mm_code mm_questions_wrong(const struct mm_questions *q, const char *field,
                                 struct mm_error *err, const char *what) {
-    if (!q->kit) return mm_tsv_wrong(&q->tsv, q->row.row, field, err, "%s", what);
-    return mm_fail(err, mm_code_input, "%s: line %" PRId64 ": '%s': %s", q->lines.path,
-                   q->lines.line, field, what);
+    return mm_questions_wrong_at(q, mm_questions_spot(q), field, err, what);
 }
 
 static struct mm_str cell(struct mm_questions *q, enum mm_column c) {

@@ -29,6 +29,7 @@ struct mm_questions {
     bool kit;
     int64_t limit;  // at most so many questions; 0: all
     bool partial;   // scoring: questions are known to be left out, by a limit or as other shards'
+    size_t sort_room;  // scoring: memory of each sorter; 0: the usual
     enum mm_tsv_form form;
     int64_t next_row;   // of the table
     int64_t n_given;    // questions given out
@@ -53,6 +54,9 @@ enum mm_code mm_questions_open(struct mm_questions *q, const struct mm_bench *be
                                struct mm_error *err);
 void mm_questions_close(struct mm_questions *q);
 void mm_questions_rewind(struct mm_questions *q);
+// A second reader of the same data from its beginning; `q` must outlive it.
+void mm_questions_share(struct mm_questions *again, const struct mm_questions *q);
+void mm_questions_unshare(struct mm_questions *again);
 // *out receives the next question; *end is set behind the last.
 enum mm_code mm_questions_next(struct mm_questions *q, struct mm_question *out, bool *end,
                                struct mm_error *err);
@@ -65,8 +69,12 @@ struct mm_question_place {
 struct mm_question_place mm_questions_tell(const struct mm_questions *q);
 enum mm_code mm_questions_at(struct mm_questions *q, struct mm_question_place place,
                              struct mm_question *out, struct mm_error *err);
-// "<file>: line 12: column 'answer': <what>" about the question read last.
+// "<file>: line 12: column 'answer': <what>" about the question read last; for later, about the
+// question that was the last when mm_questions_spot was called.
 enum mm_code mm_questions_wrong(const struct mm_questions *q, const char *field,
                                 struct mm_error *err, const char *what);
+int64_t mm_questions_spot(const struct mm_questions *q);
+enum mm_code mm_questions_wrong_at(const struct mm_questions *q, int64_t spot, const char *field,
+                                   struct mm_error *err, const char *what);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include "base/log.h"
+#include "eval/indexes.h"
 #include "eval/questions.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -11,6 +12,7 @@ struct scoring {
     const struct mm_score_job *job;
     struct mm_questions questions;
     struct mm_predictions predictions;
+    struct mm_indexes indexes;
     void *state;
     struct mm_report *report;
 };
@@ -31,7 +33,8 @@ static enum mm_code score_all(struct scoring *s, struct mm_error *err) {
         bool end;
         MM_TRY(mm_questions_next(&s->questions, &q, &end, err));
         if (end) break;
-        MM_TRY(mm_predictions_find(&s->predictions, q.index, &p, err));
+        MM_TRY(mm_indexes_add(&s->indexes, &q, err));
+        MM_TRY(mm_predictions_find(&s->predictions, &q, &p, err));
         r->verdict = (struct mm_verdict){0};
         if (!p.found || p.missing_image) {
             r->unanswered += !p.found;
@@ -44,7 +47,8 @@ static enum mm_code score_all(struct scoring *s, struct mm_error *err) {
         const struct mm_score_listener *l = s->job->listener;
         if (l) MM_TRY(l->heard(l->arg, &q, &p, &r->verdict, err));
     }
-    if (!s->job->limit) MM_TRY(mm_predictions_end(&s->predictions, s->job->data, err));
+    MM_TRY(mm_indexes_check(&s->indexes, err));
+    if (!s->job->limit) MM_TRY(mm_predictions_end(&s->predictions, err));
     if (r->questions == 0) {
         return mm_fail(err, mm_code_input, "%s: has no prediction for a question of %s",
                        s->job->predictions[0], s->job->data);
@@ -66,7 +70,9 @@ static enum mm_code open_all(struct scoring *s, struct mm_error *err) {
     MM_TRY(mm_questions_open(&s->questions, job->bench, job->data, job->pandas1, mm_tsv_form_result,
                              job->limit, err));
     s->questions.partial = s->questions.partial || job->partial;
-    MM_TRY(mm_predictions_open(&s->predictions, job->predictions, err));
+    s->questions.sort_room = job->sort_room;
+    s->indexes.all = &s->questions;
+    MM_TRY(mm_predictions_open(&s->predictions, job->predictions, &s->questions, err));
     MM_TRY(job->bench->begin(&s->state, &s->questions, s->report, err));
     return score_all(s, err);
 }
@@ -84,6 +90,7 @@ enum mm_code mm_score_run(const struct mm_score_job *job, struct mm_report *r,
     enum mm_code code = open_all(&s, err);
     job->bench->release(s.state);
     mm_predictions_close(&s.predictions);
+    mm_indexes_free(&s.indexes);
     mm_questions_close(&s.questions);
     if (r->unresolved_to && fclose(r->unresolved_to) != 0 && code == mm_code_ok) {
         code = mm_fail_errno(err, "%s: cannot be written", job->unresolved);
@@ -111,7 +118,6 @@ static void add_cell(struct mm_buf *out, struct mm_str s, char then) {
 
 // {"v1_<index>": answer}, as the benchmark's own evaluator takes it.
 static void add_answer(struct mm_buf *out, const struct mm_question *q, struct mm_str answer) {
-    mm_buf_adds(out, out->len > 2 ? ",\n" : "");
     char *key = mm_xasprintf("v1_%.*s", (int)q->index.n, q->index.s);
     mm_json_add_string(out, key, strlen(key));
     free(key);
@@ -119,42 +125,55 @@ static void add_answer(struct mm_buf *out, const struct mm_question *q, struct m
     mm_json_add_string(out, answer.n ? answer.s : "", answer.n);
 }
 
-static enum mm_code export_all(struct scoring *s, bool json, struct mm_buf *out,
-                               struct mm_error *err) {
+static enum mm_code export_all(struct scoring *s, bool json, struct mm_outfile *f,
+                               struct mm_buf *out, struct mm_error *err) {
     struct mm_question q;
     struct mm_prediction p;
     mm_buf_adds(out, json ? "{\n" : "index\tquestion\tanswer\tcategory\tprediction\n");
-    for (;;) {
+    for (bool any = false;;) {
         bool end;
         MM_TRY(mm_questions_next(&s->questions, &q, &end, err));
         if (end) break;
-        MM_TRY(mm_predictions_find(&s->predictions, q.index, &p, err));
+        MM_TRY(mm_predictions_find(&s->predictions, &q, &p, err));
         if (!p.found || p.missing_image) continue;
         if (json) {
+            mm_buf_adds(out, any ? ",\n" : "");
             add_answer(out, &q, p.text);
-            continue;
+        } else {
+            add_cell(out, q.index, '\t');
+            add_cell(out, q.text, '\t');
+            add_cell(out, q.answer, '\t');
+            add_cell(out, q.category, '\t');
+            add_cell(out, p.text, '\n');
         }
-        add_cell(out, q.index, '\t');
-        add_cell(out, q.text, '\t');
-        add_cell(out, q.answer, '\t');
-        add_cell(out, q.category, '\t');
-        add_cell(out, p.text, '\n');
+        any = true;
+        if (out->len < 1 << 16) continue;
+        MM_TRY(mm_outfile_write(f, out->data, out->len, err));
+        mm_buf_reset(out);
     }
     if (json) mm_buf_adds(out, "\n}\n");
-    return mm_code_ok;
+    return mm_outfile_write(f, out->data, out->len, err);
 }
 
 enum mm_code mm_score_export(const struct mm_score_job *job, const char *path,
                              struct mm_error *err) {
     struct scoring s = {.job = job};
     struct mm_buf out = {0};
+    struct mm_outfile *f = NULL;
     const size_t n = strlen(path);
     const bool json = n > 5 && !strcmp(path + n - 5, ".json");
     enum mm_code code = mm_questions_open(&s.questions, job->bench, job->data, job->pandas1,
                                           mm_tsv_form_table, job->limit, err);
-    if (code == mm_code_ok) code = mm_predictions_open(&s.predictions, job->predictions, err);
-    if (code == mm_code_ok) code = export_all(&s, json, &out, err);
-    if (code == mm_code_ok) code = mm_file_write(path, out.data, out.len, err);
+    if (code == mm_code_ok) {
+        code = mm_predictions_open(&s.predictions, job->predictions, &s.questions, err);
+    }
+    if (code == mm_code_ok) code = mm_outfile_open(&f, path, err);
+    if (code == mm_code_ok) code = export_all(&s, json, f, &out, err);
+    if (code == mm_code_ok) {
+        code = mm_outfile_commit(f, err);
+    } else {
+        mm_outfile_abort(f);
+    }
     mm_predictions_close(&s.predictions);
     mm_questions_close(&s.questions);
     mm_buf_free(&out);

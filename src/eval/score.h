@@ -22,6 +22,7 @@ struct mm_score_job {
     int64_t limit;                             // only the first so many questions; 0: all
     const char *unresolved;                    // file to write the unresolved answers to, or NULL
     const char *judge;                         // MM-Vet: the judge's grades, or NULL
+    size_t sort_room;                          // memory of each sorting; 0: the usual
     struct mm_outcomes *outcomes;              // receives what the headline is made of; may be NULL
     const struct mm_score_listener *listener;  // may be NULL
 };

@@ -211,6 +211,7 @@ static enum mm_code read_rows(struct mm_tsv *t, struct mm_tsv_walk *w, struct mm
         }
         mm_map_pass(&t->map, &passed, (size_t)(w->p - base));
     }
+    mm_map_forget(t->map.data, t->map.bytes);  // reading begins again at the front
     mm_buf_free(&room);
     return code;
 }

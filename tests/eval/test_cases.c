@@ -3,21 +3,22 @@
 // holds them; the expected scores come from a reckoning with pandas and the xlsx round trip,
 // written from the same rules by other hands than the program.
 #include "cmocka_all.h"
+#include "scratch.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/log.h"
 #include "eval/score.h"
+#include "io/file.h"
 #include "io/json.h"
 
 #define FOLDER "tests/golden/eval/cases/"
 static struct mm_error err;
 
-static int quiet(void **state) {
-    (void)state;
+static int begin(void **state) {
     mm_log_set_level(mm_log_level_error);
-    return 0;
+    return scratch_make(state);
 }
 
 static json_t *load(const char *name) {
@@ -33,15 +34,39 @@ static void same(const char *bench, const char *name, double got, double wanted)
     fail_msg("%s: %s is %.17g, must be %.17g", bench, name, got, wanted);
 }
 
-static void check(const char *name) {
+// The lines of a file from the last to the first.
+static char *turned(const char *path) {
+    struct mm_buf text = {0}, out = {0};
+    if (mm_file_read(&text, path, 1 << 24, &err) != mm_code_ok) fail_msg("%s", err.text);
+    for (size_t end = text.len; end > 0;) {
+        size_t begin = end - 1;
+        while (begin > 0 && text.data[begin - 1] != '\n')
+            begin--;
+        mm_buf_add(&out, text.data + begin, end - begin);
+        if (out.data[out.len - 1] != '\n') mm_buf_adds(&out, "\n");
+        end = begin;
+    }
+    char *other = mm_path_join(folder, "turned.jsonl");
+    if (mm_file_write(other, out.data, out.len, &err) != mm_code_ok) fail_msg("%s", err.text);
+    mm_buf_free(&text);
+    mm_buf_free(&out);
+    return other;
+}
+
+// sort_room: 0 as usual, 1 sorts through files.
+static void check(const char *name, bool other_order, size_t sort_room) {
     const struct mm_bench *bench;
     assert_int_equal(mm_bench_find(&bench, name, &err), mm_code_ok);
     char *data = mm_xasprintf(FOLDER "%s.tsv", name);
     char *said = mm_xasprintf(FOLDER "%s.jsonl", name);
-    const char *const files[] = {said, NULL};
+    char *other = turned(said);
+    const char *const files[] = {other_order ? other : said, NULL};
     struct mm_outcomes outcomes = {0};
-    const struct mm_score_job job = {
-        .bench = bench, .data = data, .predictions = files, .outcomes = &outcomes};
+    const struct mm_score_job job = {.bench = bench,
+                                     .data = data,
+                                     .predictions = files,
+                                     .sort_room = sort_room,
+                                     .outcomes = &outcomes};
     struct mm_report r;
     if (mm_score_run(&job, &r, &err) != mm_code_ok) fail_msg("%s", err.text);
 
@@ -74,17 +99,20 @@ static void check(const char *name) {
     mm_report_free(&r);
     free(data);
     free(said);
+    free(other);
 }
 
 static void test_cases(void **state) {
     (void)state;
     static const char *const names[] = {"sqa", "seed", "mmmu", "mmbench", "textvqa", "mme"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        check(names[i]);
+        for (int k = 0; k < 4; k++) {
+            check(names[i], k & 1, (size_t)(k >> 1));
+        }
     }
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases)};
-    return cmocka_run_group_tests(tests, quiet, NULL);
+    return cmocka_run_group_tests(tests, begin, scratch_remove);
 }

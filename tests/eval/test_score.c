@@ -163,6 +163,10 @@ static void test_pope_kit(void **state) {
     is("Overall/Accuracy", 100);
     bad(&mm_bench_pope, dir, said("7=Yes\n8=no\n9=no\n10=no\n11=no\n12=x\n"),
         "index '12' is of no");
+    put("coco_pope_random.json",
+        "{\"label\": \"yes\"}\n{\"label\": \"no\"}\n{}\n");  // one is needed
+    bad(&mm_bench_pope, dir, said("7=Yes\n8=no\n9=no\n10=no\n"),
+        "coco_pope_random.json: line 3: 'label' is missing");
     put("coco_pope_popular.json", "{\"label\": 1}\n");
     bad(&mm_bench_pope, dir, said("7=Yes\n"), "coco_pope_popular.json: line 1: 'label' is 1");
     bad(&mm_bench_sqa, dir, said("7=Yes\n"), "is a folder");
@@ -340,6 +344,25 @@ static void test_gqa(void **state) {
     is("structural/verify", 0);
     is("semantic/obj", 100);
     bad(&mm_bench_gqa, dir, said("1=No\n3=yes\n"), "question '2' has no prediction");
+    good(&mm_bench_gqa, dir, said("3=yes\n2=no.\n1=No\n"));  // in another order
+    is("", 50);
+    put("testdev_balanced_questions.json",
+        "{\"1\": {\"answer\": \"yes\", \"isBalanced\": true}, \"9\": {\"answer\": \"no\", "
+        "\"isBalanced\": true}}");
+    bad(&mm_bench_gqa, dir, said("1=No\n2=no.\n3=yes\n"), "question '9' has no prediction");
+    put("testdev_balanced_questions.json",
+        "{\"1\": {\"answer\": \"yes\", \"isBalanced\": true},\n\"2\": {\"isBalanced\": true}}");
+    bad(&mm_bench_gqa, dir, said("1=No\n2=no.\n3=yes\n"), "question '2': 'answer' is missing");
+    put("testdev_balanced_questions.json",
+        "{\"1\": {\"answer\": \"yes\", \"isBalanced\": true},\n\"1\": {\"answer\": \"no\", "
+        "\"isBalanced\": true}}");
+    bad(&mm_bench_gqa, dir, said("1=No\n2=no.\n3=yes\n"),
+        "question '1' is there twice, as number 1 and 2");
+    put("testdev_balanced_questions.json",
+        "{\"1\": {\"answer\": \"yes\",\n \"isBalanced\": truth}}");
+    bad(&mm_bench_gqa, dir, said("1=No\n2=no.\n3=yes\n"), "line 2, column ");
+    put("testdev_balanced_questions.json", "[1]");
+    bad(&mm_bench_gqa, dir, said("1=No\n2=no.\n3=yes\n"), "must be an object of questions");
 }
 
 static void test_mmvet(void **state) {
@@ -418,6 +441,9 @@ static void test_predictions(void **state) {
     bad(&mm_bench_seed, data, put("p", "[]\n"), "line 1: must be a JSON object");
     bad(&mm_bench_seed, put("t.tsv", "index\tquestion\n0\tq\n"), said("0=A\n"),
         "no column 'answer'");
+    bad(&mm_bench_seed,
+        put("t.tsv", "index\tquestion\tA\tanswer\n2\tq\tx\tA\n1\tq\tx\tA\n2\tq\tx\tA\n"),
+        said("2=A\n1=A\n"), "line 4: column 'index': has been there before");
     struct mm_score_job job = {.bench = &mm_bench_seed,
                                .data = data,
                                .limit = 1,

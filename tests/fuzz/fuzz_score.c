@@ -1,5 +1,5 @@
 // Any bytes as a data set and its predictions: refused with a sentence, or scored within the
-// benchmark's bounds, the same in one file of predictions as in two.
+// benchmark's bounds, the same whatever the order of the files and the memory for sorting.
 //   byte 0: which benchmark; then the table, 0xff, predictions, 0xff, more predictions
 #include <stdint.h>
 #include <stdio.h>
@@ -29,6 +29,27 @@ static void put(int i, const uint8_t *data, size_t n) {
     check(ftruncate(fds[i], 0) == 0 && pwrite(fds[i], data, n, 0) == (ssize_t)n);
 }
 
+// The report of what could be scored, else nothing.
+static enum mm_code score(struct mm_score_job *job, struct mm_buf *out) {
+    struct mm_outcomes outcomes = {0};
+    struct mm_report r;
+    struct mm_error err = {0};
+    job->outcomes = &outcomes;
+    const enum mm_code code = mm_score_run(job, &r, &err);
+    mm_outcomes_free(&outcomes);
+    if (code != mm_code_ok) {
+        check(err.text[0] && !strchr(err.text, '\n'));
+        return code;
+    }
+    check(r.questions > 0 && r.unresolved <= r.questions);
+    check(!r.has_headline || (r.headline >= 0 && r.headline <= 2800));
+    r.seconds = 0;
+    mm_report_print_json(&r, out);
+    mm_report_print_table(&r, out);
+    mm_report_free(&r);
+    return code;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     static const struct mm_bench *const benches[] = {
         &mm_bench_mme,     &mm_bench_mmbench, &mm_bench_pope,  &mm_bench_seed, &mm_bench_mmmu,
@@ -47,27 +68,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         if (!mark) break;
     }
     if (!files[0]) return 0;
-    struct mm_outcomes outcomes = {0};
     struct mm_score_job job = {.bench = bench,
                                .data = paths[0],
                                .predictions = files,
                                .pandas1 = data[0] & 0x80,
-                               .limit = data[0] & 0x40 ? 3 : 0,
-                               .outcomes = &outcomes};
-    struct mm_report r;
-    struct mm_error err = {0};
-    const enum mm_code code = mm_score_run(&job, &r, &err);
-    if (code != mm_code_ok) {
-        check(err.text[0] && !strchr(err.text, '\n'));
-    } else {
-        check(r.questions > 0 && r.unresolved <= r.questions);
-        check(!r.has_headline || (r.headline >= 0 && r.headline <= 2800));
-        struct mm_buf out = {0};
-        mm_report_print_json(&r, &out);
-        mm_report_print_table(&r, &out);
-        mm_buf_free(&out);
-        mm_report_free(&r);
-    }
-    mm_outcomes_free(&outcomes);
+                               .limit = data[0] & 0x40 ? 3 : 0};
+    struct mm_buf once = {0}, again = {0};
+    const enum mm_code code = score(&job, &once);
+    // Through files instead of memory, and with the files in the other order.
+    const char *turned[3] = {files[1] ? files[1] : files[0], files[1] ? files[0] : NULL, NULL};
+    job.predictions = turned;
+    job.sort_room = 1;
+    const enum mm_code other = score(&job, &again);
+    check((code == mm_code_ok) == (other == mm_code_ok));
+    check(once.len == again.len && (!once.len || !memcmp(once.data, again.data, once.len)));
+    mm_buf_free(&once);
+    mm_buf_free(&again);
     return 0;
 }
