@@ -72,7 +72,7 @@ static enum mm_code run_packed(struct output *o, const struct mm_probe_input *in
     MM_TRY(mm_probe_batch_make(&b, o->m, in, mm_piece_plan(o->m, n, in->B, in->n_tiles, n, false),
                                err));
     struct mm_forward f = {0};
-    const struct mm_tap tap = {keep_layer, o};
+    const struct mm_tap tap = {keep_layer, o, false};
     mm_model_fwd(o->m, &b.layout, b.pixels, NULL, &f, false, false, &tap, &b.device);
     struct mm_view logits =
         mm_view2(mm_arena_take(&b.device, (size_t)(n * V) * sizeof(float)), mm_dtype_f32, n, V);
@@ -90,7 +90,7 @@ static enum mm_code run_pieces(struct output *o, const struct mm_probe_input *in
     struct mm_state state;
     MM_TRY(mm_state_init(&state, o->m, err));
     const int64_t S = o->m->config.image_size, V = o->m->config.V;
-    const struct mm_tap tap = {keep_layer, o};
+    const struct mm_tap tap = {keep_layer, o, false};
     int64_t tile = 0;
     enum mm_code code = mm_code_ok;
     for (int64_t s = 0; !code && s < in->B; s++) {

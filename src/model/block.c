@@ -3,7 +3,7 @@
 
 void mm_block_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_stream *st,
                   struct mm_block_acts *acts, struct mm_view y, struct mm_view x,
-                  struct mm_block_state *state, bool keep, struct mm_arena *arena) {
+                  struct mm_block_state *state, bool keep, bool whole, struct mm_arena *arena) {
     const struct mm_stack_config *s = b->stack;
     const int64_t T = st->T;
     const float eps = (float)s->rms_eps;
@@ -13,13 +13,19 @@ void mm_block_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_
     mm_rmsnorm_fwd(m->be, acts->mix.u, acts->rinv1, x, mm_block_w(m, b, mm_role_attention_norm),
                    eps);
     mm_mixer_fwd(m, b, st, &acts->mix, state, keep, arena);
-    acts->x2 = mm_acts2(m, arena, T, s->D);
+    whole = whole || keep;
+    acts->x2 = whole ? mm_acts2(m, arena, T, s->D) : y;
     mm_linear_fwd(m->be, acts->x2, acts->mix.o, mm_block_w(m, b, mm_role_wo), MM_NONE);
     mm_add(m->be, acts->x2, acts->x2, x);
 
     acts->rinv2 = keep ? mm_take1(arena, T) : MM_NONE;
     acts->h = mm_acts2(m, arena, T, s->D);
     mm_rmsnorm_fwd(m->be, acts->h, acts->rinv2, acts->x2, mm_block_w(m, b, mm_role_ffn_norm), eps);
+    if (!whole) {
+        mm_ffn_fwd(m->be, y, y, acts->h, mm_block_w(m, b, mm_role_w1), mm_block_w(m, b, mm_role_w3),
+                   mm_block_w(m, b, mm_role_w2));
+        return;
+    }
     acts->a = mm_acts2(m, arena, T, s->F);
     acts->b = mm_acts2(m, arena, T, s->F);
     acts->s = keep ? mm_acts2(m, arena, T, s->F) : acts->a;

@@ -70,7 +70,7 @@ static struct mm_view run_blocks(struct mm_model *m, int64_t begin, int64_t end,
         const size_t mark = mm_arena_mark(arena);
         struct mm_block_acts local, *acts = keep ? &f->blocks[i] : &local;
         mm_block_fwd(m, &m->blocks[i], st, acts, y, x, state ? &state->blocks[i] : NULL,
-                     keep && !recompute, arena);
+                     keep && !recompute, tap && tap->whole, arena);
         if (tap) tap->fn(tap->arg, i, st, acts, y, arena);
         if (!keep || recompute) mm_arena_release(arena, mark);
         x = y;
@@ -121,7 +121,7 @@ static void back_blocks(struct mm_model *m, int64_t begin, int64_t end, const st
         if (recompute) {
             struct mm_view again = mm_acts2(m, arena, st->T, m->config.llm.D);
             mm_block_fwd(m, &m->blocks[i], st, &f->blocks[i], again, f->blocks[i].x, NULL, true,
-                         arena);
+                         false, arena);
         }
         mm_block_bwd(m, &m->blocks[i], st, &f->blocks[i], g, dy, arena);
         mm_arena_release(arena, mark);

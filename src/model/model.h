@@ -311,10 +311,11 @@ void mm_mixer_bwd(struct mm_model *m, const struct mm_block *b, const struct mm_
                   const struct mm_mixer_acts *acts, struct mm_grads *g, struct mm_view du,
                   struct mm_view d_o, struct mm_arena *arena);
 
-// One block: y (T, D) = block(x (T, D)); y may be x when !keep.
+// One block: y (T, D) = block(x (T, D)), y not x. keep: leave what the backward needs; whole:
+// everything in `acts`, until the arena is released. Else only acts->mix and acts->h are left.
 void mm_block_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_stream *st,
                   struct mm_block_acts *acts, struct mm_view y, struct mm_view x,
-                  struct mm_block_state *state, bool keep, struct mm_arena *arena);
+                  struct mm_block_state *state, bool keep, bool whole, struct mm_arena *arena);
 // dx overwrites dy in place.
 void mm_block_bwd(struct mm_model *m, const struct mm_block *b, const struct mm_stream *st,
                   const struct mm_block_acts *acts, struct mm_grads *g, struct mm_view dy,
@@ -356,6 +357,7 @@ struct mm_tap {
     void (*fn)(void *arg, int64_t block, const struct mm_stream *st,
                const struct mm_block_acts *acts, struct mm_view y, struct mm_arena *arena);
     void *arg;
+    bool whole;  // fn looks at more of acts than mix and h
 };
 // state NULL for training. keep: leave activations for mm_model_bwd (in f); recompute: leave only
 // each block's input. Without keep, the arena holds one block's temporaries at a time.

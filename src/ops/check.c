@@ -49,7 +49,7 @@ static bool weight(struct mm_view v, int64_t rows, int64_t n) {
     return has(v, rows, n) && is_float(v);
 }
 
-// A weight that only linear_fwd takes: rows as base/quant.h lays them out, one after the other
+// A weight that only linear_fwd and ffn_fwd take: rows as base/quant.h lays them out, one after the other
 static bool quantized(struct mm_view v, int64_t rows, int64_t n) {
     return mm_dtype_quantized(v.dtype) && v.n_axes == 2 && has(v, rows, n) && v.ld == n;
 }
@@ -252,6 +252,17 @@ static void check_swiglu_bwd(struct mm_backend *be, struct mm_view da, struct mm
     WANT(act(be, dy, dy.shape[0], cols(dy)));
     WANT(act(be, a, dy.shape[0], cols(dy)) && act(be, b, dy.shape[0], cols(dy)));
     WANT(act(be, da, dy.shape[0], cols(dy)) && act(be, db, dy.shape[0], cols(dy)));
+}
+
+static void check_ffn_fwd(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                          struct mm_view h, struct mm_view w1, struct mm_view w3,
+                          struct mm_view w2) {
+    const int64_t T = h.shape[0], D = cols(h), F = w1.shape[0];
+    WANT(act(be, h, T, D) && act(be, x, T, D) && act(be, y, T, D));
+    WANT(weight(w1, F, D) || quantized(w1, F, D));
+    WANT(weight(w3, F, D) || quantized(w3, F, D));
+    WANT(weight(w2, D, F) || quantized(w2, D, F));
+    WANT(w1.dtype == w3.dtype && w1.dtype == w2.dtype);
 }
 
 static void check_gelu_fwd(struct mm_backend *be, struct mm_view y, struct mm_view x) {

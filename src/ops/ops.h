@@ -88,6 +88,9 @@ struct mm_backend;
       (be, y, a, b))                                                                               \
     X(swiglu_bwd, (struct mm_backend * be, struct mm_view da, struct mm_view db,                   \
                    struct mm_view dy, struct mm_view a, struct mm_view b), (be, da, db, dy, a, b)) \
+    X(ffn_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view x, struct mm_view h,      \
+                struct mm_view w1, struct mm_view w3, struct mm_view w2),                          \
+      (be, y, x, h, w1, w3, w2))                                                                   \
     X(gelu_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view x), (be, y, x))          \
     X(gelu_bwd, (struct mm_backend * be, struct mm_view dx, struct mm_view dy, struct mm_view x),  \
       (be, dx, dy, x))                                                                             \
@@ -275,6 +278,10 @@ MM_OPS_TABLE(MM_OPS_DECLARE)
 // l2norm        y = x / ||x||_2 a row; rinv (rows) = 1 / ||x||.  bwd: dx may be dy.
 // swiglu        y = silu(a) * b; y may be a or b.  bwd overwrites da, db; da may be a, db may be b
 //               (same storage).
+// ffn_fwd       y (T,D) = x + (silu(h w1^T) * (h w3^T)) w2^T: the feed-forward half of a block,
+// with
+//               no gradient to follow. w1, w3 (F,D), w2 (D,F) as linear_fwd takes them, all of one
+//               type; y may be x, not h.
 // gelu          y = x * Phi(x), the erf form.
 //
 // qkv_rope_fwd  qkv (T, (H+2G)P) packed a key/value group at a time: H/G query heads, one key

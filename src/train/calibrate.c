@@ -72,7 +72,7 @@ static void gather_sample(void *arg, const struct mm_feed_sample *in, struct mm_
     struct mm_calibration *c = arg;
     struct mm_model *m = c->model;
     struct mm_forward f = {0};
-    const struct mm_tap tap = {gather_block, c};
+    const struct mm_tap tap = {gather_block, c, true};
     mm_model_fwd(m, &in->layout, in->pixels, NULL, &f, false, false, &tap, arena);
     if (mm_backend_is_dry(m->be)) return;
     if (c->end > m->n_blocks) add_rows(c, m->n_blocks, place_mixer, f.hidden);

@@ -61,7 +61,7 @@ static void run_layerwise(const struct mm_objective *o, const struct mm_objectiv
     }
     mm_fill(t->be, w.losses, 0.0f);
     struct mm_forward f = {0};
-    const struct mm_tap tap = {layer_tap, &w};
+    const struct mm_tap tap = {layer_tap, &w, false};
     mm_model_fwd(t, &in->layout, in->pixels, NULL, &f, false, false, &tap, arena);
     if (mm_backend_is_dry(t->be)) return;
     float losses[mm_max_blocks];

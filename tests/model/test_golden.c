@@ -131,7 +131,7 @@ static void run_whole(struct outputs *o, const struct golden *g) {
                       &err));
     struct mm_view px = mm_view4(g->pixels, mm_dtype_f32, g->batch.n_tiles, 3, S, S);
     struct mm_forward f = {0};
-    const struct mm_tap tap = {keep_layer, o};
+    const struct mm_tap tap = {keep_layer, o, false};
     mm_model_fwd(m, &l, px, NULL, &f, false, false, &tap, &device);
     mm_linear_fwd(m->be, mm_view2(o->logits, mm_dtype_f32, T, V), f.hidden,
                   mm_model_w(m, mm_role_output), MM_NONE);
@@ -150,7 +150,7 @@ static void run_pieces(struct outputs *o, const struct golden *g, int64_t chunk,
     struct mm_state state;
     OK(mm_state_init(&state, m, &err));
     mm_state_clear(&state);
-    const struct mm_tap tap = {keep_layer, o};
+    const struct mm_tap tap = {keep_layer, o, false};
     memset(o->at, 0, sizeof o->at);
     int64_t tile = 0, turn = 0;
     for (int64_t t = 0, end; t < T; t = end) {

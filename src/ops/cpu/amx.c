@@ -38,9 +38,6 @@ static const struct {
             .bytes = {64, 64, 64, 64, 64, 64, 64, 64},
             .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 
-// Elements of C from which on it is not worth a place in the caches: 16 MiB.
-enum { past_elements = 4 << 20 };
-
 TILES void mm_amx_begin(void) {
     _tile_loadconfig(&config);
 }
@@ -74,21 +71,23 @@ TILES static void put_block(float *c, const float *block, int64_t ldc, int64_t r
     }
 }
 
-// Whether C goes past the caches: when it is large, and its lines are whole.
-static bool goes_past(const struct mm_tiles *p, const struct mm_tiles_part *part) {
-    return p->m * p->n >= past_elements && part->kt + part->n_k == p->k_tiles && p->ldc % 16 == 0 &&
-           (uintptr_t)p->c % 64 == 0;
-}
-
 // ---- bf16 ----
 
-// Tiles of k of A that stay in the first cache while the panels of B pass by: 32 KiB.
-enum { kept = 16 };
+enum {
+    kept =
+        16,  // tiles of k of A that stay in the first cache while the panels of B pass by: 32 KiB
+    // Measured on Granite Rapids: the first tile store after some 1,500 cycles without one takes
+    // 700 to 1,000 cycles, whatever it stores and wherever the line is. One every so many tiles of
+    // k that nobody reads keeps the store of a finished block short (docs/PERFORMANCE.md).
+    awake = 8
+};
 
-// What to ask for while a block is summed: the lines of C, and the next panel of A.
+// What to ask for while a block is summed: the lines of C that are wanted next (this block's when
+// it is only written, the next one's when that is read first), and the next panel of A.
 struct ahead {
     const char *a;
     int64_t lines;  // of A, for each tile of k
+    const float *c;
 };
 
 #define STEP(load_a)                                       \
@@ -118,10 +117,11 @@ TILES static void bf16_block(const char *a, const char *b, int64_t n_k, float *c
         _tile_zero(3);
     }
     const int64_t first = n_k < kept ? n_k : kept, some = (mm_panel + n_k - 1) / n_k;
+    _Alignas(64) char unread[mm_tile_bytes];
     for (int64_t k = 0; k < n_k; k++) {
-        for (int64_t r = k * some; !add && r < (k + 1) * some && r < mm_panel; r++) {
-            __builtin_prefetch(c + r * ldc, 1);
-            __builtin_prefetch(c + r * ldc + mm_tile_side, 1);
+        for (int64_t r = k * some; ahead->c && r < (k + 1) * some && r < mm_panel; r++) {
+            __builtin_prefetch(ahead->c + r * ldc, 1);
+            __builtin_prefetch(ahead->c + r * ldc + mm_tile_side, 1);
         }
         for (int64_t i = 0; i < ahead->lines; i++, ahead->a += 64)
             _mm_prefetch(ahead->a, _MM_HINT_T1);
@@ -130,6 +130,7 @@ TILES static void bf16_block(const char *a, const char *b, int64_t n_k, float *c
         } else {
             STEP(_tile_stream_loadd);
         }
+        if (k % awake == awake - 1) _tile_stored(5, unread, mm_tile_row);
     }
     _tile_stored(0, c, row);
     _tile_stored(1, c + mm_tile_side, row);
@@ -139,24 +140,30 @@ TILES static void bf16_block(const char *a, const char *b, int64_t n_k, float *c
 
 void mm_amx_bf16_multiply(const struct mm_tiles *p, const struct mm_tiles_part *part) {
     const int64_t panels = (part->cols + mm_panel - 1) / mm_panel;
-    const bool past = goes_past(p, part);
     for (int64_t r = 0; r < part->rows; r += mm_panel) {
         const char *a = part->a + r / mm_panel * part->a_panel, *b = part->b;
         const int64_t rows = part->rows - r < mm_panel ? part->rows - r : mm_panel;
         const bool more = part->row + r + mm_panel < p->m;
-        struct ahead ahead = {a + part->a_panel, more ? (mm_panel + panels - 1) / panels : 0};
+        struct ahead ahead = {a + part->a_panel, more ? (mm_panel + panels - 1) / panels : 0, NULL};
         if (ahead.lines > 8) ahead.lines = 8;
         for (int64_t col = 0; col < part->cols; col += mm_panel, b += part->b_panel) {
             const int64_t cols = part->cols - col < mm_panel ? part->cols - col : mm_panel;
-            float *c = p->c + (part->row + r) * p->ldc + part->col + col;
-            if (rows == mm_panel && cols == mm_panel && !past) {
-                bf16_block(a, b, part->n_k, c, p->ldc, part->add, &ahead);
+            float *c = part->c + r * part->ldc + col;
+            if (rows == mm_panel && cols == mm_panel && !part->past) {
+                const bool last = col + mm_panel >= part->cols;
+                const bool ends = last && r + mm_panel >= part->rows;
+                ahead.c = !part->add ? c
+                          : ends     ? NULL
+                          : last     ? c - col + mm_panel * part->ldc
+                                     : c + mm_panel;
+                bf16_block(a, b, part->n_k, c, part->ldc, part->add, &ahead);
                 continue;
             }
             _Alignas(64) float edge[mm_panel * mm_panel];
-            if (part->add) get_block(edge, c, p->ldc, rows, cols);
+            ahead.c = NULL;
+            if (part->add) get_block(edge, c, part->ldc, rows, cols);
             bf16_block(a, b, part->n_k, edge, mm_panel, part->add, &ahead);
-            put_block(c, edge, p->ldc, rows, cols, past);
+            put_block(c, edge, part->ldc, rows, cols, part->past);
         }
     }
 }
@@ -223,7 +230,6 @@ TILES static void int8_panel(const struct mm_tiles_part *part, const char *b, co
 
 void mm_amx_int8_multiply(const struct mm_tiles *p, const struct mm_tiles_part *part) {
     const struct mm_tiles_quant *q = p->with;
-    const bool past = goes_past(p, part);
     // Not a whole number of pages apart: the processor takes the low 12 bits of an address for it.
     float *sum = (float *)part->room;
     int32_t *exact = (int32_t *)(part->room + mm_amx_int8_rows * mm_panel * 4 + 3072);
@@ -231,13 +237,13 @@ void mm_amx_int8_multiply(const struct mm_tiles *p, const struct mm_tiles_part *
     const int64_t tiles = (part->rows + mm_tile_side - 1) / mm_tile_side;
     for (int64_t col = 0; col < part->cols; col += mm_panel) {
         const int64_t cols = part->cols - col < mm_panel ? part->cols - col : mm_panel;
-        float *c = p->c + part->row * p->ldc + part->col + col;
+        float *c = part->c + col;
         if (part->add) {
-            get_block(sum, c, p->ldc, part->rows, cols);
+            get_block(sum, c, part->ldc, part->rows, cols);
         } else {
             memset(sum, 0, (size_t)(tiles * mm_tile_side * mm_panel) * sizeof *sum);
         }
         int8_panel(part, part->b + col / mm_panel * part->b_panel, r, q->ldr, sum, exact, tiles);
-        put_block(c, sum, p->ldc, part->rows, cols, past);
+        put_block(c, sum, part->ldc, part->rows, cols, part->past);
     }
 }

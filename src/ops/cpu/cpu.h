@@ -22,6 +22,7 @@ enum mm_scratch {
     mm_scratch_e,
     mm_scratch_f,
     mm_scratch_step,  // of decode_step, around the operations it is made of
+    mm_scratch_ffn,   // of ffn_fwd, likewise
     mm_scratch_count,
 };
 

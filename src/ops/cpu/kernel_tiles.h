@@ -89,14 +89,14 @@ void NAME(const struct mm_tiles *p, const struct mm_tiles_part *part) {
             const char *a = part->a + r / mm_panel * part->a_panel +
                             r % mm_panel / mm_tile_side * mm_tile_bytes +
                             r % mm_tile_side * mm_tile_row;
-            float *c = p->c + row * p->ldc + part->col + col;
+            float *c = part->c + r * part->ldc + col;
             _Alignas(64) float block[ROWS * mm_panel] = {0};
             for (int64_t i = 0; part->add && i < rows; i++)
-                memcpy(block + i * mm_panel, c + i * p->ldc, (size_t)cols * sizeof *c);
+                memcpy(block + i * mm_panel, c + i * part->ldc, (size_t)cols * sizeof *c);
             for (int strip = 0; strip < strips; strip++)
                 strip_rows(p->with, part, block, a, b, row, strip);
             for (int64_t i = 0; i < rows; i++)
-                memcpy(c + i * p->ldc, block + i * mm_panel, (size_t)cols * sizeof *c);
+                memcpy(c + i * part->ldc, block + i * mm_panel, (size_t)cols * sizeof *c);
         }
     }
 }

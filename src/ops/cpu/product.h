@@ -27,6 +27,11 @@ struct mm_dense {
 // Takes scratch a to f (not b where `round` is not set). be->error when there is no memory.
 void mm_dense_product(struct mm_backend *be, const struct mm_dense *p);
 
+// ffn_fwd of more than a few rows as two products, the first of which leaves its result as the
+// second one reads it. False: not for such weights at this level; nothing was done.
+bool mm_ffn_product(struct mm_backend *be, struct mm_view y, struct mm_view x, struct mm_view h,
+                    struct mm_view w1, struct mm_view w3, struct mm_view w2);
+
 // What the products of an architecture keep as long as a backend lives.
 enum mm_code mm_products_open(struct mm_cpu *cpu, int n_threads, struct mm_error *err);
 void mm_products_close(struct mm_cpu *cpu);

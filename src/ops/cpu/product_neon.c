@@ -283,6 +283,12 @@ void mm_dense_product(struct mm_backend *be, const struct mm_dense *d) {
     }
 }
 
+bool mm_ffn_product(struct mm_backend *be, struct mm_view y, struct mm_view x, struct mm_view h,
+                    struct mm_view w1, struct mm_view w3, struct mm_view w2) {
+    (void)be, (void)y, (void)x, (void)h, (void)w1, (void)w3, (void)w2;
+    return false;
+}
+
 enum mm_code mm_products_open(struct mm_cpu *cpu, int n_threads, struct mm_error *err) {
     (void)cpu, (void)n_threads, (void)err;
     return mm_code_ok;

@@ -3,6 +3,7 @@
 #include "ops/cpu/convert.h"
 #include "ops/cpu/dnnl.h"
 #include "ops/cpu/product.h"
+#include "ops/cpu/quant_linear.h"
 #include "ops/cpu/tiles_bf16.h"
 
 enum {
@@ -154,6 +155,34 @@ void mm_dense_product(struct mm_backend *be, const struct mm_dense *d) {
     j.p.a = a.data, j.p.lda = a.ld;
     j.p.b = b.data, j.p.ldb = b.ld;
     product(be, &j);
+}
+
+static struct mm_dense dense_of(struct mm_view y, struct mm_view x, struct mm_view w) {
+    return (struct mm_dense){.c = y.data,
+                             .ldc = y.ld,
+                             .m = x.shape[0],
+                             .n = w.shape[0],
+                             .k = mm_view_cols(x),
+                             .a = {x.data, x.dtype, x.ld, false},
+                             .b = {w.data, w.dtype, w.ld, false},
+                             .accumulate = y.data != NULL};
+}
+
+bool mm_ffn_product(struct mm_backend *be, struct mm_view y, struct mm_view x, struct mm_view h,
+                    struct mm_view w1, struct mm_view w3, struct mm_view w2) {
+    const bool quantized = mm_dtype_quantized(w1.dtype);
+    const bool bf16 = w1.dtype == mm_dtype_bf16 && mm_isa_bf16(mm_cpu_isa(be));
+    if (!quantized && !bf16) return false;
+    if (y.data != x.data) mm_copy_cpu(be, y, x);
+    if (quantized) {
+        mm_quant_ffn(be, y, h, w1, w3, w2);
+        return true;
+    }
+    const struct mm_view between = mm_view2(NULL, mm_dtype_f32, h.shape[0], w1.shape[0]);
+    const struct mm_dense gate = dense_of(MM_NONE, h, w1), up = dense_of(MM_NONE, h, w3),
+                          down = dense_of(y, between, w2);
+    mm_tiles_bf16_ffn(be, &gate, &up, &down);
+    return true;
 }
 
 enum mm_code mm_products_open(struct mm_cpu *cpu, int n_threads, struct mm_error *err) {

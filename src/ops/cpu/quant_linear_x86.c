@@ -21,8 +21,9 @@ struct quant_sides {
     struct mm_view x, w;
     float *r;
     int32_t *start;  // NULL: not wanted
-    bool wide;       // codes of 16 bits
-    uint8_t flip;    // what turns codes of B into unsigned ones
+    float (*code_block)(int8_t *codes, const float *x, int64_t n);
+    bool wide;     // codes of 16 bits
+    uint8_t flip;  // what turns codes of B into unsigned ones
 };
 
 // ---- A: codes of x ----
@@ -84,24 +85,48 @@ static void place(const struct quant_sides *s, char *to, const int8_t *codes, in
     }
 }
 
+typedef float code_block_fn(int8_t *codes, const float *x, int64_t n);
+
+// Block b of row `row` of a panel of rows from `at` on; n columns of x are there.
+static void lay_block(const struct mm_tiles *p, char *to, int64_t at, int64_t row, int64_t b,
+                      const float *x, int64_t n, code_block_fn *code_block) {
+    const struct quant_sides *s = p->with;
+    const int64_t i = b * s->q.ldr + at + row;
+    _Alignas(64) int8_t codes[mm_quant_block] = {0};
+    float r = 0.0f;
+    if (at + row < p->m) r = code_block(codes, x, n < mm_quant_block ? n : mm_quant_block);
+    s->r[i] = r;
+    place(s, to, codes, row);
+    if (!s->start) return;
+    int32_t sum = 0;
+    for (int c = 0; c < mm_quant_block; c++)
+        sum += codes[c];
+    s->start[i] = -128 * sum;
+}
+
 static void lay_codes(const struct mm_tiles *p, char *to, int64_t at, int64_t kt, int64_t n_k,
-                      float (*code_block)(int8_t *codes, const float *x, int64_t n)) {
+                      code_block_fn *code_block) {
     const struct quant_sides *s = p->with;
     const int64_t deep = s->wide ? 4 : 2, k = mm_view_cols(s->x);
     for (int64_t row = 0; row < mm_panel; row++) {
+        const int64_t there = at + row < p->m ? at + row : 0;
         for (int64_t b = kt / deep; b < (kt + n_k) / deep; b++) {
-            const int64_t from = b * mm_quant_block, i = b * s->q.ldr + at + row;
-            const int64_t n = k - from < mm_quant_block ? k - from : mm_quant_block;
-            _Alignas(64) int8_t codes[mm_quant_block] = {0};
-            float r = 0.0f;
-            if (at + row < p->m) r = code_block(codes, mm_view_at(s->x, at + row, from), n);
-            s->r[i] = r;
-            place(s, to + (b * deep - kt) * mm_tile_pair, codes, row);
-            if (!s->start) continue;
-            int32_t sum = 0;
-            for (int c = 0; c < mm_quant_block; c++)
-                sum += codes[c];
-            s->start[i] = -128 * sum;
+            const int64_t from = b * mm_quant_block;
+            lay_block(p, to + (b * deep - kt) * mm_tile_pair, at, row, b,
+                      mm_view_at(s->x, there, from), k - from, code_block);
+        }
+    }
+}
+
+static void lay_codes_from(const struct mm_tiles *p, char *to, const float *x, int64_t ld,
+                           int64_t at, int64_t kt, int64_t cols) {
+    const struct quant_sides *s = p->with;
+    const int64_t deep = s->wide ? 4 : 2;
+    for (int64_t row = 0; row < mm_panel; row++) {
+        for (int64_t from = 0; from < cols; from += mm_quant_block) {
+            const int64_t b = from / mm_quant_block;
+            lay_block(p, to + b * deep * mm_tile_pair, at, row, kt / deep + b, x + row * ld + from,
+                      cols - from, s->code_block);
         }
     }
 }
@@ -245,6 +270,8 @@ static void choose_level(enum mm_isa isa, struct quant_sides *s, struct mm_tiles
     s->wide = isa < mm_isa_avx512bf16;
     p->row_block = 4 * mm_panel;
     p->lay_a = isa >= mm_isa_avx512 ? lay_a_avx512 : lay_a_avx2;
+    s->code_block = isa >= mm_isa_avx512 ? code_block_avx512 : code_block_avx2;
+    p->lay_a_from = lay_codes_from;
     p->lay_b = lay_b;
     if (isa >= mm_isa_amx) {
         p->row_block = mm_amx_int8_rows, p->room_bytes = mm_amx_int8_room;
@@ -270,30 +297,50 @@ static void bias_rows(void *arg, int64_t begin, int64_t end, int thread) {
         memcpy(mm_view_at(j->y, r, 0), j->bias, (size_t)mm_view_cols(j->y) * sizeof(float));
 }
 
+// The product of x (T, K), which may be laid out later, and w; its scales of x in `slot`.
+static bool sides_of(struct mm_backend *be, struct mm_tiles *p, struct quant_sides *s,
+                     enum mm_scratch slot, struct mm_view y, struct mm_view x, struct mm_view w) {
+    *s = (struct quant_sides){.x = x, .w = w};
+    *p = (struct mm_tiles){.m = x.shape[0], .n = w.shape[0], .c = y.data, .ldc = y.ld, .with = s};
+    choose_level(mm_cpu_isa(be), s, p);
+    const int64_t blocks = mm_quant_blocks(mm_view_cols(x)), deep = s->wide ? 4 : 2;
+    p->k_tiles = blocks * deep;
+    p->tile_k = mm_quant_block / deep;
+    p->pass = pass_blocks * 2;
+    p->b_tail = p->pass / deep * mm_panel * (int64_t)sizeof(float);
+    s->q.ldr = (p->m + mm_panel - 1) / mm_panel * mm_panel;
+    const size_t each = (size_t)(blocks * s->q.ldr);
+    s->r = mm_cpu_scratch(be, slot, each * (sizeof *s->r + sizeof *s->start));
+    if (!s->r) return false;
+    if (s->flip) s->start = (int32_t *)(void *)(s->r + each);
+    s->q.r = s->r, s->q.start = s->start;
+    return true;
+}
+
 void mm_quant_linear(struct mm_backend *be, struct mm_view y, struct mm_view x, struct mm_view w,
                      const float *bias) {
     if (x.shape[0] == 0) return;
-    struct quant_sides s = {.x = x, .w = w};
-    struct mm_tiles p = {.m = x.shape[0],
-                         .n = w.shape[0],
-                         .c = y.data,
-                         .ldc = y.ld,
-                         .accumulate = bias != NULL,
-                         .with = &s};
-    choose_level(mm_cpu_isa(be), &s, &p);
-    const int64_t blocks = mm_quant_blocks(mm_view_cols(x)), deep = s.wide ? 4 : 2;
-    p.k_tiles = blocks * deep;
-    p.pass = pass_blocks * 2;
-    p.b_tail = p.pass / deep * mm_panel * (int64_t)sizeof(float);
-    s.q.ldr = (p.m + mm_panel - 1) / mm_panel * mm_panel;
-    const size_t each = (size_t)(blocks * s.q.ldr);
-    s.r = mm_cpu_scratch(be, mm_scratch_a, each * (sizeof *s.r + sizeof *s.start));
-    if (!s.r) return;
-    if (s.flip) s.start = (int32_t *)(void *)(s.r + each);
-    s.q.r = s.r, s.q.start = s.start;
+    struct quant_sides s;
+    struct mm_tiles p;
+    if (!sides_of(be, &p, &s, mm_scratch_a, y, x, w)) return;
     if (bias) {
         struct bias_job j = {y, bias};
         mm_parallel_for(be->pool, y.shape[0], 64, bias_rows, &j);
+        p.accumulate = true;
     }
     mm_tiles_product(be, &p);
+}
+
+void mm_quant_ffn(struct mm_backend *be, struct mm_view y, struct mm_view h, struct mm_view w1,
+                  struct mm_view w3, struct mm_view w2) {
+    struct quant_sides s[3];
+    struct mm_tiles p[3];
+    const struct mm_view between = mm_view2(NULL, mm_dtype_f32, h.shape[0], w1.shape[0]);
+    if (!sides_of(be, &p[0], &s[0], mm_scratch_a, MM_NONE, h, w1) ||
+        !sides_of(be, &p[1], &s[1], mm_scratch_a, MM_NONE, h, w3) ||
+        !sides_of(be, &p[2], &s[2], mm_scratch_b, y, between, w2)) {
+        return;
+    }
+    p[2].accumulate = true;
+    mm_tiles_ffn(be, &p[0], &p[1], &p[2]);
 }

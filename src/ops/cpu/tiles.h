@@ -31,13 +31,17 @@ struct mm_tiles_part {
     const char *b;  // the panel of `col`; the next one is b_panel bytes on
     int64_t a_panel, b_panel;
     int64_t row, rows, col, cols;
+    float *c;  // where they lie, from (row, col) on
+    int64_t ldc;
     int64_t kt, n_k;
     bool add;    // C += , else C =
+    bool past;   // lines of C are whole, and too many for a place in the caches
     char *room;  // room_bytes of this thread
 };
 
 struct mm_tiles {
     int64_t m, n, k_tiles;
+    int64_t tile_k;  // k of a tile
     float *c;
     int64_t ldc;
     int64_t pass;        // tiles of k summed before C is written, even
@@ -45,6 +49,7 @@ struct mm_tiles {
     int64_t room_bytes;  // of a thread, for multiply
     int64_t row_block;   // rows of C that a call of multiply likes to have, a multiple of 32
     bool a_by_k;         // a row of A's memory is one k
+    const char *laid;    // A, laid out already; NULL: mm_tiles_product does that
     bool accumulate;
     const void *with;  // the owner's own
     // Lay out n_k tiles of k, from kt on, of `panels` panels, the first of row or column `at`, each
@@ -55,11 +60,21 @@ struct mm_tiles {
                   int64_t kt, int64_t n_k);
     void (*lay_b)(const struct mm_tiles *p, char *to, int64_t next, int64_t at, int64_t panels,
                   int64_t kt, int64_t n_k);
+    // Rows [at, at + 32) of A and some tiles of k, from floats that lie elsewhere: x is (at, the
+    // first k of tile kt), with `cols` columns.
+    void (*lay_a_from)(const struct mm_tiles *p, char *to, const float *x, int64_t ld, int64_t at,
+                       int64_t kt, int64_t cols);
     void (*multiply)(const struct mm_tiles *p, const struct mm_tiles_part *part);
     void (*begin)(void), (*end)(void);  // around the work of a thread; NULL: nothing to do
 };
 
 // Over the threads of be->pool. The order of every sum is fixed by k alone. Takes scratch c and d.
 void mm_tiles_product(struct mm_backend *be, const struct mm_tiles *p);
+
+// The product of `down` whose A is silu(gate) * up, row by row and laid out as soon as it is there:
+// gate and up share their A and have as many columns as `down` has k. Row blocks of row_block of
+// `gate`. Takes scratch c, d and e.
+void mm_tiles_ffn(struct mm_backend *be, const struct mm_tiles *gate, const struct mm_tiles *up,
+                  const struct mm_tiles *down);
 
 #endif

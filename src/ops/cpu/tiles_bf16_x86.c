@@ -126,6 +126,14 @@ static void lay_a(const struct mm_tiles *p, char *to, int64_t next, int64_t at, 
     (d->a.by_k ? pairs_turned : rows_down)(&place, &d->a);
 }
 
+BF16 static void lay_a_from(const struct mm_tiles *p, char *to, const float *x, int64_t ld,
+                            int64_t at, int64_t kt, int64_t cols) {
+    const struct mm_side s = {x, mm_dtype_f32, ld, false};
+    const struct place place = {to, 0, 0, 1, p->m - at, cols, 0, (cols + tile_k - 1) / tile_k};
+    (void)kt;
+    rows_down(&place, &s);
+}
+
 static void lay_b(const struct mm_tiles *p, char *to, int64_t next, int64_t at, int64_t panels,
                   int64_t kt, int64_t n_k) {
     const struct mm_dense *d = p->with;
@@ -133,10 +141,11 @@ static void lay_b(const struct mm_tiles *p, char *to, int64_t next, int64_t at, 
     (d->b.by_k ? pairs_down : rows_turned)(&place, &d->b);
 }
 
-void mm_tiles_bf16_product(struct mm_backend *be, const struct mm_dense *d) {
+static struct mm_tiles tiles_of(enum mm_isa isa, const struct mm_dense *d) {
     struct mm_tiles p = {.m = d->m,
                          .n = d->n,
                          .k_tiles = (d->k + tile_k - 1) / tile_k,
+                         .tile_k = tile_k,
                          .pass = pass_tiles,
                          .c = d->c,
                          .ldc = d->ldc,
@@ -146,11 +155,25 @@ void mm_tiles_bf16_product(struct mm_backend *be, const struct mm_dense *d) {
                          .with = d,
                          .lay_a = lay_a,
                          .lay_b = lay_b,
+                         .lay_a_from = lay_a_from,
                          .multiply = mm_avx512_bf16_multiply};
-    if (mm_cpu_isa(be) >= mm_isa_amx) {
+    if (isa >= mm_isa_amx) {
         p.row_block = 32 * mm_panel;
         p.multiply = mm_amx_bf16_multiply;
         p.begin = mm_amx_begin, p.end = mm_amx_end;
     }
+    return p;
+}
+
+void mm_tiles_bf16_product(struct mm_backend *be, const struct mm_dense *d) {
+    const struct mm_tiles p = tiles_of(mm_cpu_isa(be), d);
     mm_tiles_product(be, &p);
+}
+
+void mm_tiles_bf16_ffn(struct mm_backend *be, const struct mm_dense *gate,
+                       const struct mm_dense *up, const struct mm_dense *down) {
+    const enum mm_isa isa = mm_cpu_isa(be);
+    struct mm_tiles p[3] = {tiles_of(isa, gate), tiles_of(isa, up), tiles_of(isa, down)};
+    p[0].row_block = mm_panel;  // both products of a panel of A while it is near
+    mm_tiles_ffn(be, &p[0], &p[1], &p[2]);
 }

@@ -26,6 +26,7 @@ enum mm_cuda_slot {
     mm_cuda_slot_g,
     mm_cuda_slot_h,
     mm_cuda_slot_step,  // of decode_step, around the operations it is made of
+    mm_cuda_slot_ffn,   // of ffn_fwd, likewise
     mm_cuda_slot_count,
 };
 
