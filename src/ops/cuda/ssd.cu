@@ -1,6 +1,7 @@
 // The state-space recurrence in chunks of 64: states of the chunks by themselves, a pass over the
 // chunks of a sequence, outputs. Sums and states in f32.
 #include "ops/cuda/ssd.cuh"
+#include "ops/cuda/ssd_tensor.cuh"
 
 #include <stdlib.h>
 
@@ -181,8 +182,9 @@ static __global__ void chunk_outputs(struct mm_ssd_gpu o, struct mm_mat y) {
 void mm_ssd_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view v, struct mm_view k,
                      struct mm_view q, struct mm_view dt, struct mm_view a_log, struct mm_view d,
                      struct mm_view state, struct mm_segs segs) {
+    if (q.shape[0] == 0 || mm_ssd_fwd_tensor(be, y, v, k, q, dt, a_log, d, state, segs)) return;
     struct mm_ssd_gpu o;
-    if (q.shape[0] == 0 || !mm_ssd_gpu_of(be, &o, v, k, q, dt, a_log, d, segs)) return;
+    if (!mm_ssd_gpu_of(be, &o, v, k, q, dt, a_log, d, segs)) return;
     mm_ssd_gpu_states(be, &o, (float *)state.data, (int)segs.n);
     MM_LAUNCH(be, chunk_outputs,
               dim3((unsigned)o.n_chunks, (unsigned)o.heads, (unsigned)tiles_of(o.rows)),

@@ -8,6 +8,7 @@
 // The exponents' gradients are sums of U_ij = (q_i k_j) (dy_i v_j) E_ij over j < i: the diagonal
 // would cancel and is left out.
 #include "ops/cuda/ssd.cuh"
+#include "ops/cuda/ssd_tensor.cuh"
 
 struct bwd {
     struct mm_ssd_gpu o;
@@ -298,9 +299,13 @@ void mm_ssd_bwd_cuda(struct mm_backend *be, struct mm_view dv, struct mm_view dk
                      struct mm_view dy, struct mm_view v, struct mm_view k, struct mm_view q,
                      struct mm_view dt, struct mm_view a_log, struct mm_view d,
                      struct mm_segs segs) {
+    if (q.shape[0] == 0 ||
+        mm_ssd_bwd_tensor(be, dv, dk, dq, ddt, da_log, dd, dy, v, k, q, dt, a_log, d, segs)) {
+        return;
+    }
     struct bwd f = {};
     struct mm_ssd_gpu &o = f.o;
-    if (q.shape[0] == 0 || !mm_ssd_gpu_of(be, &o, v, k, q, dt, a_log, d, segs)) return;
+    if (!mm_ssd_gpu_of(be, &o, v, k, q, dt, a_log, d, segs)) return;
     f.dy = mm_mat_of(dy), f.dv = mm_mat_of(dv), f.dk = mm_mat_of(dk), f.dq = mm_mat_of(dq);
     f.ddt = mm_mat_of(ddt);
     const int64_t ch = (int64_t)o.n_chunks * o.heads, th = q.shape[0] * o.heads;
