@@ -133,7 +133,6 @@ static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) 
     }
     if (t->n == 0) return mm_code_ok;
     double sum;
-    MM_TRY(mm_spool_flush(&t->scores, err));
     MM_TRY(sum_rows(t, 0, t->n, &sum, err));
     const double overall = sum / (double)t->n * 100;
     mm_report_headline(r, overall);

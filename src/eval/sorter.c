@@ -159,7 +159,6 @@ static enum mm_code open_sources(struct mm_sorter *s, const struct run *runs, in
                                  struct mm_error *err) {
     const size_t share = s->bytes / fan_in,
                  window_bytes = share > least_window ? share : least_window;
-    MM_TRY(mm_spool_flush(&s->spool, err));
     for (int i = 0; i < n; i++) {
         struct source *f = &s->source[i];
         char *window = i < s->n_sources ? f->window : mm_xmalloc(window_bytes);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { tail_bytes = 64 << 10 };
@@ -32,8 +33,7 @@ static enum mm_code make(struct mm_spool *s, struct mm_error *err) {
     return mm_code_ok;
 }
 
-enum mm_code mm_spool_flush(struct mm_spool *s, struct mm_error *err) {
-    if (s->tail.len == 0) return mm_code_ok;
+static enum mm_code flush(struct mm_spool *s, struct mm_error *err) {
     if (!s->fd_and_1) MM_TRY(make(s, err));
     for (size_t done = 0; done < s->tail.len;) {
         const ssize_t n = pwrite(s->fd_and_1 - 1, s->tail.data + done, s->tail.len - done,
@@ -51,14 +51,22 @@ enum mm_code mm_spool_flush(struct mm_spool *s, struct mm_error *err) {
 enum mm_code mm_spool_add(struct mm_spool *s, const void *data, size_t n, struct mm_error *err) {
     mm_buf_add(&s->tail, data, n);
     s->bytes += (int64_t)n;
-    return s->tail.len < tail_bytes ? mm_code_ok : mm_spool_flush(s, err);
+    return s->tail.len < tail_bytes ? mm_code_ok : flush(s, err);
 }
 
 enum mm_code mm_spool_read(const struct mm_spool *s, int64_t at, void *data, size_t n,
                            struct mm_error *err) {
+    const int64_t written = s->bytes - (int64_t)s->tail.len;
     for (size_t done = 0; done < n;) {
+        const int64_t from = at + (int64_t)done;
+        const size_t left = n - done;
+        if (from >= written && from + (int64_t)left <= s->bytes) {
+            memcpy((char *)data + done, s->tail.data + (from - written), left);
+            return mm_code_ok;
+        }
+        const size_t there = from < written ? (size_t)(written - from) : left;
         const ssize_t got =
-            pread(s->fd_and_1 - 1, (char *)data + done, n - done, (off_t)(at + (int64_t)done));
+            pread(s->fd_and_1 - 1, (char *)data + done, left < there ? left : there, (off_t)from);
         if (got < 0 && errno == EINTR) continue;
         if (got == 0) errno = EIO;  // it was there when it was written
         if (got <= 0) return mm_fail_errno(err, "a temporary file cannot be read");

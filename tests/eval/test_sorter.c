@@ -99,27 +99,35 @@ static void test_sorter(void **state) {
     assert_int_equal(mm_sorter_number_of(mm_sorter_number(123456789012345, room)), 123456789012345);
 }
 
-// The temporary file is nowhere to be seen, and its folder is chosen.
+// The temporary file is nowhere to be seen, and its folder is chosen. Little needs none.
 static void test_spool(void **state) {
     (void)state;
     struct mm_spool s = {0};
+    char got[8] = "", *much = mm_xcalloc(1, 1 << 17);
     setenv("TMPDIR", "/nowhere/at/all", 1);
     OK(mm_spool_add(&s, "abc", 3, &err));
-    REFUSED(mm_spool_flush(&s, &err), "/nowhere/at/all: no temporary file can be made there");
+    OK(mm_spool_add(&s, "defg", 4, &err));
+    OK(mm_spool_read(&s, 2, got, 4, &err));
+    assert_string_equal(got, "cdef");
+    REFUSED(mm_spool_add(&s, much, 1 << 17, &err),
+            "/nowhere/at/all: no temporary file can be made there");
+    mm_spool_close(&s);
     char *own = mm_path_join(folder, "tmp");
     OK(mm_folder_make(own, &err));
     setenv("TMPDIR", own, 1);
-    OK(mm_spool_flush(&s, &err));
+    OK(mm_spool_add(&s, "abc", 3, &err));
+    OK(mm_spool_add(&s, much, 1 << 17, &err));
     assert_int_equal(rmdir(own), 0);  // it is empty
     OK(mm_spool_add(&s, "defg", 4, &err));
-    OK(mm_spool_flush(&s, &err));
-    char got[5] = "";
-    OK(mm_spool_read(&s, 2, got, 4, &err));
-    assert_string_equal(got, "cdef");
-    REFUSED(mm_spool_read(&s, 5, got, 4, &err), "cannot be read");
+    OK(mm_spool_read(&s, 0, got, 4, &err));
+    assert_memory_equal(got, "abc", 4);
+    OK(mm_spool_read(&s, 3 + (1 << 17) - 1, got, 5, &err));  // from the file and from memory
+    assert_memory_equal(got, "\0defg", 5);
+    REFUSED(mm_spool_read(&s, 3 + (1 << 17), got, 5, &err), "cannot be read");
     mm_spool_close(&s);
     unsetenv("TMPDIR");
     free(own);
+    free(much);
 }
 
 static void open_questions(struct mm_questions *q, const char *path, size_t room) {
