@@ -75,13 +75,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
                                .limit = data[0] & 0x40 ? 3 : 0};
     struct mm_buf once = {0}, again = {0};
     const enum mm_code code = score(&job, &once);
-    // Through files instead of memory, and with the files in the other order.
+    // Through files instead of memory, and with the files in the other order. With a limit not all
+    // of them is read, and how much goes by the order.
     const char *turned[3] = {files[1] ? files[1] : files[0], files[1] ? files[0] : NULL, NULL};
     job.predictions = turned;
     job.sort_room = 1;
     const enum mm_code other = score(&job, &again);
-    check((code == mm_code_ok) == (other == mm_code_ok));
-    check(once.len == again.len && (!once.len || !memcmp(once.data, again.data, once.len)));
+    check(job.limit || (code == mm_code_ok) == (other == mm_code_ok));
+    const bool same =
+        once.len == again.len && (!once.len || !memcmp(once.data, again.data, once.len));
+    check(job.limit || same);
     mm_buf_free(&once);
     mm_buf_free(&again);
     return 0;
