@@ -2,6 +2,7 @@
 // up as VLMEvalKit's MMVet_acc does. That keeps capabilities and combinations of them in one
 // table, so a question whose category is one capability alone counts twice in it.
 #include <stdlib.h>
+#include "base/log.h"
 #include "eval/judge.h"
 #include "eval/prompt.h"
 #include "eval/questions.h"
@@ -81,6 +82,12 @@ static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) 
     (void)err;
     struct mmvet *m = state;
     if (m->n_all == 0) return mm_code_ok;
+    if (r->unresolved) {
+        mm_warn(
+            "MM-Vet: %lld answers have no grade and are left out of the scores; where the judge "
+            "gave up, the kit counts 0",
+            (long long)r->unresolved);
+    }
     const double overall = m->sum_all / (double)m->n_all * 100;
     mm_report_headline(r, overall);
     mm_report_add(r, overall, "Overall");

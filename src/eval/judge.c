@@ -2,6 +2,7 @@
 #include "eval/judge.h"
 
 #include <stdlib.h>
+#include "base/log.h"
 #include "eval/jsonl.h"
 #include "eval/tsv.h"
 
@@ -27,7 +28,7 @@ enum mm_code mm_judge_reply(struct mm_judge *j, const struct mm_question *q, str
 // `spot`: the line, or the row of a table.
 static enum mm_code add(struct mm_judge *j, struct mm_str index, const double *grade,
                         struct mm_str reply, int64_t spot, struct mm_error *err) {
-    const struct mm_join_place place = {.line = spot};
+    const struct mm_join_place place = {.line = spot, .wanted = 1};
     return mm_join_add(&j->join, index, place, grade ? MM_SORTER_VALUE(*grade) : reply, err);
 }
 
@@ -99,11 +100,18 @@ static enum mm_code read_table(struct mm_judge *j, const struct mm_tsv *t, struc
 static enum mm_code join(struct mm_judge *j, const char *path, const struct mm_tsv *table,
                          const struct mm_questions *all, struct mm_error *err) {
     MM_TRY(mm_join_run(&j->join, all, err));
-    const struct mm_join_trouble *t = &j->join.twice;
-    if (!t->key) return mm_code_ok;
-    const int64_t line = table ? mm_tsv_line(table, t->place.line) : t->place.line;
-    return mm_fail(err, mm_code_input, "%s: line %lld: index '%s' has been judged before", path,
-                   (long long)line, t->key);
+    const struct mm_join_trouble *twice = &j->join.twice, *stray = &j->join.stray;
+    if (twice->key) {
+        const int64_t line = twice->place.line;
+        return mm_fail(err, mm_code_input, "%s: line %lld: index '%s' has been judged before", path,
+                       (long long)(table ? mm_tsv_line(table, line) : line), twice->key);
+    }
+    if (stray->key && !all->limit) {
+        const int64_t line = stray->place.line;
+        mm_warn("%s: line %lld: index '%s' is of no question of %s; such lines are passed over",
+                path, (long long)(table ? mm_tsv_line(table, line) : line), stray->key, all->path);
+    }
+    return mm_code_ok;
 }
 
 static enum mm_code read_json(struct mm_judge *j, struct mm_jsonl *file, enum mm_judge_kind kind,

@@ -2,6 +2,7 @@
 #include "eval/plan.h"
 
 #include <stdlib.h>
+#include "eval/prompt.h"
 
 enum { max_parts = 1000000 };
 
@@ -38,6 +39,8 @@ static enum mm_code add_all(struct mm_plan *plan, struct mm_names *shown, struct
             return mm_questions_wrong(questions, questions->kit ? "question_id" : "index", err,
                                       "has been there before");
         }
+        const char *wrong = mm_prompt_wrong(questions->bench, &q, questions->kit);
+        if (wrong) return mm_questions_wrong(questions, "text", err, wrong);
         if (plan->n_questions == chosen_cap) {
             chosen_cap = chosen_cap ? 2 * chosen_cap : 1024;
             plan->chosen = mm_xrealloc(plan->chosen, (size_t)chosen_cap);

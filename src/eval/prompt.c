@@ -1,7 +1,8 @@
 // Prompts.
 #include "eval/prompt.h"
 
-static const char single_word[] = "Answer the question using a single word or phrase.";
+#define SINGLE_WORD "Answer the question using a single word or phrase."
+static const char single_word[] = SINGLE_WORD;
 
 static void add(struct mm_buf *out, struct mm_str s) {
     mm_buf_add(out, s.n ? s.s : "", s.n);
@@ -33,7 +34,7 @@ void mm_prompt_gqa(const struct mm_question *q, bool kit, struct mm_buf *out) {
 }
 
 void mm_prompt_pope(const struct mm_question *q, bool kit, struct mm_buf *out) {
-    if (kit) {  // its text ends with the instruction already
+    if (kit) {  // its text has the instruction already
         add(out, mm_text_strip(q->text));
         return;
     }
@@ -98,4 +99,10 @@ void mm_prompt_message(const struct mm_bench *bench, const struct mm_question *q
     for (int i = 1; i <= n_pictures; i++) {
         mm_buf_addf(out, "<Image-%d>", i);
     }
+}
+
+const char *mm_prompt_wrong(const struct mm_bench *bench, const struct mm_question *q, bool kit) {
+    const bool wrong =
+        kit && bench == &mm_bench_pope && !mm_str_contains(q->text, mm_str_of(single_word));
+    return wrong ? "must contain '" SINGLE_WORD "'" : NULL;
 }

@@ -189,15 +189,92 @@ static void test_lists(void **state) {
     free(one);
 }
 
+// The answer to a message with these golden pictures, of which the first may be doubled; JSON.
+static char *answer_to(const char *message, const char *const *names, int n, bool doubled) {
+    struct mm_session_options options = MM_SESSION_OPTIONS;
+    options.max_tiles = 12;
+    struct mm_session *s;
+    struct mm_tiles tiles[2];
+    struct mm_picture pictures[2];
+    OK(mm_session_new(&s, engine, &options, &err));
+    for (int i = 0; i < n; i++) {
+        char *path = mm_xasprintf("tests/golden/images/%s", names[i]);
+        struct mm_image image, large;
+        OK(mm_image_open(&image, path, &err));
+        if (i == 0 && doubled) {
+            OK(mm_image_resize(&large, &image, 2 * image.width, 2 * image.height,
+                               mm_filter_bilinear, &err));
+            mm_image_free(&image);
+            image = large;
+        }
+        OK(mm_tiles_make(&tiles[i], &image, s->tiles.size, 1, 12, s->tiles.thumbnail, &err));
+        pictures[i] = (struct mm_picture){.tiles = &tiles[i]};
+        mm_image_free(&image);
+        free(path);
+    }
+    OK(mm_session_add_turn(s, message, pictures, n, &err));
+    const struct mm_generation how = {.max_new_tokens = answer_tokens};
+    const struct mm_sampling greedy = MM_SAMPLING_GREEDY;
+    OK(mm_session_set_sampling(s, &greedy, &err));
+    struct mm_answer a;
+    OK(mm_session_generate(s, &how, NULL, &a, &err));
+    struct mm_buf line = {0};
+    mm_buf_adds(&line, "\"prediction\": ");
+    mm_json_add_string(&line, a.text, a.n_bytes);
+    mm_buf_adds(&line, "}");
+    mm_session_free(s);
+    return line.data;
+}
+
+// MMMU: up to twelve tiles, the (first) picture doubled, several with numbers.
+static void test_mmmu(void **state) {
+    (void)state;
+    static const char *const names[] = {"tiny.png", "rgb.png"};  // small: doubled, they have more tiles
+    struct mm_buf a = {0};
+    mm_buf_adds(&a, "index\timage\tquestion\tA\tB\tanswer\n0\t");
+    add_picture(&a, names[0]);
+    mm_buf_adds(&a, "\tWhich?\tcat\tdog\tA\n1\t['");
+    add_picture(&a, names[0]);
+    mm_buf_adds(&a, "', '");
+    add_picture(&a, names[1]);
+    mm_buf_adds(&a, "']\tIn <image 2>?\t\t\tA\n");
+    put("mmmu.tsv", a.data, a.len);
+    mm_buf_free(&a);
+    answer_tokens = 12;
+    OK(ask(&mm_bench_mmmu, "mmmu.tsv", "mmmu.jsonl", 0));
+    static const char *const messages[] = {
+        "<image>\nWhich?\nA. cat\nB. dog\nAnswer with the option's letter from the given choices "
+        "directly.",
+        "Image-1: <image>\nImage-2: <image>\nIn <image 2>?\nAnswer the question "
+        "directly.<Image-1><Image-2>"};
+    bool matters = false;
+    for (int i = 0; i < 2; i++) {
+        char *got = said("mmmu.jsonl", i ? "1" : "0");
+        char *wanted = answer_to(messages[i], names, i + 1, true);
+        char *plain = answer_to(messages[i], names, i + 1, false);
+        assert_string_equal(strstr(got, "\"prediction"), wanted);
+        matters = matters || strcmp(plain, wanted) != 0;
+        free(got);
+        free(wanted);
+        free(plain);
+    }
+    assert_true(matters);
+    answer_tokens = 0;
+}
+
 // The kit's files: pictures by path, the same picture under several lines.
+#define WORD "Answer the question using a single word or phrase."
 static void test_kit(void **state) {
     (void)state;
     static const char lines[] =
-        "{\"question_id\": 5, \"image\": \"rgb.png\", \"text\": \"Is it? \\n\", \"category\": "
+        "{\"question_id\": 5, \"image\": \"rgb.png\", \"text\": \"Is it?\\n" WORD
+        " \\n\", \"category\": "
         "\"random\"}\n"
-        "{\"question_id\": 6, \"image\": \"rgb.png\", \"text\": \"Is it?\", \"category\": "
+        "{\"question_id\": 6, \"image\": \"rgb.png\", \"text\": \"Is it?\\n" WORD
+        "\", \"category\": "
         "\"popular\"}\n"
-        "{\"question_id\": \"x\", \"image\": \"none.png\", \"text\": \"Is it?\", \"category\": "
+        "{\"question_id\": \"x\", \"image\": \"none.png\", \"text\": \"Is it?\\n" WORD
+        "\", \"category\": "
         "\"popular\"}\n";
     char *folder = fixture_path("kit"), *out = fixture_path("kit.jsonl");
     OK(mm_folder_make(folder, &err));
@@ -214,6 +291,12 @@ static void test_kit(void **state) {
     one = said("kit.jsonl", "\"x\"");
     assert_non_null(strstr(one, "missing_image"));
     free(one);
+    static const char bare[] =
+        "{\"question_id\": 5, \"image\": \"rgb.png\", \"text\": \"Is it?\", \"category\": "
+        "\"random\"}\n";
+    put("kit/llava_pope_test.jsonl", bare, sizeof bare - 1);
+    REFUSED(mm_eval_run(&job, engine, &err),
+            "llava_pope_test.jsonl: line 1: 'text': must contain '" WORD "'");
     char *table = fixture_path("together.tsv");
     job = (struct mm_eval_job){.bench = &mm_bench_gqa, .data = table, .out = out, .images = "/tmp"};
     REFUSED(mm_eval_run(&job, engine, &err), "--images has no effect here");
@@ -224,9 +307,13 @@ static void test_kit(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shared_pictures), cmocka_unit_test(test_whole_prompt),
-        cmocka_unit_test(test_resume),          cmocka_unit_test(test_missing_pictures),
-        cmocka_unit_test(test_lists),           cmocka_unit_test(test_kit),
+        cmocka_unit_test(test_shared_pictures),
+        cmocka_unit_test(test_whole_prompt),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_missing_pictures),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_mmmu),
+        cmocka_unit_test(test_kit),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
