@@ -29,6 +29,15 @@ static const double tol_halves = 4e-3;
 // may be rounded to bf16 before they are multiplied, 2^-9 of each on average and with random signs,
 // some of them larger than the result.
 static const double tol_halves_mixer = 1e-2;
+// The recurrence in chunks: sums of f32, or of halves, as above.
+static const double tol_scan = 2e-5;
+// The same with operands rounded to bf16 (scan_rounds): 2^-9 of each of some factors in a row, with
+// random signs.
+static const double tol_scan_rounded = 8e-3;
+// Both after the gated norm, which divides by the norm of a head: where that is small, what was lost
+// is several times larger (most in heads of five elements, which no model has).
+static const double tol_scan_normed = 5e-5;
+static const double tol_scan_rounded_normed = 4e-2;
 // A token through five blocks and a small model's worth of norms: sums, in turn normed and summed.
 static const double tol_step = 1e-4;
 // The same with quantized weights: the sums of integers are exact, but a rounding of 2^-24 before

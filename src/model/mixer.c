@@ -181,6 +181,29 @@ static void project(struct mm_model *m, const struct mm_block *b, struct mm_view
     mm_linear_fwd(m->be, mm_view_cut(z, col.g, col.Z - col.g), u, b->wgdt, MM_NONE);
 }
 
+// Everything between z and o at once, where the backend can.
+static bool in_one_pass(struct mm_model *m, const struct mm_block *b, const struct mm_stream *st,
+                        const struct mm_mixer_acts *a, struct mm_block_state *state,
+                        struct mm_arena *arena) {
+    const struct mm_stack_config *s = b->stack;
+    if (state && st->T == 1) return false;
+    return mm_mamba2_fwd(m->be, mm_view_split(a->o, s->H, s->P),
+                         &(struct mm_mamba2){.G = s->G,
+                                             .H = s->H,
+                                             .P = s->P,
+                                             .z = a->z,
+                                             .conv_w = mm_block_w(m, b, mm_role_conv_w),
+                                             .conv_b = mm_block_w(m, b, mm_role_conv_b),
+                                             .dt_bias = mm_block_w(m, b, mm_role_dt_bias),
+                                             .a_log = decay_rate(m, b, arena),
+                                             .d = mm_block_w(m, b, mm_role_D),
+                                             .norm_w = mm_block_w(m, b, mm_role_g_norm),
+                                             .eps = 1e-5f,
+                                             .conv = state ? state->conv : MM_NONE,
+                                             .S = state ? state->S : MM_NONE,
+                                             .segs = st->segs});
+}
+
 static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_stream *st,
                        struct mm_mixer_acts *a, struct mm_block_state *state, bool keep,
                        struct mm_arena *arena) {
@@ -189,6 +212,9 @@ static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struc
     const int64_t T = st->T, H = s->H, G = s->G, P = s->P;
     a->z = mm_acts2(m, arena, T, col.Z);
     project(m, b, a->z, a->u);
+    struct mm_view o = mm_acts3(m, arena, T, H, P);
+    a->o = mm_view_flat(o);
+    if (!keep && !s->use_qknorm && in_one_pass(m, b, st, a, state, arena)) return;
     a->c = mm_acts2(m, arena, T, col.C);
     mamba2_conv(m, b, st, a, state);
     if (s->use_qknorm) {
@@ -214,11 +240,9 @@ static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struc
         mm_ssd_fwd(m->be, a->ys, v, view_k(a, s), view_q(a, s), a->dt, A, D,
                    state ? state->S : MM_NONE, st->segs);
     }
-    struct mm_view o = mm_acts3(m, arena, T, H, P);
     a->rinv = keep ? mm_take2(arena, T, H) : MM_NONE;
     mm_gated_norm_fwd(m->be, o, a->rinv, a->ys, mm_view_cut(a->z, col.g, H * P),
                       mm_block_w(m, b, mm_role_g_norm), 1e-5f);
-    a->o = mm_view_flat(o);
 }
 
 // Gradients of the stacked projection: neighbours that train and lie side by side in memory are
@@ -285,6 +309,7 @@ void mm_mixer_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_
                   struct mm_mixer_acts *acts, struct mm_block_state *state, bool keep,
                   struct mm_arena *arena) {
     m->be->product = inner_product(m);
+    m->be->scan_rounds = !keep;  // a backward differentiates what was computed
     if (b->mixer == mm_mixer_mha) {
         attention_fwd(m, b, st, acts, state, keep, arena);
     } else {

@@ -200,6 +200,18 @@ struct mm_gauges {
     int64_t (*peak)(struct mm_backend *);
 };
 
+// A Mamba-2 mixer between its two projections, without a backward: conv_silu_fwd of v, k and q,
+// softplus_fwd of dt, ssd_fwd, gated_norm_fwd, each as it is described below.
+struct mm_mamba2 {
+    int64_t G, H, P;   // N = P
+    struct mm_view z;  // (T, 2GP + 2HP + H) strided: v, k, q, g, dt
+    struct mm_view conv_w, conv_b, dt_bias;
+    struct mm_view a_log, d, norm_w;  // d and norm_w may be NULL
+    float eps;
+    struct mm_view conv, S;  // states, as the operations take them
+    struct mm_segs segs;
+};
+
 struct mm_backend {
     const struct mm_ops *ops;
     const struct mm_gauges *gauges;
@@ -216,6 +228,15 @@ struct mm_backend {
     // What the activations of a model whose weights are bf16 or quantized should be: f32, or bf16
     // where the operations take either. A caller may set it to f32 before it opens a model.
     enum mm_dtype activations;
+    // With product bf16, ssd_fwd may round to bf16 what it multiplies, once before each product, as
+    // the published kernels do: v, k, q, v times its step and decay, the masked scores, and a copy
+    // of the state before a chunk. A term is then within 2^-7.9 of its magnitude (two roundings of
+    // 2^-9). Sums and the state that is carried from chunk to chunk stay f32. The silu before and
+    // after is within 2^-13 of itself.
+    bool scan_rounds;
+    // o (T, H, P) of a whole mixer in one pass over its operands. False, and nothing done: the
+    // backend has no such pass for these operands, or none at all (NULL). Call mm_mamba2_fwd.
+    bool (*mamba2_fwd)(struct mm_backend *, struct mm_view o, const struct mm_mamba2 *m);
 
     // Memory of the device. alloc gives zeroed memory; copies take bytes.
     enum mm_code (*alloc)(struct mm_backend *, size_t bytes, void **out, struct mm_error *err);
@@ -246,6 +267,8 @@ enum mm_code mm_backend_sync(struct mm_backend *be, struct mm_error *err);
 #define MM_OPS_DECLARE(name, params, args) void mm_##name params;
 MM_OPS_TABLE(MM_OPS_DECLARE)
 #undef MM_OPS_DECLARE
+
+bool mm_mamba2_fwd(struct mm_backend *be, struct mm_view o, const struct mm_mamba2 *m);
 
 // What each computes. `rows` are axis 0. "strided" means ld may exceed the row's elements; every
 // 2- and 3-axis activation operand may be strided unless it says dense.

@@ -59,4 +59,6 @@ extern const struct mm_ops mm_ops_cpu_ref;  // plain
 MM_OPS_TABLE(MM_OPS_DECLARE)
 #undef MM_OPS_DECLARE
 
+bool mm_mamba2_fwd_cpu(struct mm_backend *be, struct mm_view o, const struct mm_mamba2 *m);
+
 #endif

@@ -50,7 +50,9 @@ const struct mm_kernels *mm_kernels_of(const struct mm_backend *be) {
 
 const struct mm_mixer_kernels *mm_mixer_kernels(const struct mm_backend *be) {
     assert(mm_cpu_isa(be) > mm_isa_plain);  // a plain backend has the table of the reference
-    if (mm_cpu_isa(be) >= mm_isa_amx && be->product == mm_dtype_bf16) return &mm_mixer_amx;
+    if (mm_cpu_isa(be) >= mm_isa_amx && be->product == mm_dtype_bf16) {
+        return be->scan_rounds ? &mm_mixer_amx_rounded : &mm_mixer_amx;
+    }
     return mm_cpu_isa(be) >= mm_isa_avx512 ? &mm_mixer_avx512 : &mm_mixer_avx2;
 }
 

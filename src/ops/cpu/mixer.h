@@ -26,12 +26,6 @@ struct mm_gemm {
     int64_t m, n, k;
     float alpha;
     enum mm_part part;
-    // Where the kernels fold (struct mm_mixer_kernels), and only there: B(k, j) = b[j * ldb + k]
-    // when b_turned; b of any alignment with n_b columns (0: n), the rest being zero; and factors
-    // of the rows of A (m) and of B (k), NULL: 1.
-    bool b_turned;
-    int64_t n_b;
-    const float *scale_a, *scale_b;
 };
 
 // Logarithms of the decays of a chunk of n <= mm_ssd_chunk_max tokens, and what follows from them.
@@ -54,10 +48,42 @@ struct mm_decay_sums {
     _Alignas(64) float diag[mm_ssd_chunk_max];  // U_jj
 };
 
+// Chunks of the recurrence on operands laid out once for the heads that share a group's keys and
+// values (ssd_groups.c). A thread works on one chunk of up to mm_ssd_chunk_max tokens at a time.
+struct mm_chunk {
+    int64_t P, N, heads;  // heads whose states are laid out at a time
+    unsigned char *room;  // of mm_chunks.room_bytes, aligned to 64
+    // Set by `keys`:
+    int64_t n;  // tokens
+    const float *v;
+    int64_t ldv;
+    unsigned float_mode;  // of the processor, between begin and end
+    // Rows of P floats that will be wanted soon: asked for between products, each once.
+    struct mm_ahead {
+        const float *at;
+        int64_t ld, rows;
+    } ahead[4];
+};
+struct mm_chunks {
+    size_t (*room_bytes)(int64_t P, int64_t N, int64_t heads);
+    void (*begin)(struct mm_chunk *c), (*end)(struct mm_chunk *c);  // around the work of a thread
+    // Tokens of k (n, N) and v (n, P), which must stay until the chunk is done.
+    void (*keys)(struct mm_chunk *c, const float *k, int64_t ldk, const float *v, int64_t ldv,
+                 int64_t n);
+    // The state (N, lds) before a chunk, of the head that `outputs` calls `head`.
+    void (*state)(struct mm_chunk *c, int64_t head, const float *state, int64_t lds);
+    // y (n, P) of one head from q (n, N); with_state: its state counts, else it is zero.
+    void (*outputs)(struct mm_chunk *c, int64_t head, bool with_state, float *y, int64_t ldy,
+                    const float *q, int64_t ldq, const struct mm_decay *d, float skip);
+    // state = alpha state + what the chunk adds. head >= 0: and as `state` does.
+    void (*advance)(struct mm_chunk *c, int64_t head, float *state, int64_t lds, float alpha,
+                    const struct mm_decay *d);
+};
+
 struct mm_mixer_kernels {
-    int64_t lanes;       // floats of a vector
-    int64_t long_chunk;  // tokens of a chunk of a long sequence, measured
-    bool folds;          // gemm lays its operands out itself: no transposed, padded, scaled copies
+    int64_t lanes;                   // floats of a vector
+    int64_t long_chunk;              // tokens of a chunk of a long sequence, measured
+    const struct mm_chunks *chunks;  // NULL: ssd_fwd is made of `gemm` and the rest
     void (*gemm)(const struct mm_gemm *g);
     // dst (cols, ld) = src (rows, cols)^T, zero up to ld.
     void (*transpose)(float *dst, int64_t ld, const float *src, int64_t ld_src, int64_t rows,
@@ -106,7 +132,15 @@ struct mm_mixer_kernels {
 };
 
 void mm_gemm_amx(const struct mm_gemm *g);  // gemm_amx.c: f32 by three bf16 products
+// rows_amx.c
+void mm_conv_fwd_rounded(float *y, const float *const *x, const float *w, int64_t ldw,
+                         const float *bias, int64_t width, int64_t n);
+void mm_gated_norm_fwd_rounded(float *o, float *rinv, const float *y, const float *g,
+                               const float *w, float eps, int64_t n_heads, int64_t dim);
+// chunk_amx.c: products of halves, and of operands rounded to bf16.
+extern const struct mm_chunks mm_chunks_halves, mm_chunks_rounded;
 extern const struct mm_mixer_kernels mm_mixer_avx2, mm_mixer_avx512, mm_mixer_amx, mm_mixer_neon;
+extern const struct mm_mixer_kernels mm_mixer_amx_rounded;
 const struct mm_mixer_kernels *mm_mixer_kernels(
     const struct mm_backend *be);  // isa_x86.c, isa_arm.c
 

@@ -12,4 +12,4 @@
 #include "ops/cpu/kernel_ssd.h"
 #include "ops/cpu/kernel_rows.h"
 
-const struct mm_mixer_kernels mm_mixer_avx2 = MM_MIXER_KERNELS(gemm, 64, false);
+const struct mm_mixer_kernels mm_mixer_avx2 = MM_MIXER_KERNELS(gemm, 64, NULL, conv_fwd, gated_norm_fwd);

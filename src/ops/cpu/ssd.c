@@ -135,43 +135,15 @@ static struct work work_of(const struct fwd *f, int thread) {
 static void load(const struct fwd *f, const struct work *w, int64_t h, int64_t t, int64_t n) {
     const struct mm_ssd *e = &f->e;
     mm_ssd_decay(e, h, t, n, w->decay);
-    if (e->kern->folds) return;
     e->kern->transpose(w->kt, mm_ssd_pad(e, n), mm_ssd_k(e, h, t), e->k.ld, n, e->n_cols);
 }
 
-// The operands of a chunk's products: from the buffers, laid out and scaled, or as they are where
-// the kernels fold.
-static void with_keys(const struct fwd *f, const struct work *w, struct mm_gemm *g, int64_t h,
-                      int64_t t) {
-    const struct mm_ssd *e = &f->e;
-    g->b = w->kt, g->ldb = g->n;
-    if (!e->kern->folds) return;
-    g->b = mm_ssd_k(e, h, t), g->ldb = e->k.ld, g->b_turned = true, g->n_b = w->decay->n;
-}
-
+// Values scaled by rows, as B.
 static void with_values(const struct fwd *f, const struct work *w, struct mm_gemm *g,
                         const float *scale, int64_t h, int64_t t) {
     const struct mm_ssd *e = &f->e;
-    const float *v = mm_ssd_v(e, h, t);
-    if (e->kern->folds) {
-        g->b = v, g->ldb = e->v.ld, g->n_b = e->n_rows, g->scale_b = scale;
-        return;
-    }
-    e->kern->pack(w->v, e->ld_rows, v, e->v.ld, scale, w->decay->n, e->n_rows);
+    e->kern->pack(w->v, e->ld_rows, mm_ssd_v(e, h, t), e->v.ld, scale, w->decay->n, e->n_rows);
     g->b = w->v, g->ldb = e->ld_rows;
-}
-
-static void with_queries(const struct fwd *f, const struct work *w, struct mm_gemm *g, int64_t h,
-                         int64_t t) {
-    const struct mm_ssd *e = &f->e;
-    const float *q = mm_ssd_q(e, h, t);
-    g->a_col = 1;
-    if (e->kern->folds) {
-        g->a = q, g->a_row = e->q.ld, g->scale_a = w->decay->in;
-        return;
-    }
-    e->kern->pack(w->q, e->ld_cols, q, e->q.ld, w->decay->in, w->decay->n, e->n_cols);
-    g->a = w->q, g->a_row = e->ld_cols;
 }
 
 // Rows of y from the loaded chunk and the state before it; NULL stands for zeros.
@@ -185,10 +157,11 @@ static void outputs(const struct fwd *f, const struct work *w, const float *stat
                              .a_row = e->q.ld,
                              .a_col = 1,
                              .m = n,
+                             .b = w->kt,
+                             .ldb = ld,
                              .n = ld,
                              .k = e->n_cols,
                              .part = mm_part_lower};
-    with_keys(f, w, &scores, h, t);
     e->kern->gemm(&scores);
     e->kern->mask(w->scores, ld, w->decay);
     const float skip = mm_ssd_skip(e, h);
@@ -207,15 +180,18 @@ static void outputs(const struct fwd *f, const struct work *w, const float *stat
     with_values(f, w, &inner, NULL, h, t);
     e->kern->gemm(&inner);
     if (state) {
+        e->kern->pack(w->q, e->ld_cols, mm_ssd_q(e, h, t), e->q.ld, w->decay->in, n, e->n_cols);
         struct mm_gemm outer = {.c = w->y,
                                 .ldc = e->ld_rows,
                                 .alpha = 1.0f,
+                                .a = w->q,
+                                .a_row = e->ld_cols,
+                                .a_col = 1,
                                 .b = state,
                                 .ldb = e->ld_rows,
                                 .m = n,
                                 .n = e->ld_rows,
                                 .k = e->n_cols};
-        with_queries(f, w, &outer, h, t);
         e->kern->gemm(&outer);
     }
     float *y = (float *)f->y.data + t * f->y.ld + h * n_rows;
@@ -237,7 +213,6 @@ static void advance(const struct fwd *f, const struct work *w, float *state, flo
                         .m = e->n_cols,
                         .n = e->ld_rows,
                         .k = w->decay->n};
-    if (e->kern->folds) g.a = mm_ssd_k(e, h, t), g.a_row = 1, g.a_col = e->k.ld;
     with_values(f, w, &g, w->decay->out, h, t);
     e->kern->gemm(&g);
 }
@@ -263,7 +238,7 @@ static void state_out(const struct fwd *f, const float *state, int64_t s, int64_
 
 // ---- a sequence of one head ----
 
-static void tokens(const struct mm_ssd *e, struct mm_view y, float *state, int64_t h, int64_t begin,
+void mm_ssd_tokens(const struct mm_ssd *e, struct mm_view y, float *state, int64_t h, int64_t begin,
                    int64_t end) {
     const double rate = mm_ssd_rate(e, h);
     for (int64_t t = begin; t < end; t++) {
@@ -282,7 +257,7 @@ static void sequence(const struct fwd *f, const struct work *w, int64_t s, int64
     const int64_t begin = f->segs.start[s], end = f->segs.start[s + 1];
     const int64_t chunk = mm_ssd_chunk(f->e.kern, end - begin);
     if (f->state.data && end - begin <= few_tokens) {
-        tokens(&f->e, f->y, session_state(f, s, h), h, begin, end);
+        mm_ssd_tokens(&f->e, f->y, session_state(f, s, h), h, begin, end);
         return;
     }
     bool have_state = f->state.data;
@@ -400,6 +375,10 @@ void mm_ssd_fwd_cpu(struct mm_backend *be, struct mm_view y, struct mm_view v, s
                     .y = y,
                     .state = state,
                     .segs = segs};
+    if (f.e.kern->chunks) {
+        mm_ssd_fwd_groups(be, &f.e, y, state, segs);
+        return;
+    }
     const int n_threads = mm_pool_size(be->pool);
     f.max_chunk = mm_ssd_pad(&f.e, longest < mm_ssd_chunk_max ? longest : mm_ssd_chunk_max);
     f.piece_bytes = mm_cpu_piece(work_floats(&f) * sizeof(float) + sizeof(struct mm_decay) + 64);
@@ -427,7 +406,7 @@ static void some_steps(void *arg, int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; i++) {
         const int64_t s = i / e->n_heads, h = i % e->n_heads;
         float *state = (float *)w->state.data + s * w->state.ld + h * e->n_rows * e->n_cols;
-        tokens(e, w->y, state, h, s, s + 1);
+        mm_ssd_tokens(e, w->y, state, h, s, s + 1);
     }
 }
 

@@ -46,6 +46,14 @@ int64_t mm_ssd_chunk(const struct mm_mixer_kernels *kern, int64_t n);
 // The decays of tokens [t, t + n) of head h.
 void mm_ssd_decay(const struct mm_ssd *e, int64_t h, int64_t t, int64_t n, struct mm_decay *decay);
 
+// Tokens [begin, end) of head h, one at a time on its state (P, N).
+void mm_ssd_tokens(const struct mm_ssd *e, struct mm_view y, float *state, int64_t h, int64_t begin,
+                   int64_t end);
+
+// ssd_fwd where the kernels have struct mm_chunks.
+void mm_ssd_fwd_groups(struct mm_backend *be, const struct mm_ssd *e, struct mm_view y,
+                       struct mm_view state, struct mm_segs segs);
+
 // The first sequence that begins at row `row` or later.
 int64_t mm_ssd_first_seq(struct mm_segs segs, int64_t row);
 int64_t mm_ssd_longest(struct mm_segs segs);

@@ -1,0 +1,136 @@
+// Laying f32 operands out as bf16 tiles (AMX). A tile holds 16 rows or columns and 32 k, as 16
+// pairs (k, k + 16), which takes no shuffles. `parts` 1: rounded to bf16. 2: as a sum of two bf16
+// numbers, with a rest below 2^-17 of it; the tile of the upper halves, then that of the lower.
+#ifndef MM_OPS_CPU_PACK_AMX_H
+#define MM_OPS_CPU_PACK_AMX_H
+
+#include <immintrin.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MM_PACKS  \
+    static inline \
+        __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"), unused, always_inline))
+#define MM_TILES __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl")))
+
+enum {
+    mm_pack_k = 32,
+    mm_pack_side = 16,
+    mm_pack_words = 256,  // of 32 bits, of one part of a tile
+};
+
+MM_PACKS __mmask16 mm_pack_first(int64_t n) {
+    return (__mmask16)(n >= 16 ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1u);
+}
+
+// Pairs (x, y) of words: rounded, and what is left rounded.
+MM_PACKS void mm_pack_split(__m512 x, __m512 y, __m512i *hi, __m512i *lo, const int parts) {
+    const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32(-65536);
+    const __m512i xi = _mm512_add_epi32(_mm512_castps_si512(x), half);
+    const __m512i yi = _mm512_add_epi32(_mm512_castps_si512(y), half);
+    const __m512i yh = _mm512_and_si512(yi, upper);
+    *hi = _mm512_or_si512(_mm512_srli_epi32(xi, 16), yh);
+    if (parts == 1) return;
+    const __m512i xh = _mm512_and_si512(xi, upper);
+    const __m512i xl = _mm512_castps_si512(_mm512_sub_ps(x, _mm512_castsi512_ps(xh)));
+    const __m512i yl = _mm512_castps_si512(_mm512_sub_ps(y, _mm512_castsi512_ps(yh)));
+    *lo = _mm512_or_si512(_mm512_srli_epi32(_mm512_add_epi32(xl, half), 16),
+                          _mm512_and_si512(_mm512_add_epi32(yl, half), upper));
+}
+
+// Row r of a tile.
+MM_PACKS void mm_pack_row(uint32_t *to, int64_t r, __m512 x, __m512 y, const int parts) {
+    __m512i hi, lo;
+    mm_pack_split(x, y, &hi, &lo, parts);
+    _mm512_store_si512(to + r * 16, hi);
+    if (parts == 2) _mm512_store_si512(to + mm_pack_words + r * 16, lo);
+}
+
+// 16 x 16 words.
+MM_PACKS void mm_pack_transpose(__m512i r[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int j = 0; j < 4; j++) {  // lanes of 128 bits: 0 and 2, then 1 and 3
+        const __m512i a = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88);
+        const __m512i b = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88);
+        const __m512i c = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xdd);
+        const __m512i d = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xdd);
+        t[j] = _mm512_shuffle_i32x4(a, b, 0x88);
+        t[8 + j] = _mm512_shuffle_i32x4(a, b, 0xdd);
+        t[4 + j] = _mm512_shuffle_i32x4(c, d, 0x88);
+        t[12 + j] = _mm512_shuffle_i32x4(c, d, 0xdd);
+    }
+    for (int i = 0; i < 16; i++)
+        r[i] = t[i];
+}
+
+MM_PACKS void mm_pack_store(uint32_t *to, __m512i hi[16], __m512i lo[16], bool turn,
+                            const int parts) {
+    if (turn) mm_pack_transpose(hi);
+    for (int r = 0; r < 16; r++)
+        _mm512_store_si512(to + r * 16, hi[r]);
+    if (parts == 1) return;
+    if (turn) mm_pack_transpose(lo);
+    for (int r = 0; r < 16; r++)
+        _mm512_store_si512(to + mm_pack_words + r * 16, lo[r]);
+}
+
+// One tile. A row of `from` holds the k of one row of the tile; n_side rows and n_k are there, the
+// rest becomes zero. scale: a factor a row, or NULL.
+MM_PACKS void mm_pack_across(uint32_t *to, const float *from, int64_t ld, int64_t n_side,
+                             int64_t n_k, const float *scale, const int parts) {
+    const __mmask16 low = mm_pack_first(n_k), high = mm_pack_first(n_k - 16);
+    for (int r = 0; r < 16; r++, from += ld) {
+        const bool there = r < n_side;
+        __m512 x = _mm512_maskz_loadu_ps(there ? low : 0, from);
+        __m512 y = _mm512_maskz_loadu_ps(there ? high : 0, from + 16);
+        if (scale) {
+            const __m512 by = _mm512_set1_ps(there ? scale[r] : 0.0f);
+            x = _mm512_mul_ps(by, x), y = _mm512_mul_ps(by, y);
+        }
+        mm_pack_row(to, r, x, y, parts);
+    }
+}
+
+// A row of `from` holds one k of 16 rows or columns of the matrix. scale: a factor a k. `turn`: the
+// rows of the tile are those of the matrix (A), else they are pairs of k (B).
+MM_PACKS void mm_pack_along(uint32_t *to, const float *from, int64_t ld, int64_t n_side,
+                            int64_t n_k, const float *scale, bool turn, const int parts) {
+    const __mmask16 some = mm_pack_first(n_side);
+    __m512i hi[16], lo[16];
+    for (int r = 0; r < 16; r++) {
+        __m512 x = _mm512_maskz_loadu_ps(r < n_k ? some : 0, from + r * ld);
+        __m512 y = _mm512_maskz_loadu_ps(r + 16 < n_k ? some : 0, from + (r + 16) * ld);
+        if (scale) {
+            x = _mm512_mul_ps(x, _mm512_set1_ps(r < n_k ? scale[r] : 0.0f));
+            y = _mm512_mul_ps(y, _mm512_set1_ps(r + 16 < n_k ? scale[r + 16] : 0.0f));
+        }
+        mm_pack_split(x, y, hi + r, lo + r, parts);
+    }
+    mm_pack_store(to, hi, lo, turn, parts);
+}
+
+// A row of `from` holds the k of one column of B.
+MM_PACKS void mm_pack_turned(uint32_t *to, const float *from, int64_t ld, int64_t n_side,
+                             int64_t n_k, const int parts) {
+    const __mmask16 low = mm_pack_first(n_k), high = mm_pack_first(n_k - 16);
+    __m512i hi[16], lo[16];
+    for (int r = 0; r < 16; r++) {
+        const bool there = r < n_side;
+        mm_pack_split(_mm512_maskz_loadu_ps(there ? low : 0, from + r * ld),
+                      _mm512_maskz_loadu_ps(there ? high : 0, from + r * ld + 16), hi + r, lo + r,
+                      parts);
+    }
+    mm_pack_store(to, hi, lo, true, parts);
+}
+
+#endif
