@@ -65,6 +65,7 @@ static enum mm_code compare(const struct mm_check *c, const struct mm_check_item
     char *folder = mm_model_folder(before);
     enum mm_code code = mm_model_load(&is, be, before, -1, err);
     if (!code) code = mm_model_load(&other, be, after, -1, err);
+    be->scan_rounds = true;  // as an engine computes
     // another part of the stream than calibration saw
     if (!code) code = mm_compare(&r, &is, &other, folder, item->data, c->samples, 2, err);
     if (!code) {

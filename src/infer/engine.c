@@ -92,6 +92,7 @@ enum mm_code mm_engine_open(struct mm_engine **out, struct mm_backend *be, const
     *out = NULL;
     struct mm_engine *e = mm_xcalloc(1, sizeof *e);
     e->be = be;
+    be->scan_rounds = true;
     // the tokenizer first: it is small, and weights without one cannot answer
     enum mm_code code = mm_path_is_folder(folder)
                             ? mm_tokenizer_open(&e->tok, folder, err)

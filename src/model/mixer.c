@@ -214,7 +214,8 @@ static void mamba2_fwd(struct mm_model *m, const struct mm_block *b, const struc
     project(m, b, a->z, a->u);
     struct mm_view o = mm_acts3(m, arena, T, H, P);
     a->o = mm_view_flat(o);
-    if (!keep && !s->use_qknorm && in_one_pass(m, b, st, a, state, arena)) return;
+    if (!keep && m->be->scan_rounds && !s->use_qknorm && in_one_pass(m, b, st, a, state, arena))
+        return;
     a->c = mm_acts2(m, arena, T, col.C);
     mamba2_conv(m, b, st, a, state);
     if (s->use_qknorm) {
@@ -309,7 +310,6 @@ void mm_mixer_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_
                   struct mm_mixer_acts *acts, struct mm_block_state *state, bool keep,
                   struct mm_arena *arena) {
     m->be->product = inner_product(m);
-    m->be->scan_rounds = !keep;  // a backward differentiates what was computed
     if (b->mixer == mm_mixer_mha) {
         attention_fwd(m, b, st, acts, state, keep, arena);
     } else {
