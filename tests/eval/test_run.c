@@ -229,7 +229,8 @@ static char *answer_to(const char *message, const char *const *names, int n, boo
 // MMMU: up to twelve tiles, the (first) picture doubled, several with numbers.
 static void test_mmmu(void **state) {
     (void)state;
-    static const char *const names[] = {"tiny.png", "rgb.png"};  // small: doubled, they have more tiles
+    static const char *const names[] = {"tiny.png",
+                                        "rgb.png"};  // small: doubled, they have more tiles
     struct mm_buf a = {0};
     mm_buf_adds(&a, "index\timage\tquestion\tA\tB\tanswer\n0\t");
     add_picture(&a, names[0]);
