@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 CMAKE_FLAGS ?=
 NINJA_FLAGS ?=
 
-.PHONY: all setup test asan tsan arm cuda cuda-check demo demo-clean install format format-check fuzz fuzz-keep check-fresh clean help
+.PHONY: all setup test asan tsan arm cuda demo demo-clean install format format-check fuzz fuzz-keep check-fresh clean help
 
 all: setup  ## build/mmamba and the libraries
 	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS) >/dev/null
@@ -33,9 +33,6 @@ arm:  ## the AArch64 build (cross-compiled) and its tests under qemu-user, in bu
 cuda: setup  ## also the GPU plug-in (needs nvcc)
 	@cmake -S . -B $(BUILD) -G Ninja -DMMAMBA_CUDA=ON -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS) >/dev/null
 	@ninja -C $(BUILD) $(NINJA_FLAGS)
-
-cuda-check: setup  ## compiles the plug-in for Hopper alone, where nvcc is; a sentence where it is not
-	@scripts/check-cuda.sh
 
 demo: setup  ## a data set, a teacher, a carving, three stages, a report: within ten minutes
 	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS) >/dev/null
@@ -70,7 +67,7 @@ check-fresh:  ## `make demo` and `make test` on a bare Debian 12 in a scratch fo
 	@scripts/check-fresh.sh
 
 clean:  ## removes what was built
-	rm -rf build build-asan build-tsan build-fuzz build-arm build-cuda
+	rm -rf build build-asan build-tsan build-fuzz build-arm
 
 help:
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 22

@@ -86,7 +86,7 @@ struct mmamba_session_options {  // zeros and NULL: the defaults
     const char *system;          // the system message; NULL: InternVL's, "": an empty one
     int max_tiles;               // of a picture; 0: the config's
     int n_rewind;                // turns that can be taken back; 0: 8, -1: none
-    int64_t piece_tokens;        // of a prompt are read at a time; 0: 512
+    int64_t piece_tokens;        // of a prompt are read at a time; 0: as many as suit the device
 };
 
 // options may be NULL.

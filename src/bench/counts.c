@@ -11,8 +11,7 @@ int64_t mm_bench_step_bytes(const struct mm_model *m, int64_t context, int64_t b
     return bytes + batch * (state + context * (int64_t)mm_model_cache_bytes_per_token(m));
 }
 
-// Multiplications of one row of a stream with the matrices of a block.
-static double block_weights(const struct mm_model *m, const struct mm_block *b) {
+double mm_bench_block_weights(const struct mm_model *m, const struct mm_block *b) {
     static const enum mm_role matrices[] = {
         mm_role_wqkv,    mm_role_v_proj, mm_role_k_proj, mm_role_q_proj, mm_role_g_proj,
         mm_role_in_proj, mm_role_wo,     mm_role_w1,     mm_role_w2,     mm_role_w3};
@@ -38,7 +37,7 @@ double mm_bench_prefill_ops(const struct mm_model *m, int64_t text, int64_t tile
     for (int64_t i = 0; i < m->n_blocks; i++) {
         const struct mm_block *b = &m->blocks[i];
         const double rows = T[i < c->embed.n_blocks ? 0 : 1];
-        ops += 2.0 * rows * block_weights(m, b);
+        ops += 2.0 * rows * mm_bench_block_weights(m, b);
         if (b->mixer == mm_mixer_mha) {  // row t meets t + 1 keys, and as many values
             ops += 4.0 * (double)(b->stack->H * b->stack->P) * rows * (rows + 1.0) / 2.0;
         }

@@ -15,6 +15,9 @@ int64_t mm_bench_step_bytes(const struct mm_model *m, int64_t context, int64_t b
 // kept attention. The recurrence, norms and convolutions are left out.
 double mm_bench_prefill_ops(const struct mm_model *m, int64_t text, int64_t tiles);
 
+// Multiplications of one row of a stream with the matrices of a block.
+double mm_bench_block_weights(const struct mm_model *m, const struct mm_block *b);
+
 // What the mixers are called: "linear", "hybrid", "attention".
 const char *mm_bench_mixers(const struct mm_config *c);
 // Of the big matrices.

@@ -166,9 +166,10 @@ enum mm_code mm_bench_random_model(struct mm_model *m, const struct mm_config *c
                                    struct mm_error *err) {
     mm_model_init(m, config, be, dtype);
     snprintf(m->path, sizeof m->path, "random weights");
-    enum mm_code code = mm_model_alloc(m, err);
+    enum mm_code code = mm_model_alloc_used(m, err);
     for (int i = 0; i < m->n_params && !code; i++) {
         const struct mm_param *p = &m->params[i];
+        if (p->w.data == NULL) continue;
         if (p->n_axes == 1) {
             fill_vector(m, p, seed);
         } else {

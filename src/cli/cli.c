@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <stdlib.h>
+
 #include <string.h>
 
 enum mm_code mm_cli_parse(struct mm_args **args, const struct mm_opt *opts, const char *usage,
@@ -14,18 +15,6 @@ enum mm_code mm_cli_parse(struct mm_args **args, const struct mm_opt *opts, cons
     }
     if (mm_args_flag(*args, "--quiet")) mm_log_set_level(mm_log_level_warn);
     return mm_code_ok;
-}
-
-int mm_cli_verb(const struct mm_opt *opts, const char *usage, const char *summary, int argc,
-                char **argv,
-                enum mm_code (*run)(const struct mm_args *args, struct mm_error *err)) {
-    struct mm_args *args = NULL;
-    struct mm_error err = {0};
-    bool done = false;
-    enum mm_code code = mm_cli_parse(&args, opts, usage, summary, argc, argv, &done, &err);
-    if (code == mm_code_ok && !done) code = run(args, &err);
-    mm_args_free(args);
-    return code == mm_code_ok ? 0 : mm_cli_exit(&err);
 }
 
 enum mm_code mm_cli_backend(struct mm_backend **be, const struct mm_args *args,

@@ -45,9 +45,6 @@ int mm_cmd_probe_tokens(int argc, char **argv);
 enum mm_code mm_cli_parse(struct mm_args **args, const struct mm_opt *opts, const char *usage,
                           const char *summary, int argc, char **argv, bool *done,
                           struct mm_error *err);
-// A whole verb: parses, runs unless --help was asked for, and gives the exit status.
-int mm_cli_verb(const struct mm_opt *opts, const char *usage, const char *summary, int argc,
-                char **argv, enum mm_code (*run)(const struct mm_args *args, struct mm_error *err));
 enum mm_code mm_cli_backend(struct mm_backend **be, const struct mm_args *args,
                             struct mm_error *err);
 // As mm_cli_backend, but on the CPU with the plain reference operations (sums in double) unless

@@ -8,6 +8,7 @@
 #include "bench/counts.h"
 #include "bench/models.h"
 #include "bench/report.h"
+#include "bench/train.h"
 #include "cli/cli.h"
 
 static const struct mm_opt opts[] = {
@@ -33,7 +34,8 @@ static const struct mm_opt opts[] = {
     {"--new", mm_opt_kind_int, "N", "tokens to decode", "64", 1, 1 << 20, false},
     {"--batch", mm_opt_kind_int, "N", "sequences that decode side by side", "1", 1, 1024, false},
     {"--tiles", mm_opt_kind_int, "N", "tiles of pictures before the text", "0", 0, 100000, false},
-    {"--piece", mm_opt_kind_int, "N", "tokens of the prompt that are read at a time", "512", 1,
+    {"--piece", mm_opt_kind_int, "N",
+     "tokens of the prompt that are read at a time (0: as many as suit the backend)", "0", 0,
      1 << 20, false},
     {"--repeat", mm_opt_kind_int, "N", "measure a row so often, at most, if that takes seconds",
      "3", 1, 64, false},
@@ -42,6 +44,10 @@ static const struct mm_opt opts[] = {
     {"--skip-prefill", mm_opt_kind_flag, NULL,
      "decode from a made-up state, as if the prompt had been read; the rows say so", NULL, 0, 0,
      false},
+    {"--train", mm_opt_kind_string, "1,2,3",
+     "of a teacher: steps of these stages of distillation in place of reading and decoding, with "
+     "one sample of --prompt tokens each",
+     NULL, 0, 0, false},
     {"--plot", mm_opt_kind_string, "FILE.png", "draw time and memory against length", NULL, 0, 0,
      false},
     {"--seed", mm_opt_kind_int, "N", "of made-up weights and prompts", "0", 0, 9e15, false},
@@ -348,12 +354,78 @@ static enum mm_code report(struct bench *b, enum mm_code code, struct mm_error *
     return code;
 }
 
+// ---- training -----------------------------------------------------------------------------------
+
+static enum mm_code parse_stages(const char *text, int stages[3], int *n, struct mm_error *err) {
+    bool seen[4] = {false};
+    *n = 0;
+    for (const char *at = text;; at += 2) {
+        if (*at < '1' || *at > '3' || (at[1] != ',' && at[1] != '\0') || seen[*at - '0']) {
+            return mm_fail(err, mm_code_usage,
+                           "bench: --train is '%s', wanted some of 1, 2 and 3, each once", text);
+        }
+        seen[*at - '0'] = true;
+        stages[(*n)++] = *at - '0';
+        if (at[1] == '\0') return mm_code_ok;
+    }
+}
+
+static void print_training(const struct bench *b, const struct mm_bench_training *rows, int n,
+                           double product) {
+    if (mm_args_flag(b->args, "--json")) {
+        json_t *o = mm_bench_report_json(&b->report);
+        json_object_set_new(o, "training", mm_bench_training_json(rows, n, product));
+        char *text = json_dumps(o, JSON_REAL_PRECISION(10));
+        puts(text);
+        free(text);
+        json_decref(o);
+        return;
+    }
+    struct mm_buf text = {0};
+    mm_buf_addf(&text, "%s; products reach %.0f GFLOP/s in this run\n", b->source.be->device,
+                product * 1e-9);
+    mm_bench_training_table(rows, n, product, &text);
+    fputs(text.data, stdout);
+    mm_buf_free(&text);
+}
+
+static enum mm_code run_training(struct bench *b, struct mm_error *err) {
+    static const char *const without[] = {"--mixers", "--keep",        "--new",
+                                          "--batch",  "--tiles",       "--piece",
+                                          "--plot",   "--max-seconds", "--skip-prefill"};
+    struct mm_bench_training rows[most_rows];
+    struct mm_model *teacher = NULL;
+    int stages[3], n_stages, n = 0;
+    for (size_t i = 0; i < sizeof without / sizeof *without; i++)
+        MM_TRY(mm_args_refuse(b->args, without[i], "it is not for --train", err));
+    MM_TRY(parse_stages(mm_args_string(b->args, "--train"), stages, &n_stages, err));
+    if (mm_bench_source_form(&b->source) != mm_bench_form_attention) {
+        return mm_fail(err, mm_code_usage,
+                       "bench: --train needs a teacher, and %s is carved already", b->source.path);
+    }
+    MM_TRY(mm_bench_ceilings_all(&b->report.ceilings, b->source.be, err));
+    MM_TRY(mm_bench_model_open(&teacher, &b->source, mm_bench_form_attention, err));
+    enum mm_code code = mm_code_ok;
+    for (int i = 0; i < n_stages * b->n_prompts && n < most_rows && !code; i++) {
+        const int64_t T = b->prompts[i % b->n_prompts];
+        code = mm_bench_train(&rows[n], teacher, stages[i / b->n_prompts], T, b->plan.repeats,
+                              b->source.seed, err);
+        if (!code) n++;
+        if (can_go_on(b, code, mm_bench_form_attention, T, err)) code = mm_code_ok;
+    }
+    const enum mm_ceiling which = mm_bench_product_of(mm_bench_dtype(teacher));
+    if (n > 0) print_training(b, rows, n, b->report.ceilings.of[which].best);
+    mm_bench_model_close(&b->source, teacher);
+    return code;
+}
+
 static enum mm_code run(struct bench *b, struct mm_error *err) {
     MM_TRY(parse_source(b, err));
     MM_TRY(parse_rows(b, err));
     MM_TRY(mm_cli_backend(&b->source.be, b->args, err));
     mm_interrupt_catch();
     b->report.be = b->source.be;
+    if (b->plan.piece == 0) b->plan.piece = b->source.be->piece_tokens;
     enum mm_code code = mm_code_ok;
     if (b->source.be->gauges == NULL) {
         code =
@@ -362,8 +434,12 @@ static enum mm_code run(struct bench *b, struct mm_error *err) {
     }
     if (!code) code = mm_bench_source_open(&b->source, err);
     if (!code) {
-        code = choose_forms(b, err);
-        if (!code) code = report(b, run_forms(b, err), err);
+        if (mm_args_given(b->args, "--train")) {
+            code = run_training(b, err);
+        } else {
+            code = choose_forms(b, err);
+            if (!code) code = report(b, run_forms(b, err), err);
+        }
         mm_bench_source_close(&b->source);
     }
     mm_bench_report_deinit(&b->report);

@@ -102,7 +102,14 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
 }
 
 int mm_cmd_carve(int argc, char **argv) {
-    return mm_cli_verb(opts, "mmamba carve TEACHER OUT [OPTION]...",
-                       "Writes the Mamba-2 student of a trained Transformer, as it starts.", argc,
-                       argv, run);
+    struct mm_args *args = NULL;
+    struct mm_error err = {0};
+    bool done = false;
+    enum mm_code code =
+        mm_cli_parse(&args, opts, "mmamba carve TEACHER OUT [OPTION]...",
+                     "Writes the Mamba-2 student of a trained Transformer, as it starts.", argc,
+                     argv, &done, &err);
+    if (!code && !done) code = run(args, &err);
+    mm_args_free(args);
+    return code ? mm_cli_exit(&err) : 0;
 }

@@ -197,8 +197,15 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
 }
 
 int mm_cmd_chat(int argc, char **argv) {
-    return mm_cli_verb(opts, "mmamba chat MODEL [-i IMAGE]... [-p TEXT]",
-                       "Talks with a model about pictures. With -p one answer; without, a\n"
-                       "conversation: several turns, /help lists its commands.",
-                       argc, argv, run);
+    struct mm_args *args = NULL;
+    struct mm_error err = {mm_code_ok, ""};
+    bool done = false;
+    enum mm_code code =
+        mm_cli_parse(&args, opts, "mmamba chat MODEL [-i IMAGE]... [-p TEXT]",
+                     "Talks with a model about pictures. With -p one answer; without, a\n"
+                     "conversation: several turns, /help lists its commands.",
+                     argc, argv, &done, &err);
+    if (!code && !done) code = run(args, &err);
+    mm_args_free(args);
+    return code ? mm_cli_exit(&err) : 0;
 }

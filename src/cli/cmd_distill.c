@@ -90,7 +90,14 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
 }
 
 int mm_cmd_distill(int argc, char **argv) {
-    return mm_cli_verb(opts, "mmamba distill TEACHER RUN --data META [OPTION]...",
-                       "Carves a Mamba-2 student out of a teacher and distils it in three stages.",
-                       argc, argv, run);
+    struct mm_args *args = NULL;
+    struct mm_error err = {0};
+    bool done = false;
+    enum mm_code code =
+        mm_cli_parse(&args, opts, "mmamba distill TEACHER RUN --data META [OPTION]...",
+                     "Carves a Mamba-2 student out of a teacher and distils it in three stages.",
+                     argc, argv, &done, &err);
+    if (!code && !done) code = run(args, &err);
+    mm_args_free(args);
+    return code ? mm_cli_exit(&err) : 0;
 }

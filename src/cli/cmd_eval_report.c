@@ -98,17 +98,20 @@ static enum mm_code report(const struct mm_args *args, struct mm_compare *c, str
     return mm_code_ok;
 }
 
-static enum mm_code report_all(const struct mm_args *args, struct mm_error *err) {
-    struct mm_compare c;
-    mm_compare_init(&c);
-    const enum mm_code code = report(args, &c, err);
-    mm_compare_free(&c);
-    return code;
-}
-
 int mm_cmd_eval_report(int argc, char **argv) {
-    return mm_cli_verb(
-        opts,
+    struct mm_args *args = NULL;
+    struct mm_error err = {0};
+    bool done = false;
+    enum mm_code code = mm_cli_parse(
+        &args, opts,
         "mmamba eval report --data BENCH=PATH... --predictions MODEL/BENCH=FILE... [OPTION]...",
-        "Shows what several models reached on several benchmarks.", argc, argv, report_all);
+        "Shows what several models reached on several benchmarks.", argc, argv, &done, &err);
+    if (!code && !done) {
+        struct mm_compare c;
+        mm_compare_init(&c);
+        code = report(args, &c, &err);
+        mm_compare_free(&c);
+    }
+    mm_args_free(args);
+    return code ? mm_cli_exit(&err) : 0;
 }

@@ -121,8 +121,15 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
 }
 
 int mm_cmd_export(int argc, char **argv) {
-    return mm_cli_verb(opts, "mmamba export RUN|MODEL OUT [OPTION]...",
-                       "Writes a model folder in the released layout, which the published PyTorch "
-                       "code loads.",
-                       argc, argv, run);
+    struct mm_args *args = NULL;
+    struct mm_error err = {0};
+    bool done = false;
+    enum mm_code code =
+        mm_cli_parse(&args, opts, "mmamba export RUN|MODEL OUT [OPTION]...",
+                     "Writes a model folder in the released layout, which the published PyTorch "
+                     "code loads.",
+                     argc, argv, &done, &err);
+    if (!code && !done) code = run(args, &err);
+    mm_args_free(args);
+    return code ? mm_cli_exit(&err) : 0;
 }

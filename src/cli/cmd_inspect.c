@@ -170,8 +170,15 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
 }
 
 int mm_cmd_inspect(int argc, char **argv) {
-    return mm_cli_verb(opts, "mmamba inspect MODEL|CONFIG.json [OPTION]...",
-                       "Shows a model's blocks and their mixers, its parameters and how many train "
-                       "in each stage, and the bytes of weights, state and cache.",
-                       argc, argv, run);
+    struct mm_args *args = NULL;
+    struct mm_error err = {0};
+    bool done = false;
+    enum mm_code code =
+        mm_cli_parse(&args, opts, "mmamba inspect MODEL|CONFIG.json [OPTION]...",
+                     "Shows a model's blocks and their mixers, its parameters and how many train "
+                     "in each stage, and the bytes of weights, state and cache.",
+                     argc, argv, &done, &err);
+    if (!code && !done) code = run(args, &err);
+    mm_args_free(args);
+    return code ? mm_cli_exit(&err) : 0;
 }

@@ -123,7 +123,6 @@ static enum mm_code run_pieces(struct output *o, const struct mm_probe_input *in
 }
 
 static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
-    MM_TRY(mm_args_refuse(args, "--json", "the answer is a file", err));
     struct mm_backend *be = NULL;
     struct mm_model m = {0};
     struct mm_probe_input in = {0};
@@ -167,7 +166,15 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
 }
 
 int mm_cmd_probe_forward(int argc, char **argv) {
-    return mm_cli_verb(opts, "mmamba probe forward --model MODEL --input IN --output OUT",
-                       "Writes logits and layer_NN.out for given token ids, computed in f32.", argc,
-                       argv, run);
+    struct mm_args *args = NULL;
+    struct mm_error err = {0};
+    bool done = false;
+    enum mm_code code =
+        mm_cli_parse(&args, opts, "mmamba probe forward --model MODEL --input IN --output OUT",
+                     "Writes logits and layer_NN.out for given token ids, computed in f32.", argc,
+                     argv, &done, &err);
+    if (!code && !done) code = mm_args_refuse(args, "--json", "the answer is a file", &err);
+    if (!code && !done) code = run(args, &err);
+    mm_args_free(args);
+    return code ? mm_cli_exit(&err) : 0;
 }

@@ -155,8 +155,14 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
 }
 
 int mm_cmd_probe_grad(int argc, char **argv) {
-    return mm_cli_verb(
-        opts, "mmamba probe grad --teacher MODEL --stage 1|2|3 --input IN --output OUT",
+    struct mm_args *args = NULL;
+    struct mm_error err = {0};
+    bool done = false;
+    enum mm_code code = mm_cli_parse(
+        &args, opts, "mmamba probe grad --teacher MODEL --stage 1|2|3 --input IN --output OUT",
         "Writes the loss of a stage and grad.<name> for the mixers' tensors, computed in f32.",
-        argc, argv, run);
+        argc, argv, &done, &err);
+    if (!code && !done) code = run(args, &err);
+    mm_args_free(args);
+    return code ? mm_cli_exit(&err) : 0;
 }

@@ -61,7 +61,15 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
 }
 
 int mm_cmd_probe_tiles(int argc, char **argv) {
-    return mm_cli_verb(
-        opts, "mmamba probe tiles --image FILE --image-size S --max-tiles N --output OUT",
-        "Writes the tiles of a picture as they enter normalisation.", argc, argv, run);
+    struct mm_args *args = NULL;
+    struct mm_error err = {0};
+    bool done = false;
+    enum mm_code code = mm_cli_parse(
+        &args, opts, "mmamba probe tiles --image FILE --image-size S --max-tiles N --output OUT",
+        "Writes the tiles of a picture as they enter normalisation.", argc, argv, &done, &err);
+    if (code == mm_code_ok && !done) {
+        code = run(args, &err);
+    }
+    mm_args_free(args);
+    return code == mm_code_ok ? 0 : mm_cli_exit(&err);
 }

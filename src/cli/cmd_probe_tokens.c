@@ -94,9 +94,15 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
 }
 
 int mm_cmd_probe_tokens(int argc, char **argv) {
-    return mm_cli_verb(
-        opts, "mmamba probe tokens --model FOLDER --text TEXT | --ids 1,2,3",
+    struct mm_args *args = NULL;
+    struct mm_error err = {mm_code_ok, ""};
+    bool done = false;
+    enum mm_code code = mm_cli_parse(
+        &args, opts, "mmamba probe tokens --model FOLDER --text TEXT | --ids 1,2,3",
         "Prints the ids of a text as a JSON list, BOS in front; or the text of ids. The folder\n"
         "needs only the tokenizer's files.",
-        argc, argv, run);
+        argc, argv, &done, &err);
+    if (code == mm_code_ok && !done) code = run(args, &err);
+    mm_args_free(args);
+    return mm_cli_exit(&err);
 }

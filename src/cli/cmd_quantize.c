@@ -135,7 +135,7 @@ static void print_text(const struct quantize *q, const json_t *o) {
     mm_check_print(o);
 }
 
-static enum mm_code quantize(struct quantize *q, const struct mm_args *args, struct mm_error *err) {
+static enum mm_code run(struct quantize *q, const struct mm_args *args, struct mm_error *err) {
     struct mm_backend *be;
     MM_TRY(check_options(q, args, err));
     MM_TRY(mm_cli_backend(&be, args, err));
@@ -156,16 +156,18 @@ static enum mm_code quantize(struct quantize *q, const struct mm_args *args, str
     return code;
 }
 
-static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
-    struct quantize q = {0};
-    const enum mm_code code = quantize(&q, args, err);
-    mm_check_free(&q.check);
-    return code;
-}
-
 int mm_cmd_quantize(int argc, char **argv) {
-    return mm_cli_verb(opts, "mmamba quantize MODEL OUT --type q8|q4 [OPTION]...",
-                       "Writes a model with its big matrices rounded to 8 or 4 bits a weight, for "
-                       "less memory and faster answers; can tell what that costs.",
-                       argc, argv, run);
+    struct mm_args *args = NULL;
+    struct mm_error err = {0};
+    bool done = false;
+    enum mm_code code =
+        mm_cli_parse(&args, opts, "mmamba quantize MODEL OUT --type q8|q4 [OPTION]...",
+                     "Writes a model with its big matrices rounded to 8 or 4 bits a weight, for "
+                     "less memory and faster answers; can tell what that costs.",
+                     argc, argv, &done, &err);
+    struct quantize q = {0};
+    if (!code && !done) code = run(&q, args, &err);
+    mm_check_free(&q.check);
+    mm_args_free(args);
+    return code ? mm_cli_exit(&err) : 0;
 }

@@ -32,7 +32,13 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
 }
 
 int mm_cmd_train(int argc, char **argv) {
-    return mm_cli_verb(opts, "mmamba train --config CONFIG | --model MODEL --data META --out RUN",
-                       "Trains a model on the answers of conversations about pictures.", argc, argv,
-                       run);
+    struct mm_args *args = NULL;
+    struct mm_error err = {0};
+    bool done = false;
+    enum mm_code code = mm_cli_parse(
+        &args, opts, "mmamba train --config CONFIG | --model MODEL --data META --out RUN",
+        "Trains a model on the answers of conversations about pictures.", argc, argv, &done, &err);
+    if (!code && !done) code = run(args, &err);
+    mm_args_free(args);
+    return code ? mm_cli_exit(&err) : 0;
 }

@@ -12,16 +12,13 @@
 #include "io/file.h"
 #include "io/json.h"
 
-struct group {
-    int64_t n, hits;
-};
-
 struct gqa {
     const struct mm_questions *all;
     struct mm_buf room, key;
     struct mm_names groups;  // "Binary", "structural/verify", ...
-    struct group *group;     // (groups.n)
-    struct group whole;
+    int64_t *n, *hits;       // (groups.n)
+    int64_t cap;
+    int64_t n_all, hits_all;
     char *gold_path;
     bool has_gold;        // else the answers stand beside the questions
     struct mm_join gold;  // of the balanced questions
@@ -101,15 +98,22 @@ static void count(struct gqa *g, const char *folder, struct mm_str name, bool hi
     mm_buf_reset(&g->key);
     mm_buf_adds(&g->key, folder);
     mm_buf_add(&g->key, name.s, name.n);
-    const struct mm_str key = {g->key.data, g->key.len};
-    const int64_t number = mm_names_add_item(&g->groups, key, &g->group, sizeof *g->group);
-    g->group[number].n++;
-    g->group[number].hits += hit;
+    const int64_t number = mm_names_add(&g->groups, (struct mm_str){g->key.data, g->key.len});
+    if (g->groups.n > g->cap) {
+        const int64_t cap = g->cap ? 2 * g->cap : 64;
+        g->n = mm_xrealloc(g->n, (size_t)cap * sizeof *g->n);
+        g->hits = mm_xrealloc(g->hits, (size_t)cap * sizeof *g->hits);
+        memset(g->n + g->cap, 0, (size_t)(cap - g->cap) * sizeof *g->n);
+        memset(g->hits + g->cap, 0, (size_t)(cap - g->cap) * sizeof *g->hits);
+        g->cap = cap;
+    }
+    g->n[number]++;
+    g->hits[number] += hit;
 }
 
 static void count_all(struct gqa *g, const struct mm_question *q, bool hit) {
-    g->whole.n++;
-    g->whole.hits += hit;
+    g->n_all++;
+    g->hits_all += hit;
     if (q->structural.s) {
         count(g, mm_str_is(q->structural, "query") ? "Open" : "Binary", mm_str_of(""), hit);
         count(g, "structural/", q->structural, hit);
@@ -177,21 +181,18 @@ static enum mm_code check_whole(const struct gqa *g, const struct mm_report *r,
                    g->gold_path, id);
 }
 
-static double share_of(const struct group *g) {
-    return 100 * ((double)g->hits / (double)g->n);
-}
-
 static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) {
     struct gqa *g = state;
     MM_TRY(check_whole(g, r, err));
-    if (g->whole.n == 0) return mm_code_ok;
-    const double accuracy = share_of(&g->whole);
+    if (g->n_all == 0) return mm_code_ok;
+    const double accuracy = 100 * ((double)g->hits_all / (double)g->n_all);
     mm_report_headline(r, accuracy);
     mm_report_add(r, accuracy, "Accuracy");
     int64_t *order = mm_names_sorted(&g->groups);  // capitals first: Binary, Open
     for (int64_t k = 0; k < g->groups.n; k++) {
         const int64_t i = order[k];
-        mm_report_add(r, share_of(&g->group[i]), "%s", mm_names_get(&g->groups, i).s);
+        mm_report_add(r, 100 * ((double)g->hits[i] / (double)g->n[i]), "%s",
+                      mm_names_get(&g->groups, i).s);
     }
     free(order);
     return mm_code_ok;
@@ -203,7 +204,8 @@ static void release(void *state) {
     mm_buf_free(&g->room);
     mm_buf_free(&g->key);
     mm_names_free(&g->groups);
-    free(g->group);
+    free(g->n);
+    free(g->hits);
     free(g->gold_path);
     free(g->unanswered);
     mm_join_free(&g->gold);

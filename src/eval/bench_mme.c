@@ -34,7 +34,8 @@ struct mme {
     struct mm_judge judge;
     struct mm_names category_names;
     struct category *categories;  // (category_names.n)
-    struct mm_sorter *answers;    // by "<number of the category><image_path>"
+    int64_t category_cap;
+    struct mm_sorter *answers;  // by "<number of the category><image_path>"
     struct mm_buf key;
 };
 
@@ -53,6 +54,18 @@ static enum mm_code begin(void **state, const struct mm_questions *all, const st
     return mm_judge_read(&m->judge, r->judge_path, mm_judge_kind_replies, all, err);
 }
 
+static int64_t category_of(struct mme *m, struct mm_str name) {
+    const int64_t number = mm_names_add(&m->category_names, name);
+    if (m->category_names.n > m->category_cap) {
+        const int64_t cap = m->category_cap ? 2 * m->category_cap : 16;
+        m->categories = mm_xrealloc(m->categories, (size_t)cap * sizeof *m->categories);
+        memset(m->categories + m->category_cap, 0,
+               (size_t)(cap - m->category_cap) * sizeof *m->categories);
+        m->category_cap = cap;
+    }
+    return number;
+}
+
 static enum mm_code add(void *state, const struct mm_question *q, struct mm_str prediction,
                         struct mm_report *r, struct mm_error *err) {
     struct mme *m = state;
@@ -66,8 +79,7 @@ static enum mm_code add(void *state, const struct mm_question *q, struct mm_str 
     if (said == mm_yes_no_unknown) MM_TRY(mm_report_unresolved(r, q, prediction, err));
     const bool right = q->answer.s && mm_str_is(q->answer, text);
 
-    const int64_t c =
-        mm_names_add_item(&m->category_names, q->category, &m->categories, sizeof *m->categories);
+    const int64_t c = category_of(m, q->category);
     m->categories[c].n++;
     m->categories[c].hits += right;
 

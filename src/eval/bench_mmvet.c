@@ -10,16 +10,13 @@
 static const char *const capabilities[] = {"rec", "ocr", "know", "gen", "spat", "math"};
 enum { n_capabilities = 6 };
 
-struct group {
-    double sum;
-    int64_t n;
-};
-
 struct mmvet {
     const struct mm_questions *all;
     struct mm_judge judge;
     struct mm_names groups;
-    struct group *group;  // (groups.n)
+    double *sum;  // (groups.n)
+    int64_t *n;
+    int64_t group_cap;
     double sum_all;
     int64_t n_all;
     struct mm_buf key;
@@ -33,10 +30,19 @@ static enum mm_code begin(void **state, const struct mm_questions *all, const st
     return mm_judge_read(&m->judge, r->judge_path, mm_judge_kind_grades, all, err);
 }
 
-static void count(struct mmvet *m, struct mm_str name, double grade) {
-    const int64_t number = mm_names_add_item(&m->groups, name, &m->group, sizeof *m->group);
-    m->group[number].sum += grade;
-    m->group[number].n++;
+static void count(struct mmvet *m, struct mm_str group, double grade) {
+    const int64_t number = mm_names_add(&m->groups, group);
+    if (m->groups.n > m->group_cap) {
+        const int64_t cap = m->group_cap ? 2 * m->group_cap : 64;
+        const size_t more = (size_t)(cap - m->group_cap);
+        m->sum = mm_xrealloc(m->sum, (size_t)cap * sizeof *m->sum);
+        m->n = mm_xrealloc(m->n, (size_t)cap * sizeof *m->n);
+        memset(m->sum + m->group_cap, 0, more * sizeof *m->sum);
+        memset(m->n + m->group_cap, 0, more * sizeof *m->n);
+        m->group_cap = cap;
+    }
+    m->sum[number] += grade;
+    m->n[number]++;
 }
 
 static enum mm_code add(void *state, const struct mm_question *q, struct mm_str prediction,
@@ -72,10 +78,6 @@ static bool is_capability(struct mm_str name) {
     return false;
 }
 
-static double mean_of(const struct group *g) {
-    return g->sum / (double)g->n * 100;
-}
-
 static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) {
     (void)err;
     struct mmvet *m = state;
@@ -91,11 +93,11 @@ static enum mm_code end(void *state, struct mm_report *r, struct mm_error *err) 
     mm_report_add(r, overall, "Overall");
     for (int i = 0; i < n_capabilities; i++) {
         const int64_t g = mm_names_find(&m->groups, mm_str_of(capabilities[i]));
-        if (g >= 0) mm_report_add(r, mean_of(&m->group[g]), "%s", capabilities[i]);
+        if (g >= 0) mm_report_add(r, m->sum[g] / (double)m->n[g] * 100, "%s", capabilities[i]);
     }
     for (int64_t g = 0; g < m->groups.n; g++) {
         const struct mm_str name = mm_names_get(&m->groups, g);
-        if (!is_capability(name)) mm_report_add(r, mean_of(&m->group[g]), "%s", name.s);
+        if (!is_capability(name)) mm_report_add(r, m->sum[g] / (double)m->n[g] * 100, "%s", name.s);
     }
     return mm_code_ok;
 }
@@ -106,7 +108,8 @@ static void release(void *state) {
     mm_judge_free(&m->judge);
     mm_names_free(&m->groups);
     mm_buf_free(&m->key);
-    free(m->group);
+    free(m->sum);
+    free(m->n);
     free(m);
 }
 

@@ -24,6 +24,7 @@ struct pope {
     struct mm_judge judge;
     struct mm_names names;
     struct counts *counts;  // (names.n) by category
+    int64_t cap;
     struct counts pool;
     struct mm_jsonl labels[n_kinds];  // kit: the next line of each belongs to the next answer
 };
@@ -68,7 +69,13 @@ static enum mm_code begin(void **state, const struct mm_questions *all, const st
 }
 
 static struct counts *counts_of(struct pope *p, struct mm_str name) {
-    const int64_t number = mm_names_add_item(&p->names, name, &p->counts, sizeof *p->counts);
+    const int64_t number = mm_names_add(&p->names, name);
+    if (p->names.n > p->cap) {
+        const int64_t cap = p->cap ? 2 * p->cap : 16;
+        p->counts = mm_xrealloc(p->counts, (size_t)cap * sizeof *p->counts);
+        memset(p->counts + p->cap, 0, (size_t)(cap - p->cap) * sizeof *p->counts);
+        p->cap = cap;
+    }
     return &p->counts[number];
 }
 

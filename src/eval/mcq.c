@@ -5,7 +5,8 @@
 
 void mm_tally_free(struct mm_tally *t) {
     mm_names_free(&t->cells);
-    free(t->count);
+    free(t->n);
+    free(t->hits);
     *t = (struct mm_tally){0};
 }
 
@@ -39,8 +40,16 @@ static int64_t cell_of(struct mm_tally *t, char kind, struct mm_str split, struc
         mm_buf_add(&longer, name.s, name.n);
         key.s = longer.data;
     }
-    const int64_t number = mm_names_add_item(&t->cells, key, &t->count, sizeof *t->count);
+    const int64_t number = mm_names_add(&t->cells, key);
     mm_buf_free(&longer);
+    if (t->cells.n > t->cap) {
+        const int64_t cap = t->cap ? 2 * t->cap : 64;
+        t->n = mm_xrealloc(t->n, (size_t)cap * sizeof *t->n);
+        t->hits = mm_xrealloc(t->hits, (size_t)cap * sizeof *t->hits);
+        memset(t->n + t->cap, 0, (size_t)(cap - t->cap) * sizeof *t->n);
+        memset(t->hits + t->cap, 0, (size_t)(cap - t->cap) * sizeof *t->hits);
+        t->cap = cap;
+    }
     return number;
 }
 
@@ -58,8 +67,8 @@ void mm_tally_cells(struct mm_tally *t, const struct mm_question *q, int64_t cel
 void mm_tally_count(struct mm_tally *t, const int64_t cell[mm_tally_kinds], bool hit) {
     for (int kind = 0; kind < mm_tally_kinds; kind++) {
         if (cell[kind] < 0) continue;
-        t->count[cell[kind]].n++;
-        t->count[cell[kind]].hits += hit;
+        t->n[cell[kind]]++;
+        t->hits[cell[kind]] += hit;
     }
 }
 
@@ -93,23 +102,21 @@ void mm_tally_report(const struct mm_tally *t, const char *headline_split, struc
     bool named = false;
     struct mm_str split, name;
     for (int64_t i = 0; i < t->cells.n; i++) {
-        const struct mm_tally_cell *c = &t->count[i];
-        if (take_apart(mm_names_get(&t->cells, i), &split, &name) != '0' || !c->n) continue;
+        if (take_apart(mm_names_get(&t->cells, i), &split, &name) != '0' || !t->n[i]) continue;
         n_splits++;
-        n += c->n;
-        hits += c->hits;
+        n += t->n[i];
+        hits += t->hits[i];
         if (headline_split && mm_str_is(split, headline_split)) {
-            headline = 100.0 * ((double)c->hits / (double)c->n);
+            headline = 100.0 * ((double)t->hits[i] / (double)t->n[i]);
             named = true;
         }
     }
     for (int64_t k = 0; k < t->cells.n; k++) {
         const int64_t i = order[k];
         const char kind = take_apart(mm_names_get(&t->cells, i), &split, &name);
-        const struct mm_tally_cell *c = &t->count[i];
-        if (!c->n || (kind == '1' && mm_names_find(&categories, name) >= 0)) continue;
+        if (!t->n[i] || (kind == '1' && mm_names_find(&categories, name) >= 0)) continue;
         if (kind == '0') name = mm_str_of("Overall");
-        const double value = 100.0 * ((double)c->hits / (double)c->n);
+        const double value = 100.0 * ((double)t->hits[i] / (double)t->n[i]);
         if (n_splits > 1) {
             mm_report_add(r, value, "%.*s/%.*s", (int)split.n, split.s, (int)name.n, name.s);
         } else {

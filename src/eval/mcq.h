@@ -5,14 +5,11 @@
 #include "eval/judge.h"
 #include "eval/questions.h"
 
-struct mm_tally_cell {
-    int64_t n, hits;
-};
-
 // Right answers, counted per split, l2-category and category.
 struct mm_tally {
-    struct mm_names cells;        // "<kind><split>\x1f<name>"
-    struct mm_tally_cell *count;  // (cells.n)
+    struct mm_names cells;  // "<kind><split>\x1f<name>"
+    int64_t *n, *hits;      // (cells.n)
+    int64_t cap;
 };
 
 enum { mm_tally_kinds = 3 };  // all, l2-category, category

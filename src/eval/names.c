@@ -61,17 +61,6 @@ int64_t mm_names_add(struct mm_names *names, struct mm_str s) {
     return number;
 }
 
-int64_t mm_names_add_item(struct mm_names *names, struct mm_str s, void *array, size_t item_bytes) {
-    const int64_t before = names->cap, number = mm_names_add(names, s);
-    if (names->cap == before) return number;
-    char *items;
-    memcpy(&items, array, sizeof items);
-    items = mm_xrealloc(items, (size_t)names->cap * item_bytes);
-    memset(items + (size_t)before * item_bytes, 0, (size_t)(names->cap - before) * item_bytes);
-    memcpy(array, &items, sizeof items);
-    return number;
-}
-
 int64_t mm_names_find(const struct mm_names *names, struct mm_str s) {
     if (names->n == 0) return -1;
     return names->slot[find_slot(names, s, XXH3_64bits(s.n ? s.s : "", s.n))];

@@ -18,9 +18,6 @@ struct mm_names {
 void mm_names_free(struct mm_names *names);
 // The number of s; a new one when it was not there (then it equals the old names->n).
 int64_t mm_names_add(struct mm_names *names, struct mm_str s);
-// The same, with an array of an item for each text beside: `array` is the address of its pointer,
-// which is NULL at first. New items are zero.
-int64_t mm_names_add_item(struct mm_names *names, struct mm_str s, void *array, size_t item_bytes);
 int64_t mm_names_find(const struct mm_names *names, struct mm_str s);      // -1: not there
 struct mm_str mm_names_get(const struct mm_names *names, int64_t number);  // zero-terminated too
 // Numbers in byte order of their texts; (n) malloc'ed.

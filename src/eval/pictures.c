@@ -200,48 +200,45 @@ static enum mm_code sources_of(struct mm_pictures *p, struct mm_str *source, int
     return mm_code_ok;
 }
 
-// Takes each source of the question read last; `take` fills number k of what the caller wants. On
-// failure *n says how many were filled before.
-static enum mm_code each_source(struct mm_pictures *p, void *out, int *n,
-                                enum mm_code (*take)(struct mm_pictures *p, struct mm_str source,
-                                                     void *out, int k, struct mm_error *err),
-                                struct mm_error *err) {
+enum mm_code mm_pictures_bytes(struct mm_pictures *p, struct mm_buf bytes[mm_pictures_max], int *n,
+                               struct mm_error *err) {
     struct mm_str source;
     int listed;
     *n = 0;
     MM_TRY(sources_of(p, &source, &listed, err));
-    for (; *n < (listed < 0 ? 1 : listed); ++*n) {
-        MM_TRY(take(p, listed < 0 ? source : mm_pylist_get(&p->list, *n), out, *n, err));
+    enum mm_code code = mm_code_ok;
+    int k = 0;
+    for (; k < (listed < 0 ? 1 : listed) && code == mm_code_ok; k++) {
+        bytes[k] = (struct mm_buf){0};
+        code = read_one(p, listed < 0 ? source : mm_pylist_get(&p->list, k), &bytes[k], err);
     }
-    return mm_code_ok;
-}
-
-static enum mm_code take_bytes(struct mm_pictures *p, struct mm_str source, void *out, int k,
-                               struct mm_error *err) {
-    struct mm_buf *bytes = (struct mm_buf *)out + k;
-    *bytes = (struct mm_buf){0};
-    const enum mm_code code = read_one(p, source, bytes, err);
-    if (code != mm_code_ok) mm_buf_free(bytes);
+    if (code == mm_code_ok) {
+        *n = k;
+        return code;
+    }
+    for (int i = 0; i < k; i++) {
+        mm_buf_free(&bytes[i]);
+    }
     return code;
-}
-
-enum mm_code mm_pictures_bytes(struct mm_pictures *p, struct mm_buf bytes[mm_pictures_max], int *n,
-                               struct mm_error *err) {
-    const enum mm_code code = each_source(p, bytes, n, take_bytes, err);
-    while (code != mm_code_ok && *n > 0)
-        mm_buf_free(&bytes[--*n]);
-    return code;
-}
-
-static enum mm_code take_image(struct mm_pictures *p, struct mm_str source, void *out, int k,
-                               struct mm_error *err) {
-    return load_one(p, source, (struct mm_image *)out + k, err);
 }
 
 enum mm_code mm_pictures_load(struct mm_pictures *p, struct mm_image image[mm_pictures_max], int *n,
                               struct mm_error *err) {
-    const enum mm_code code = each_source(p, image, n, take_image, err);
-    while (code != mm_code_ok && *n > 0)
-        mm_image_free(&image[--*n]);
+    struct mm_str source;
+    int listed;
+    *n = 0;
+    MM_TRY(sources_of(p, &source, &listed, err));
+    enum mm_code code = mm_code_ok;
+    int k = 0;
+    for (; k < (listed < 0 ? 1 : listed) && code == mm_code_ok; k++) {
+        code = load_one(p, listed < 0 ? source : mm_pylist_get(&p->list, k), &image[k], err);
+    }
+    if (code == mm_code_ok) {
+        *n = k;
+        return code;
+    }
+    for (int i = 0; i + 1 < k; i++) {
+        mm_image_free(&image[i]);
+    }
     return code;
 }

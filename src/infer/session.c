@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 
-enum { default_piece_tokens = 512, largest_piece_tokens = 1 << 20 };
+enum { largest_piece_tokens = 1 << 20 };
 
 static const char picture_marker[] = "<image>";
 
@@ -131,7 +131,7 @@ enum mm_code mm_session_new(struct mm_session **out, struct mm_engine *e,
     *out = NULL;
     struct mm_tile_rule rule;
     MM_TRY(tile_rule(&rule, &e->model.config, o, err));
-    const int64_t piece = o->piece_tokens ? o->piece_tokens : default_piece_tokens;
+    const int64_t piece = o->piece_tokens ? o->piece_tokens : e->be->piece_tokens;
     if (piece < 1 || piece > largest_piece_tokens) {
         return mm_fail(err, mm_code_input, "pieces of %lld tokens, wanted 1 to %d",
                        (long long)piece, largest_piece_tokens);

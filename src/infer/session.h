@@ -23,7 +23,7 @@ struct mm_session_options {
     const char *system;    // the system message; NULL: InternVL's
     int32_t min_tiles;     // of a picture; 0: the config's
     int32_t max_tiles;     // 0: the config's
-    int64_t piece_tokens;  // read at a time; 0: 512
+    int64_t piece_tokens;  // read at a time; 0: as many as suit the backend
     int n_marks;           // turns that can be taken back; each costs one fixed state
 };
 enum { mm_session_default_marks = 8, mm_session_max_marks = 1024 };

@@ -15,8 +15,7 @@ void mm_block_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_
     mm_mixer_fwd(m, b, st, &acts->mix, state, keep, arena);
     whole = whole || keep;
     acts->x2 = whole ? mm_acts2(m, arena, T, s->D) : y;
-    mm_linear_fwd(m->be, acts->x2, acts->mix.o, mm_block_w(m, b, mm_role_wo), MM_NONE);
-    mm_add(m->be, acts->x2, acts->x2, x);
+    mm_linear_add_fwd(m->be, acts->x2, acts->mix.o, mm_block_w(m, b, mm_role_wo), x);
 
     acts->rinv2 = keep ? mm_take1(arena, T) : MM_NONE;
     acts->h = mm_acts2(m, arena, T, s->D);
@@ -32,8 +31,7 @@ void mm_block_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_
     mm_linear_fwd(m->be, acts->a, acts->h, mm_block_w(m, b, mm_role_w1), MM_NONE);
     mm_linear_fwd(m->be, acts->b, acts->h, mm_block_w(m, b, mm_role_w3), MM_NONE);
     mm_swiglu_fwd(m->be, acts->s, acts->a, acts->b);
-    mm_linear_fwd(m->be, y, acts->s, mm_block_w(m, b, mm_role_w2), MM_NONE);
-    mm_add(m->be, y, y, acts->x2);
+    mm_linear_add_fwd(m->be, y, acts->s, mm_block_w(m, b, mm_role_w2), acts->x2);
 }
 
 static void weight_bwd(struct mm_model *m, const struct mm_block *b, struct mm_grads *g,

@@ -83,10 +83,14 @@ static void put_tensor(struct mm_model *m, struct mm_view w, const struct mm_st_
     free(values);
 }
 
-static bool can_borrow(const struct mm_model *m, const struct mm_st_tensor *t, enum mm_dtype want) {
+// What the forward does not use stays in the mapping wherever the backend computes: only code of
+// the host looks at it.
+static bool can_borrow(const struct mm_model *m, const struct mm_param *p,
+                       const struct mm_st_tensor *t, enum mm_dtype want) {
     const bool quantized = mm_dtype_quantized(want);
     const size_t align = quantized ? mm_quant_align : mm_dtype_bytes(want);
-    return m->be->host_memory && (quantized || t->dtype == want) && (uintptr_t)t->data % align == 0;
+    return (m->be->host_memory || !p->used) && (quantized || t->dtype == want) &&
+           (uintptr_t)t->data % align == 0;
 }
 
 static enum mm_code missing(const struct mm_st *st, const char *name, struct mm_error *err) {
@@ -111,7 +115,7 @@ static enum mm_code find_stack(const struct mm_model *m, struct place *l, struct
     l->at = mm_st_find(m->source, mm_param_released_name(p, name));
     if (l->at) {
         MM_TRY(check_weights(m->source, l->at, &whole, whole.shape, 2, err));
-        l->borrow = can_borrow(m, l->at, p->w.dtype);
+        l->borrow = can_borrow(m, p, l->at, p->w.dtype);
         return mm_code_ok;
     }
     for (int i = 0; i < l->n; i++) {
@@ -136,7 +140,7 @@ static enum mm_code find_place(const struct mm_model *m, int first, struct place
     if (l->at == NULL) return missing(m->source, released ? released : p->name, err);
     MM_TRY(check_weights(m->source, l->at, &p->w, p->shape, p->n_axes, err));
     // what the forward does not use is carried along as it was stored
-    l->borrow = can_borrow(m, l->at, p->used ? p->w.dtype : l->at->dtype);
+    l->borrow = can_borrow(m, p, l->at, p->used ? p->w.dtype : l->at->dtype);
     return mm_code_ok;
 }
 

@@ -144,6 +144,8 @@ int64_t mm_model_n_parameters(const struct mm_model *m);        // elements, unu
 size_t mm_model_weight_bytes(const struct mm_model *m);         // in memory, shared ones included
 // Gives every parameter memory of its own (zeros).
 enum mm_code mm_model_alloc(struct mm_model *m, struct mm_error *err);
+// The same for those that the forward uses: for models that are measured, never written.
+enum mm_code mm_model_alloc_used(struct mm_model *m, struct mm_error *err);
 // Gives one parameter (with its stacked neighbours) memory of its own and copies it there.
 enum mm_code mm_model_own(struct mm_model *m, int param, struct mm_error *err);
 

@@ -398,10 +398,11 @@ enum mm_code mm_model_refuse_quantized(const struct mm_model *m, const char *wha
                    m->path, mm_dtype_name(m->config.quant), what);
 }
 
-enum mm_code mm_model_alloc(struct mm_model *m, struct mm_error *err) {
+static enum mm_code alloc(struct mm_model *m, bool unused_too, struct mm_error *err) {
     size_t bytes = 0;
     for (int i = 0; i < m->n_params; i++) {
-        if (m->params[i].w.data == NULL) bytes += mm_view_bytes(m->params[i].w);
+        if (m->params[i].w.data == NULL && (unused_too || m->params[i].used))
+            bytes += mm_view_bytes(m->params[i].w);
     }
     // The host hands out pages it does not have, and kills whoever touches them.
     const int64_t room = m->be->host_memory ? mm_memory_available() : INT64_MAX;
@@ -411,9 +412,18 @@ enum mm_code mm_model_alloc(struct mm_model *m, struct mm_error *err) {
                        (double)room / 1073741824.0);
     }
     for (int i = 0; i < m->n_params; i++) {
-        if (m->params[i].w.data == NULL) MM_TRY(mm_model_own(m, i, err));
+        const struct mm_param *p = &m->params[i];
+        if (p->w.data == NULL && (unused_too || p->used)) MM_TRY(mm_model_own(m, i, err));
     }
     return mm_code_ok;
+}
+
+enum mm_code mm_model_alloc(struct mm_model *m, struct mm_error *err) {
+    return alloc(m, true, err);
+}
+
+enum mm_code mm_model_alloc_used(struct mm_model *m, struct mm_error *err) {
+    return alloc(m, false, err);
 }
 
 void mm_param_put(struct mm_model *m, struct mm_view w, const float *src) {
@@ -508,6 +518,7 @@ void mm_model_hash(const struct mm_model *m, char out[33]) {
     for (int i = 0; i < m->n_params; i++) {
         const struct mm_view w = m->params[i].w;
         const size_t bytes = mm_view_bytes(w);
+        if (w.data == NULL) continue;  // mm_model_alloc_used
         XXH3_128bits_update(h, m->params[i].name, strlen(m->params[i].name));
         if (m->be->host_memory) {
             XXH3_128bits_update(h, w.data, bytes);

@@ -49,7 +49,8 @@ static bool weight(struct mm_view v, int64_t rows, int64_t n) {
     return has(v, rows, n) && is_float(v);
 }
 
-// A weight that only linear_fwd and ffn_fwd take: rows as base/quant.h lays them out, one after the other
+// A weight that only linear_fwd and ffn_fwd take: rows as base/quant.h lays them out, one after the
+// other
 static bool quantized(struct mm_view v, int64_t rows, int64_t n) {
     return mm_dtype_quantized(v.dtype) && v.n_axes == 2 && has(v, rows, n) && v.ld == n;
 }
@@ -184,6 +185,12 @@ static void check_linear_fwd(struct mm_backend *be, struct mm_view y, struct mm_
     WANT(weight(w, w.shape[0], cols(x)) || quantized(w, w.shape[0], cols(x)));
     WANT(act(be, y, x.shape[0], w.shape[0]));
     WANT(!given(bias) || vec(bias, w.shape[0]));
+}
+
+static void check_linear_add_fwd(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                                 struct mm_view w, struct mm_view add) {
+    check_linear_fwd(be, y, x, w, MM_NONE);
+    WANT(act(be, add, x.shape[0], w.shape[0]) && (add.data != y.data || x.shape[0] == 0));
 }
 
 static void check_linear_bwd_x(struct mm_backend *be, struct mm_view dx, struct mm_view dy,

@@ -69,6 +69,8 @@ struct mm_backend;
     /* ---- dense ---- */                                                                          \
     X(linear_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view x, struct mm_view w,   \
                    struct mm_view bias), (be, y, x, w, bias))                                      \
+    X(linear_add_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view x,                 \
+                       struct mm_view w, struct mm_view add), (be, y, x, w, add))                  \
     X(linear_bwd_x, (struct mm_backend * be, struct mm_view dx, struct mm_view dy,                 \
                      struct mm_view w, bool accumulate), (be, dx, dy, w, accumulate))              \
     X(linear_bwd_w, (struct mm_backend * be, struct mm_view dw, struct mm_view dbias,              \
@@ -239,6 +241,8 @@ struct mm_backend {
     // backend has no such pass for these operands, or none at all (NULL). Call mm_mamba2_fwd.
     bool (*mamba2_fwd)(struct mm_backend *, struct mm_view o, const struct mm_mamba2 *m);
 
+    int64_t piece_tokens;  // of a prompt, that are best read at a time
+
     // Memory of the device. alloc gives zeroed memory; copies take bytes.
     enum mm_code (*alloc)(struct mm_backend *, size_t bytes, void **out, struct mm_error *err);
     void (*release)(struct mm_backend *, void *p, size_t bytes);
@@ -292,6 +296,7 @@ bool mm_mamba2_fwd(struct mm_backend *be, struct mm_view o, const struct mm_mamb
 //
 // linear_fwd    y (T, N) = x (T, K) w (N, K)^T + bias (N) or NULL. w may be strided (ld >= K).
 //               T = 1 is the matrix-vector product of decoding.
+// linear_add_fwd y = x w^T + add (T, N): a product onto a residual stream. `add` is another view.
 // linear_bwd_x  dx (T, K) = dy (T, N) w (N, K), added to dx when `accumulate`.
 // linear_bwd_w  dw (N, K) f32 += dy (T, N)^T x (T, K); dbias (N) or NULL += sum_t dy. `product`
 //               f32 or bf16: bf16 rounds both operands.

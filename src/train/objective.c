@@ -118,10 +118,19 @@ static void choose_positions(struct positions *p, const struct mm_objective *o,
     free(target);
 }
 
-// Rows of logits that are held at a time: V may be 92,553 and T 8,192.
+// Rows of logits that are held at a time: V may be 92,553 and T 8,192. Enough that the product with
+// the output matrix is one the backend is good at.
 static int64_t slice_rows(const struct mm_model *m, int64_t n) {
-    const int64_t rows = ((int64_t)8 << 20) / m->config.V;
-    return rows < 16 ? (n < 16 ? n : 16) : rows < n ? rows : n;
+    int64_t rows = ((int64_t)8 << 20) / m->config.V;
+    if (rows < m->be->piece_tokens / 8) rows = m->be->piece_tokens / 8;
+    return rows < n ? rows : n;
+}
+
+// Rows of V that begin at multiples of eight elements.
+static struct mm_view take_logits(const struct mm_model *m, struct mm_arena *arena, enum mm_dtype t,
+                                  int64_t rows) {
+    const int64_t V = m->config.V, ld = (V + 7) / 8 * 8;
+    return mm_view_cut(mm_take_as2(arena, t, rows, ld), 0, V);
 }
 
 // Losses and gradient of the hidden rows `hs` (n, D); `ht` are the teacher's, or NULL.
@@ -131,23 +140,26 @@ static void logits_loss(const struct mm_objective *o, const struct positions *p,
     struct mm_model *s = o->student, *t = o->teacher;
     const struct mm_view w = mm_model_w(s, mm_role_output);
     const struct mm_view dw = g->of[s->global[mm_role_output]];
-    const int64_t R = slice_rows(s, p->n), V = s->config.V;
-    const enum mm_dtype product = mm_model_product(s);
-    struct mm_view ls = mm_take2(arena, R, V), lt = t ? mm_take2(arena, R, V) : MM_NONE;
+    const int64_t R = slice_rows(s, p->n);
+    const enum mm_dtype product = mm_model_product(s), act = mm_model_act(s);
+    const struct mm_view ls = take_logits(s, arena, mm_dtype_f32, R),
+                         lt = t ? take_logits(s, arena, mm_dtype_f32, R) : MM_NONE,
+                         dl = act == mm_dtype_f32 ? ls : take_logits(s, arena, act, R);
     for (int64_t i = 0; i < p->n; i += R) {
         const int64_t n = p->n - i < R ? p->n - i : R;
-        struct mm_view a = mm_view_rows(ls, 0, n), h = mm_view_rows(hs, i, n);
+        const struct mm_view a = mm_view_rows(ls, 0, n), d = mm_view_rows(dl, 0, n),
+                             h = mm_view_rows(hs, i, n);
         mm_linear_fwd(s->be, a, h, w, MM_NONE);
         if (t) {
             struct mm_view b = mm_view_rows(lt, 0, n);
             mm_linear_fwd(s->be, b, mm_view_rows(ht, i, n), mm_model_w(t, mm_role_output), MM_NONE);
-            mm_kl(s->be, mm_view_rows(p->losses, i, n), a, a, b, mm_view_rows(p->weight, i, n));
+            mm_kl(s->be, mm_view_rows(p->losses, i, n), d, a, b, mm_view_rows(p->weight, i, n));
         } else {
-            mm_cross_entropy(s->be, mm_view_rows(p->losses, i, n), a, a,
+            mm_cross_entropy(s->be, mm_view_rows(p->losses, i, n), d, a,
                              mm_view_rows(p->target, i, n), mm_view_rows(p->weight, i, n));
         }
-        if (dw.data) mm_linear_bwd_w(s->be, dw, MM_NONE, a, h, product);
-        mm_linear_bwd_x(s->be, mm_view_rows(dh, i, n), a, w, false);
+        if (dw.data) mm_linear_bwd_w(s->be, dw, MM_NONE, d, h, product);
+        mm_linear_bwd_x(s->be, mm_view_rows(dh, i, n), d, w, false);
     }
 }
 

@@ -53,6 +53,11 @@ enum mm_code mm_objective_run(const struct mm_objective *o, const struct mm_obje
 size_t mm_objective_plan(const struct mm_objective *o, struct mm_grads *g, int64_t T,
                          int64_t n_seqs, int64_t n_tiles);
 
+// Beside the plan: what the operations of a device take for themselves on first use, at most.
+static inline int64_t mm_objective_scratch_room(const struct mm_backend *be) {
+    return be->host_memory ? 0 : (int64_t)2 << 30;
+}
+
 // Grads of all parameters for which want(param, arg) is true, zeroed, in one block of the device.
 struct mm_grad_memory {
     struct mm_backend *be;

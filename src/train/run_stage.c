@@ -49,16 +49,27 @@ static double gib(size_t bytes) {
     return (double)bytes / 1073741824.0;
 }
 
-// Chooses recomputation, says what the stage will take, refuses what does not fit. What the process
-// holds now is counted as it is: weights have been touched, moments and gradients not yet.
+// What is held now, and what will be taken beside activations. On a host weights have been touched,
+// gradients, moments and data not yet; on a device all is taken but what operations keep.
+static void count_memory(const struct stage *s, size_t data, size_t *held, size_t *more) {
+    struct mm_backend *be = s->c->be;
+    *held = (size_t)mm_memory_used();
+    *more = s->grads.bytes + mm_optim_moment_bytes(&s->optim) + data;
+    if (be->host_memory) return;
+    be->gauges->peak_reset(be);
+    *held = (size_t)be->gauges->peak(be);
+    *more = (size_t)mm_objective_scratch_room(be);
+}
+
+// Chooses recomputation, says what the stage will take, refuses what does not fit.
 static enum mm_code plan_memory(struct stage *s, int64_t T, int64_t n_seqs, int64_t n_tiles,
                                 struct mm_error *err) {
     struct mm_run_context *c = s->c;
     const enum mm_recompute choice = c->opt->recipe.recompute;
     const size_t data = s->pixels_bytes + mm_data_max_bytes(s->data) +
                         mm_layout_host_bytes(&c->student, T, n_seqs, n_tiles);
-    const size_t held = (size_t)mm_memory_used();
-    const size_t more = s->grads.bytes + mm_optim_moment_bytes(&s->optim) + data;
+    size_t held, more;
+    count_memory(s, data, &held, &more);
     const size_t room = (size_t)c->be->available(c->be);
     s->objective.recompute = choice == mm_recompute_always;
     s->block_bytes = mm_objective_plan(&s->objective, &s->grads.grads, T, n_seqs, n_tiles);

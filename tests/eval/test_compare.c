@@ -1,14 +1,51 @@
 // Several models side by side: intervals of differences, the tables, the page.
-#include "eval/files.h"
+#include "cmocka_all.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/log.h"
 #include "eval/compare.h"
 #include "eval/embedded.h"
 #include "eval/published.h"
+#include "io/file.h"
 #include "io/json.h"
 
+static char dir[] = "/tmp/mm_compare_XXXXXX";
+static struct mm_error err;
+
+#define OK(call) \
+    if ((call) != mm_code_ok) fail_msg("%s", err.text)
+#define REFUSED(call, words)                \
+    assert_int_not_equal(call, mm_code_ok); \
+    if (!strstr(err.text, words)) fail_msg("says '%s', must say '%s'", err.text, words)
+
+static int make(void **state) {
+    (void)state;
+    mm_log_set_level(mm_log_level_error);
+    return mkdtemp(dir) == NULL;
+}
+
+static int clear(void **state) {
+    (void)state;
+    char *command = mm_xasprintf("rm -r '%s'", dir);
+    const int status = system(command);
+    free(command);
+    return status;
+}
+
 static char *path_to(const char *name) {
-    return mm_path_join(folder, name);
+    return mm_path_join(dir, name);
+}
+
+static void put(const char *name, const char *text, size_t n) {
+    char *path = path_to(name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(text, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+    free(path);
 }
 
 // ---- intervals ----
@@ -99,12 +136,12 @@ static void put_data(void) {
     mm_buf_adds(&text, "\tIs </script> here?\tcat\tdog\tA\tk\n1\t0\tAnd?\tcat\tdog\tB\tk\n2\t");
     add_picture(&text, "tests/golden/images/photo.jpg");
     mm_buf_adds(&text, "\tWhat?\tcat\tdog\tA\tm\n3\t2\tWhere?\tcat\tdog\tB\tm\n");
-    put("seed.tsv", text.data);
+    put("seed.tsv", text.data, text.len);
     mm_buf_free(&text);
     static const char pope[] =
         "index\tquestion\tanswer\tcategory\timage_path\n0\tq\tYes\trandom\tnone.png\n"
         "1\tq\tNo\trandom\tnone.png\n";
-    put("POPE.tsv", pope);
+    put("POPE.tsv", pope, sizeof pope - 1);
     static const char one[] =
         "{\"index\": 0, \"prediction\": \"A\"}\n{\"index\": 1, \"prediction\": \"B\"}\n";
     static const char two[] =
@@ -115,14 +152,14 @@ static void put_data(void) {
         "\"missing_image\": true}\n";
     static const char yes[] =
         "{\"index\": 0, \"prediction\": \"Yes\"}\n{\"index\": 1, \"prediction\": \"Yes\"}\n";
-    char *good = path_to("good");
-    OK(mm_folder_make(good, &err));
-    free(good);
-    put("good/seed-1.jsonl", one);
-    put("good/seed-2.jsonl", two);
-    put("good/seedling.jsonl", "x");  // of something else
-    put("bad.jsonl", bad);
-    put("yes.jsonl", yes);
+    char *folder = path_to("good");
+    OK(mm_folder_make(folder, &err));
+    free(folder);
+    put("good/seed-1.jsonl", one, sizeof one - 1);
+    put("good/seed-2.jsonl", two, sizeof two - 1);
+    put("good/seedling.jsonl", "x", 1);  // of something else
+    put("bad.jsonl", bad, sizeof bad - 1);
+    put("yes.jsonl", yes, sizeof yes - 1);
 }
 
 static void fill(struct mm_compare *c) {
@@ -270,5 +307,5 @@ int main(void) {
         cmocka_unit_test(test_tables),    cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_page),      cmocka_unit_test(test_published),
     };
-    return cmocka_run_group_tests(tests, files_begin, scratch_remove);
+    return cmocka_run_group_tests(tests, make, clear);
 }

@@ -1,11 +1,45 @@
 // Scoring: each benchmark on a small file whose scores can be worked out by hand.
-#include "eval/files.h"
+#include "cmocka_all.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/log.h"
 #include "eval/score.h"
+#include "io/file.h"
 #include "io/json.h"
 
+static char dir[] = "/tmp/mm_score_XXXXXX";
+static struct mm_error err;
 static struct mm_report report;
+
+static int make(void **state) {
+    (void)state;
+    mm_log_set_level(mm_log_level_error);
+    return mkdtemp(dir) == NULL;
+}
+
+static int clear(void **state) {
+    (void)state;
+    char *command = mm_xasprintf("rm -r '%s'", dir);
+    const int status = system(command);
+    free(command);
+    return status;
+}
+
+static const char *put(const char *name, const char *text) {
+    static char paths[64][128];
+    static int next;
+    char *path = paths[next++ % 64];
+    snprintf(path, sizeof paths[0], "%s/%s", dir, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+    return path;
+}
 
 // Predictions "index=text" one a line, as the file wants them.
 static const char *said(const char *lines) {
@@ -37,12 +71,13 @@ static enum mm_code score(const struct mm_bench *bench, const char *data, const 
 }
 
 static void good(const struct mm_bench *bench, const char *data, const char *predictions) {
-    OK(score(bench, data, predictions));
+    if (score(bench, data, predictions) != mm_code_ok) fail_msg("%s", err.text);
 }
 
 static void bad(const struct mm_bench *bench, const char *data, const char *predictions,
                 const char *words) {
-    REFUSED(score(bench, data, predictions), words);
+    assert_int_not_equal(score(bench, data, predictions), mm_code_ok);
+    if (!strstr(err.text, words)) fail_msg("says '%s', must say '%s'", err.text, words);
 }
 
 static void is(const char *name, double wanted) {
@@ -117,7 +152,7 @@ static void test_pope_kit(void **state) {
     put("coco_pope_random.json", "{\"question_id\": 1, \"label\": \"yes\"}\n{\"label\": \"no\"}\n");
     put("coco_pope_popular.json", "{\"label\": \"no\"}\n");
     put("coco_pope_adversarial.json", "{\"label\": \"yes\"}\n");
-    good(&mm_bench_pope, folder, said("7=Yes\n8=Yes, no\n9=No\n10=isn't\n11=Yes\n"));
+    good(&mm_bench_pope, dir, said("7=Yes\n8=Yes, no\n9=No\n10=isn't\n11=Yes\n"));
     is("random/Accuracy", 100);
     is("random/F1 score", 100);
     is("random/Yes ratio", 100.0 * 2 / 3);
@@ -126,15 +161,15 @@ static void test_pope_kit(void **state) {
     is("adversarial/F1 score", 100);
     is("", 100.0 * 2 / 3);
     is("Overall/Accuracy", 100);
-    bad(&mm_bench_pope, folder, said("7=Yes\n8=no\n9=no\n10=no\n11=no\n12=x\n"),
+    bad(&mm_bench_pope, dir, said("7=Yes\n8=no\n9=no\n10=no\n11=no\n12=x\n"),
         "index '12' is of no");
     put("coco_pope_random.json",
         "{\"label\": \"yes\"}\n{\"label\": \"no\"}\n{}\n");  // one is needed
-    bad(&mm_bench_pope, folder, said("7=Yes\n8=no\n9=no\n10=no\n"),
+    bad(&mm_bench_pope, dir, said("7=Yes\n8=no\n9=no\n10=no\n"),
         "coco_pope_random.json: line 3: 'label' is missing");
     put("coco_pope_popular.json", "{\"label\": 1}\n");
-    bad(&mm_bench_pope, folder, said("7=Yes\n"), "coco_pope_popular.json: line 1: 'label' is 1");
-    bad(&mm_bench_sqa, folder, said("7=Yes\n"), "is a folder");
+    bad(&mm_bench_pope, dir, said("7=Yes\n"), "coco_pope_popular.json: line 1: 'label' is 1");
+    bad(&mm_bench_sqa, dir, said("7=Yes\n"), "is a folder");
 }
 
 static void test_choice(void **state) {
@@ -162,7 +197,7 @@ static void test_choice(void **state) {
                                .pandas1 = true,
                                .predictions = only(said("3=red, or none\n1=C\n2=C\n"))};
     mm_report_free(&report);
-    OK(mm_score_run(&job, &report, &err));
+    assert_int_equal(mm_score_run(&job, &report, &err), mm_code_ok);
     is("colour", 0);
     // Several splits are told apart.
     data = put("splits.tsv",
@@ -262,7 +297,7 @@ static void test_textvqa(void **state) {
         struct mm_score_job job = {
             .bench = &mm_bench_textvqa, .data = data, .predictions = only(said(file))};
         mm_report_free(&report);
-        OK(mm_score_run(&job, &report, &err));
+        if (mm_score_run(&job, &report, &err) != mm_code_ok) fail_msg("%s", err.text);
         snprintf(one, sizeof one, "Overall");
         is(one, 100 * row[k]);
         assert_int_equal(report.unanswered, 7);
@@ -294,7 +329,7 @@ static void test_gqa(void **state) {
         "{\"question_id\": 2, \"image\": \"a.jpg\", \"question\": \"q\", \"answer\": \"no\"}\n"
         "{\"question_id\": \"3\", \"image\": \"b.jpg\", \"question\": \"q\", \"answer\": "
         "\"no\"}\n");
-    good(&mm_bench_gqa, folder, said("1=No\n2=no.\n3=yes\n"));
+    good(&mm_bench_gqa, dir, said("1=No\n2=no.\n3=yes\n"));
     is("", 100.0 * 2 / 3);
     put("testdev_balanced_questions.json",
         "{\"1\": {\"answer\": \"yes\", \"isBalanced\": true, \"types\": {\"structural\": "
@@ -302,32 +337,32 @@ static void test_gqa(void **state) {
         "\"semantic\": \"rel\"}}, \"2\": {\"answer\": \"no\", \"isBalanced\": true, \"types\": "
         "{\"structural\": \"query\", \"semantic\": \"obj\"}}, \"3\": {\"answer\": \"no\", "
         "\"isBalanced\": false, \"types\": {}}}");
-    good(&mm_bench_gqa, folder, said("1=No\n2=no.\n3=yes\n"));
+    good(&mm_bench_gqa, dir, said("1=No\n2=no.\n3=yes\n"));
     is("", 50);
     is("Binary", 0);
     is("Open", 100);
     is("structural/verify", 0);
     is("semantic/obj", 100);
-    bad(&mm_bench_gqa, folder, said("1=No\n3=yes\n"), "question '2' has no prediction");
-    good(&mm_bench_gqa, folder, said("3=yes\n2=no.\n1=No\n"));  // in another order
+    bad(&mm_bench_gqa, dir, said("1=No\n3=yes\n"), "question '2' has no prediction");
+    good(&mm_bench_gqa, dir, said("3=yes\n2=no.\n1=No\n"));  // in another order
     is("", 50);
     put("testdev_balanced_questions.json",
         "{\"1\": {\"answer\": \"yes\", \"isBalanced\": true}, \"9\": {\"answer\": \"no\", "
         "\"isBalanced\": true}}");
-    bad(&mm_bench_gqa, folder, said("1=No\n2=no.\n3=yes\n"), "question '9' has no prediction");
+    bad(&mm_bench_gqa, dir, said("1=No\n2=no.\n3=yes\n"), "question '9' has no prediction");
     put("testdev_balanced_questions.json",
         "{\"1\": {\"answer\": \"yes\", \"isBalanced\": true},\n\"2\": {\"isBalanced\": true}}");
-    bad(&mm_bench_gqa, folder, said("1=No\n2=no.\n3=yes\n"), "question '2': 'answer' is missing");
+    bad(&mm_bench_gqa, dir, said("1=No\n2=no.\n3=yes\n"), "question '2': 'answer' is missing");
     put("testdev_balanced_questions.json",
         "{\"1\": {\"answer\": \"yes\", \"isBalanced\": true},\n\"1\": {\"answer\": \"no\", "
         "\"isBalanced\": true}}");
-    bad(&mm_bench_gqa, folder, said("1=No\n2=no.\n3=yes\n"),
+    bad(&mm_bench_gqa, dir, said("1=No\n2=no.\n3=yes\n"),
         "question '1' is there twice, as number 1 and 2");
     put("testdev_balanced_questions.json",
         "{\"1\": {\"answer\": \"yes\",\n \"isBalanced\": truth}}");
-    bad(&mm_bench_gqa, folder, said("1=No\n2=no.\n3=yes\n"), "line 2, column ");
+    bad(&mm_bench_gqa, dir, said("1=No\n2=no.\n3=yes\n"), "line 2, column ");
     put("testdev_balanced_questions.json", "[1]");
-    bad(&mm_bench_gqa, folder, said("1=No\n2=no.\n3=yes\n"), "must be an object of questions");
+    bad(&mm_bench_gqa, dir, said("1=No\n2=no.\n3=yes\n"), "must be an object of questions");
 }
 
 static void test_mmvet(void **state) {
@@ -347,7 +382,7 @@ static void test_mmvet(void **state) {
     for (int i = 0; i < 2; i++) {
         job.judge = put("judge", judges[i]);
         mm_report_free(&report);
-        OK(mm_score_run(&job, &report, &err));
+        if (mm_score_run(&job, &report, &err) != mm_code_ok) fail_msg("%s", err.text);
         is("", 50);
         is("math", 50);
         is("ocr_math", 50);
@@ -360,16 +395,16 @@ static void test_mmvet(void **state) {
     assert_int_equal(mm_score_run(&job, &report, &err), mm_code_input);
     assert_non_null(strstr(err.text, "line 1: score is 1.5"));
     const char *out = put("export.tsv", "");
-    OK(mm_score_export(&job, out, &err));
+    assert_int_equal(mm_score_export(&job, out, &err), mm_code_ok);
     struct mm_buf text = {0};
-    OK(mm_file_read(&text, out, 1 << 20, &err));
+    assert_int_equal(mm_file_read(&text, out, 1 << 20, &err), mm_code_ok);
     assert_string_equal(text.data,
                         "index\tquestion\tanswer\tcategory\tprediction\n"
                         "0\tq\ta\tocr,math\tx\n1\tq\ta\tocr\t\"\"\"y\"\"\"\n2\tq\ta\trec\tz\n");
     mm_buf_reset(&text);
     out = put("export.json", "");
-    OK(mm_score_export(&job, out, &err));
-    OK(mm_file_read(&text, out, 1 << 20, &err));
+    assert_int_equal(mm_score_export(&job, out, &err), mm_code_ok);
+    assert_int_equal(mm_file_read(&text, out, 1 << 20, &err), mm_code_ok);
     assert_string_equal(text.data,
                         "{\n\"v1_0\": \"x\",\n\"v1_1\": \"\\\"y\\\"\",\n\"v1_2\": \"z\"\n}\n");
     mm_buf_free(&text);
@@ -414,7 +449,7 @@ static void test_predictions(void **state) {
                                .limit = 1,
                                .predictions = only(said("0=B\n1=B\n2=B\n"))};
     mm_report_free(&report);
-    OK(mm_score_run(&job, &report, &err));
+    assert_int_equal(mm_score_run(&job, &report, &err), mm_code_ok);
     is("", 0);
 }
 
@@ -434,7 +469,7 @@ static void test_judge(void **state) {
     for (int i = 0; i < 2; i++) {
         job.judge = put("judge", judges[i]);
         mm_report_free(&report);
-        OK(mm_score_run(&job, &report, &err));
+        if (mm_score_run(&job, &report, &err) != mm_code_ok) fail_msg("%s", err.text);
         is("", 25);
         assert_int_equal(report.unresolved, 1);
     }
@@ -450,7 +485,7 @@ static void test_judge(void **state) {
         .data = put("p.tsv", "index\tquestion\tanswer\tcategory\n0\tq\tYes\trandom\n"),
         .predictions = only(said("0=surely\n")),
         .judge = put("judge", "{\"index\": 0, \"reply\": \"Yes\"}\n")};
-    OK(mm_score_run(&job, &report, &err));
+    assert_int_equal(mm_score_run(&job, &report, &err), mm_code_ok);
     is("", 100);
     assert_int_equal(report.unresolved, 0);
 }
@@ -464,9 +499,9 @@ static void test_unresolved_file(void **state) {
                                .unresolved = out,
                                .predictions = only(said("0=hm\n"))};
     mm_report_free(&report);
-    OK(mm_score_run(&job, &report, &err));
+    assert_int_equal(mm_score_run(&job, &report, &err), mm_code_ok);
     struct mm_buf text = {0};
-    OK(mm_file_read(&text, out, 1 << 20, &err));
+    assert_int_equal(mm_file_read(&text, out, 1 << 20, &err), mm_code_ok);
     assert_string_equal(text.data,
                         "{\"index\": \"0\", \"question\": \"q \\\"1\\\"\", \"options\": {\"A\": "
                         "\"x\", \"B\": \"y\"}, \"prediction\": \"hm\"}\n");
@@ -483,7 +518,7 @@ int main(void) {
         cmocka_unit_test(test_predictions), cmocka_unit_test(test_unresolved_file),
         cmocka_unit_test(test_judge),
     };
-    const int status = cmocka_run_group_tests(tests, files_begin, scratch_remove);
+    const int status = cmocka_run_group_tests(tests, make, clear);
     mm_report_free(&report);
     return status;
 }

@@ -1,11 +1,15 @@
 // Scoring a file four times as long takes no more memory, whatever the benchmark, with predictions
 // in the data set's order or in another. Each scoring is a process of its own, whose peak counts.
-#include "eval/files.h"
+#include "cmocka_all.h"
+#include "scratch.h"
 
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/log.h"
 #include "eval/score.h"
+#include "io/file.h"
 
 enum {
     few = 8000,
@@ -110,6 +114,7 @@ static long peak(const struct mm_bench *bench, int n, int step) {
         const struct mm_score_job job = {
             .bench = bench, .data = data, .predictions = files, .sort_room = 32 << 10};
         struct mm_report r;
+        struct mm_error err;
         const enum mm_code code = mm_score_run(&job, &r, &err);
         if (code != mm_code_ok) fprintf(stderr, "%s\n", err.text);
         _exit(code == mm_code_ok && r.questions == n ? 0 : 1);
@@ -138,6 +143,7 @@ static void test_memory(void **state) {
 #ifdef __SANITIZE_ADDRESS__
     skip();  // what is freed stays in its quarantine
 #endif
+    mm_log_set_level(mm_log_level_error);
     static const struct mm_bench *const benches[] = {&mm_bench_seed,    &mm_bench_mme,
                                                      &mm_bench_mmbench, &mm_bench_textvqa,
                                                      &mm_bench_pope,    &mm_bench_gqa};
@@ -148,5 +154,5 @@ static void test_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory)};
-    return cmocka_run_group_tests(tests, files_begin, scratch_remove);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

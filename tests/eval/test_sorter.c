@@ -1,12 +1,29 @@
 // Sorting in little memory, joining to questions, and the members of a large object.
-#include "eval/files.h"
+#include "cmocka_all.h"
+#include "scratch.h"
 
+#include <string.h>
 #include <unistd.h>
 #include "base/rng.h"
 #include "eval/indexes.h"
 #include "eval/join.h"
 #include "eval/members.h"
 #include "eval/spool.h"
+#include "io/file.h"
+
+static struct mm_error err;
+
+#define OK(call) \
+    if ((call) != mm_code_ok) fail_msg("%s", err.text)
+#define REFUSED(call, words)                \
+    assert_int_not_equal(call, mm_code_ok); \
+    if (!strstr(err.text, words)) fail_msg("says '%s', must say '%s'", err.text, words)
+
+static char *put(const char *name, const char *text) {
+    char *path = mm_path_join(folder, name);
+    OK(mm_file_write(path, text, strlen(text), &err));
+    return path;
+}
 
 // n records whose keys come again and again, some longer than the room; the value is their number.
 static void sort_many(int64_t n, size_t room, uint32_t n_keys) {
@@ -120,8 +137,7 @@ static void open_questions(struct mm_questions *q, const char *path, size_t room
 
 static void test_join(void **state) {
     (void)state;
-    const char *path =
-        put("q.tsv", "index\tquestion\tanswer\n10\tq\ta\n9\tq\ta\nx\tq\ta\n8\tq\ta\n");
+    char *path = put("q.tsv", "index\tquestion\tanswer\n10\tq\ta\n9\tq\ta\nx\tq\ta\n8\tq\ta\n");
     for (size_t room = 0; room <= 1; room++) {
         struct mm_questions all;
         open_questions(&all, path, room);
@@ -150,6 +166,7 @@ static void test_join(void **state) {
         mm_join_free(&j);
         mm_questions_close(&all);
     }
+    free(path);
 }
 
 static enum mm_code look(const char *path, size_t room) {
@@ -170,22 +187,24 @@ static enum mm_code look(const char *path, size_t room) {
 
 static void test_indexes(void **state) {
     (void)state;
-    const char *good =
-        put("good.tsv", "index\tquestion\tanswer\n8\tq\ta\n9\tq\ta\n10\tq\ta\n1\tq\ta\n");
-    const char *bad =
+    char *good = put("good.tsv", "index\tquestion\tanswer\n8\tq\ta\n9\tq\ta\n10\tq\ta\n1\tq\ta\n");
+    char *bad =
         put("bad.tsv",
             "index\tquestion\tanswer\n8\tq\ta\n9\tq\ta\n10\tq\ta\n7\tq\ta\n10\tq\ta\n8\tq\ta\n");
     for (size_t room = 0; room <= 1; room++) {
         OK(look(good, room));
         REFUSED(look(bad, room), "line 6: column 'index': has been there before");
     }
+    free(good);
+    free(bad);
 }
 
 // "key=value;" of every member, or the error.
 static enum mm_code list(const char *text, struct mm_buf *out) {
-    const char *path = put("object.json", text);
+    char *path = put("object.json", text);
     struct mm_members m;
     enum mm_code code = mm_members_open(&m, path, "an object", &err);
+    free(path);
     mm_buf_reset(out);
     while (code == mm_code_ok) {
         struct mm_str key;
@@ -234,5 +253,5 @@ int main(void) {
         cmocka_unit_test(test_sorter),  cmocka_unit_test(test_spool),   cmocka_unit_test(test_join),
         cmocka_unit_test(test_indexes), cmocka_unit_test(test_members),
     };
-    return cmocka_run_group_tests(tests, files_begin, scratch_remove);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

@@ -83,14 +83,17 @@ static void dense(struct world *w, int64_t rows, int64_t cols) {
         const struct out x = act_in(w, rows, cols, 1.0), dy = act_in(w, rows, n, 1.0);
         const struct out y = act_out(w, rows, n), dx = act_out(w, rows, cols);
         const struct out more = act_in(w, rows, cols, 1.0);
+        const struct out onto = act_in(w, rows, n, 1.0), added = act_out(w, rows, n);
         const struct out dw = accumulating(w, n, cols, 0), db = accumulating_vector(w, n);
         for (int k = 0; k < 2; k++) {
             mm_linear_fwd(w->be[k], y.v[k], x.v[k], weight, bias);
+            mm_linear_add_fwd(w->be[k], added.v[k], x.v[k], weight, onto.v[k]);
             mm_linear_bwd_x(w->be[k], dx.v[k], dy.v[k], weight, false);
             mm_linear_bwd_x(w->be[k], more.v[k], dy.v[k], weight, true);
             mm_linear_bwd_w(w->be[k], dw.v[k], db.v[k], dy.v[k], x.v[k], type);
         }
         expect_halves("linear_fwd", y, tol_halves + round);  // rounded, then the bias, rounded
+        expect_halves("linear_add_fwd", added, tol_halves + round);
         expect_halves("linear_bwd_x", dx, round);
         expect_halves("linear_bwd_x added", more, round);
         expect_close("linear_bwd_w", dw, round);

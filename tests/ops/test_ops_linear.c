@@ -25,6 +25,19 @@ static void forward(struct world *w, const int64_t *s, enum mm_dtype type, bool 
     expect_close_over("linear_fwd", y, coarse ? tol_bf16_exact : tolerance_of(type), least);
 }
 
+static void forward_added(struct world *w, const int64_t *s, enum mm_dtype type, bool coarse,
+                          int64_t pad) {
+    const struct mm_view x = make(w, mm_dtype_f32, s[0], s[2], pad);
+    randomize(w, x, 1.0, coarse);
+    const struct mm_view weight = random_view(w, type, s[1], s[2], pad, 1.0);
+    const struct mm_view add = random_view(w, mm_dtype_f32, s[0], s[1], 2 * pad, 1.0);
+    const struct out y = poisoned(w, s[0], s[1], pad);
+    for (int b = 0; b < 2; b++)
+        mm_linear_add_fwd(w->be[b], y.v[b], x, weight, add);
+    const double least = testing_cuda() && type == mm_dtype_bf16 ? sqrt((double)s[2]) : 0.0;
+    expect_close_over("linear_add_fwd", y, coarse ? tol_bf16_exact : tolerance_of(type), least);
+}
+
 static void backward_x(struct world *w, const int64_t *s, enum mm_dtype type, bool coarse,
                        bool accumulate, int64_t pad) {
     const struct mm_view dy = make(w, mm_dtype_f32, s[0], s[1], pad);
@@ -140,6 +153,7 @@ static void parity(void **state) {
                 const bool odd = v / 3 % 2, coarse = v / 6;
                 const int64_t pad = odd ? 3 : 0;
                 forward(&w, sizes[i], type, coarse, odd, pad);
+                forward_added(&w, sizes[i], type, coarse, pad);
                 backward_x(&w, sizes[i], type, coarse, odd, pad);
                 backward_w(&w, sizes[i], type == mm_dtype_f16 ? mm_dtype_f32 : type, odd, pad);
                 world_clear(&w);
@@ -159,6 +173,7 @@ static void wide_weights(void **state) {
         forward(&w, tall, mm_dtype_bf16, true, true, 0);
         backward_x(&w, tall, mm_dtype_f16, true, true, 1);
         forward(&w, deep, mm_dtype_f16, true, false, 0);
+        forward_added(&w, deep, mm_dtype_bf16, true, 0);
         backward_x(&w, deep, mm_dtype_bf16, true, false, 0);
         world_close(&w);
     }

@@ -50,6 +50,12 @@ void mm_linear_fwd_cpu(struct mm_backend *be, struct mm_view y, struct mm_view x
                                             .accumulate = b != NULL});
 }
 
+void mm_linear_add_fwd_cpu(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                           struct mm_view w, struct mm_view add) {
+    mm_linear_fwd_cpu(be, y, x, w, MM_NONE);
+    mm_add_cpu(be, y, y, add);
+}
+
 void mm_linear_bwd_x_cpu(struct mm_backend *be, struct mm_view dx, struct mm_view dy,
                          struct mm_view w, bool accumulate) {
     mm_dense_product(be, &(struct mm_dense){.c = dx.data,

@@ -235,6 +235,7 @@ extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(stru
     be->close = cuda_close;
     be->host_memory = mirror;
     be->gauges = &mm_cuda_gauges;
+    be->piece_tokens = 8192;  // fills the card, and keeps what a piece needs under half a GiB
     be->activations = mirror ? mm_dtype_f32 : mm_dtype_bf16;
     return mm_code_ok;
 }

@@ -203,14 +203,25 @@ __global__ void mm_columns_strip(float *part, int64_t rows, int cols, int64_t st
         s += sum[i][threadIdx.x];
     part[(int64_t)blockIdx.y * cols + c] = s;
 }
+// Blocks of (32, 8): a column's strips are summed by eight threads, every eighth strip each.
 static __global__ void mm_columns_finish(float *out, int64_t out_ld, const float *part, int strips,
                                          int cols) {
-    const int c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= cols) return;
+    __shared__ float sum[8][33];
+    const int c = blockIdx.x * 32 + threadIdx.x;
     float s = 0.0f;
-    for (int i = 0; i < strips; i++)
+    for (int i = threadIdx.y; c < cols && i < strips; i += 8)
         s += part[(int64_t)i * cols + c];
+    sum[threadIdx.y][threadIdx.x] = s;
+    __syncthreads();
+    if (threadIdx.y || c >= cols) return;
+    for (int i = 1; i < 8; i++)
+        s += sum[i][threadIdx.x];
     out[c * out_ld] += s;
+}
+static inline void mm_add_strips(struct mm_backend *be, float *out, int64_t out_ld,
+                                 const float *part, int64_t strips, int64_t cols) {
+    MM_LAUNCH(be, mm_columns_finish, (unsigned)((cols + 31) / 32), dim3(32, 8), 0, out, out_ld,
+              part, (int)strips, (int)cols);
 }
 template <class F>
 void mm_add_column_sums(struct mm_backend *be, enum mm_cuda_slot slot, float *out, int64_t out_ld,
@@ -224,15 +235,14 @@ void mm_add_column_sums(struct mm_backend *be, enum mm_cuda_slot slot, float *ou
     const dim3 grid((unsigned)((cols + 31) / 32), (unsigned)strips), block(32, 8);
     mm_columns_strip<<<grid, block, 0, mm_cuda_of(be)->stream>>>(part, rows, (int)cols, strip, f);
     mm_cuda_launched(be, "column sums");
-    MM_LAUNCH(be, mm_columns_finish, (unsigned)((cols + 127) / 128), 128, 0, out, out_ld, part,
-              (int)strips, (int)cols);
+    mm_add_strips(be, out, out_ld, part, strips, cols);
 }
 
 // ---- small functions
 // ------------------------------------------------------------------------------
 
 __device__ inline float mm_sigmoid(float x) {
-    return 1.0f / (1.0f + expf(-x));
+    return __fdividef(1.0f, 1.0f + expf(-x));  // within 2 ulp; 0 where the exponential overflows
 }
 // The sequence of row t: the s with start[s] <= t < start[s + 1].
 __device__ inline int mm_seq_of(const int32_t *start, int n, int64_t t) {

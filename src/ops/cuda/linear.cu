@@ -82,12 +82,12 @@ static struct mm_cuda_operand coded_rows(struct mm_backend *be, struct mm_view x
 }
 
 static void quantized_fwd(struct mm_backend *be, struct mm_view y, struct mm_view x,
-                          struct mm_view w) {
+                          struct mm_view w, struct mm_view add) {
     const int64_t cols = mm_view_cols(x);
     const int blocks = (int)mm_quant_blocks(cols);
     const struct mm_cuda_operand xr = coded_rows(be, x);
-    // some rows of the weight at a time: 256 MiB at most
-    int64_t some = ((int64_t)64 << 20) / cols;
+    // some rows of the weight at a time: 32 MiB at most
+    int64_t some = ((int64_t)8 << 20) / cols;
     if (some > w.shape[0]) some = w.shape[0];
     void *wf = mm_cuda_scratch(be, mm_cuda_slot_b, (size_t)(some * cols) * mm_dtype_bytes(x.dtype));
     if (!xr.p || !wf) return;
@@ -104,25 +104,31 @@ static void quantized_fwd(struct mm_backend *be, struct mm_view y, struct mm_vie
                       (int)cols, blocks, w.dtype == mm_dtype_q4);
         }
         mm_cuda_product(be, CUBLAS_OP_T, CUBLAS_OP_N, cols, mm_cuda_operand{wf, cols}, xr, x.dtype,
-                        MM_NONE, mm_view_cut(mm_view_flat(y), n, count));
+                        add.data ? mm_view_cut(mm_view_flat(add), n, count) : add,
+                        mm_view_cut(mm_view_flat(y), n, count));
     }
 }
 
 // ---- the three products ----
 
 // Row-major y = x w^T is column-major y^T = w x^T: nothing is transposed in memory.
-void mm_linear_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x, struct mm_view w,
-                        struct mm_view bias) {
+void mm_linear_add_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                            struct mm_view w, struct mm_view add) {
     if (x.shape[0] == 0) return;
     if (mm_dtype_quantized(w.dtype)) {
-        quantized_fwd(be, y, x, w);
-    } else {
-        const enum mm_dtype type = product_type(w);
-        const struct mm_cuda_operand a = operand_of(be, mm_cuda_slot_a, x, type);
-        const struct mm_cuda_operand b = operand_of(be, mm_cuda_slot_b, w, type);
-        if (!a.p || !b.p) return;
-        mm_cuda_product(be, CUBLAS_OP_T, CUBLAS_OP_N, mm_view_cols(x), b, a, type, MM_NONE, y);
+        quantized_fwd(be, y, x, w, add);
+        return;
     }
+    const enum mm_dtype type = product_type(w);
+    const struct mm_cuda_operand a = operand_of(be, mm_cuda_slot_a, x, type);
+    const struct mm_cuda_operand b = operand_of(be, mm_cuda_slot_b, w, type);
+    if (!a.p || !b.p) return;
+    mm_cuda_product(be, CUBLAS_OP_T, CUBLAS_OP_N, mm_view_cols(x), b, a, type, add, y);
+}
+
+void mm_linear_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x, struct mm_view w,
+                        struct mm_view bias) {
+    mm_linear_add_fwd_cuda(be, y, x, w, MM_NONE);
     add_bias(be, y, bias);
 }
 

@@ -1,5 +1,5 @@
 // The mixer's small row operations: LayerNorm of a head, softplus, gated RMSNorm. One warp a head.
-#include "ops/cuda/cuda.h"
+#include "ops/cuda/wide.cuh"
 
 enum { warps = 4 };
 
@@ -124,53 +124,121 @@ void mm_softplus_bwd_cuda(struct mm_backend *be, struct mm_view dx, struct mm_vi
 
 // ---- gated_norm: o = y rinv w silu(g), or y silu(g) when w is absent ----
 
+// A head is some lanes of a warp, each with W elements at a time: L lanes of one warp.
+template <int L>
+__device__ static float sum_over(float x) {
+    for (int i = L / 2; i > 0; i >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, i);
+    return x;
+}
+template <int L>
+__device__ static bool my_head(const struct heads &o, int64_t *t, int *h) {
+    const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / L;
+    const bool mine = i < o.n;  // the others take part in the sums
+    *t = mine ? i / o.heads : 0, *h = mine ? (int)(i % o.heads) : 0;
+    return mine;
+}
+#define EACH_PACK(p, W, L, dim) for (int p = threadIdx.x % L * W; p < (dim); p += L * W)
+
+template <int W, int L>
 static __global__ void gated_norm_fwd(struct heads o, struct mm_mat out, struct mm_mat rinv,
                                       struct mm_mat y, struct mm_mat g, const float *w, float eps) {
     int64_t t;
     int h;
-    if (!o.mine(&t, &h)) return;
+    const bool mine = my_head<L>(o, &t, &h);
     const int64_t at = (int64_t)h * o.dim;
     float ss = 0.0f;
-    EACH_LANE(p, o.dim) ss += y(t, at + p) * y(t, at + p);
-    ss = mm_warp_sum(ss);
-    const float r = w ? rsqrtf(ss / (float)o.dim + eps) : 1.0f;
-    EACH_LANE(p, o.dim) {
-        const float gate = g(t, at + p);
-        out(t, at + p) = y(t, at + p) * (w ? r * w[p] : 1.0f) * gate * mm_sigmoid(gate);
+    EACH_PACK(p, W, L, o.dim) {
+        const mm_pack<W> v = mm_load<W>(y, t, at + p);
+        for (int k = 0; k < W; k++)
+            ss += v.x[k] * v.x[k];
     }
-    if (rinv && threadIdx.x % 32 == 0) rinv(t, h) = r;
+    ss = sum_over<L>(ss);
+    if (!mine) return;
+    const float r = w ? rsqrtf(ss / (float)o.dim + eps) : 1.0f;
+    EACH_PACK(p, W, L, o.dim) {
+        const mm_raw<W> ry = mm_fetch<W>(y, t, at + p), rg = mm_fetch<W>(g, t, at + p);
+        mm_pack<W> v = mm_open(ry);
+        const mm_pack<W> gate = mm_open(rg), scale = mm_load_vector<W>(w, p, 1.0f);
+        for (int k = 0; k < W; k++)
+            v.x[k] *= r * scale.x[k] * gate.x[k] * mm_sigmoid(gate.x[k]);
+        mm_store(out, t, at + p, v);
+    }
+    if (rinv && threadIdx.x % L == 0) rinv(t, h) = r;
 }
 
 void mm_gated_norm_fwd_cuda(struct mm_backend *be, struct mm_view o, struct mm_view rinv,
                             struct mm_view y, struct mm_view g, struct mm_view w, float eps) {
     const float *wv = mm_cuda_vector(be, mm_cuda_slot_a, w);
     const struct heads k = heads_of(y);
+    const struct mm_mat om = mm_mat_of(o), ym = mm_mat_of(y), gm = mm_mat_of(g);
     if (k.n == 0) return;
-    MM_LAUNCH(be, gated_norm_fwd, grid_of(k), warps * 32, 0, k, mm_mat_of(o), mm_mat_of(rinv),
-              mm_mat_of(y), mm_mat_of(g), wv, eps);
+    const struct mm_mat rm = mm_mat_of(rinv);
+    const int lanes = mm_wide(k.dim, om, ym, gm) ? (k.dim >= 128 ? 16 : 8) : 32;
+    const unsigned grid = (unsigned)((k.n * lanes + warps * 32 - 1) / (warps * 32));
+    if (lanes == 32) {
+        MM_LAUNCH(be, (gated_norm_fwd<1, 32>), grid, warps * 32, 0, k, om, rm, ym, gm, wv, eps);
+    } else if (lanes == 16) {
+        MM_LAUNCH(be, (gated_norm_fwd<8, 16>), grid, warps * 32, 0, k, om, rm, ym, gm, wv, eps);
+    } else {
+        MM_LAUNCH(be, (gated_norm_fwd<8, 8>), grid, warps * 32, 0, k, om, rm, ym, gm, wv, eps);
+    }
 }
 
+// Each group of L lanes takes every so-manieth head, in one order; dw's sums of a group lie in
+// shared memory, those of a block go to part[block].
+template <int W, int L>
 static __global__ void gated_norm_bwd(struct heads o, struct mm_mat dy, struct mm_mat dg,
                                       struct mm_mat d_o, struct mm_mat y, struct mm_mat g,
-                                      const float *w, struct mm_mat rinv) {
-    int64_t t;
-    int h;
-    if (!o.mine(&t, &h)) return;
-    const int64_t at = (int64_t)h * o.dim;
-    const float r = w ? rinv(t, h) : 1.0f;
-    float dot = 0.0f;  // mean of d(y r) * (y r); 0 without a norm
-    if (w) {
-        EACH_LANE(p, o.dim) {
-            const float gate = g(t, at + p);
-            dot += d_o(t, at + p) * w[p] * gate * mm_sigmoid(gate) * y(t, at + p) * r;
+                                      const float *w, struct mm_mat rinv, float *part) {
+    extern __shared__ float sums[];
+    const int groups = warps * 32 / L;
+    float *sum = sums + threadIdx.x / L * o.dim;
+    if (part) EACH_PACK(p, 1, L, o.dim) sum[p] = 0.0f;
+    __syncthreads();
+    for (int64_t first = (int64_t)blockIdx.x * groups; first < o.n; first += gridDim.x * groups) {
+        const int64_t i = first + threadIdx.x / L;
+        const bool mine = i < o.n;  // the others take part in the sums
+        const int64_t t = mine ? i / o.heads : 0;
+        const int h = mine ? (int)(i % o.heads) : 0;
+        const int64_t at = (int64_t)h * o.dim;
+        const float r = w ? rinv(t, h) : 1.0f;
+        float dot = 0.0f;  // mean of d(y r) * (y r); 0 without a norm
+        EACH_PACK(p, W, L, o.dim) {
+            if (!w || !mine) break;
+            const mm_raw<W> rd = mm_fetch<W>(d_o, t, at + p), ry = mm_fetch<W>(y, t, at + p),
+                            rg = mm_fetch<W>(g, t, at + p);
+            const mm_pack<W> d = mm_open(rd), v = mm_open(ry), gate = mm_open(rg),
+                             scale = mm_load_vector<W>(w, p, 1.0f);
+            for (int k = 0; k < W; k++) {
+                const float e = d.x[k] * gate.x[k] * mm_sigmoid(gate.x[k]) * v.x[k] * r;
+                if (part) sum[p + k] += e;
+                dot += e * scale.x[k];
+            }
         }
-        dot = mm_warp_sum(dot) / (float)o.dim;
+        dot = sum_over<L>(dot) / (float)o.dim;
+        if (!mine) continue;
+        EACH_PACK(p, W, L, o.dim) {
+            const mm_raw<W> rd = mm_fetch<W>(d_o, t, at + p), ry = mm_fetch<W>(y, t, at + p),
+                            rg = mm_fetch<W>(g, t, at + p);
+            mm_pack<W> d = mm_open(rd), v = mm_open(ry);
+            const mm_pack<W> gate = mm_open(rg), scale = mm_load_vector<W>(w, p, 1.0f);
+            for (int k = 0; k < W; k++) {
+                const float s = mm_sigmoid(gate.x[k]), n = v.x[k] * r, e = d.x[k] * scale.x[k];
+                v.x[k] = e * n * (s + gate.x[k] * s * (1.0f - s));
+                d.x[k] = r * (e * gate.x[k] * s - n * dot);
+            }
+            mm_store(dg, t, at + p, v);
+            mm_store(dy, t, at + p, d);
+        }
     }
-    EACH_LANE(p, o.dim) {
-        const float gate = g(t, at + p), s = mm_sigmoid(gate), d = d_o(t, at + p);
-        const float n = y(t, at + p) * r, scale = w ? w[p] : 1.0f;
-        dg(t, at + p) = d * n * scale * (s + gate * s * (1.0f - s));
-        dy(t, at + p) = r * (d * scale * gate * s - n * dot);
+    if (!part) return;
+    __syncthreads();
+    for (int p = threadIdx.x; p < o.dim; p += blockDim.x) {
+        float total = 0.0f;
+        for (int k = 0; k < groups; k++)
+            total += sums[k * o.dim + p];
+        part[(int64_t)blockIdx.x * o.dim + p] = total;
     }
 }
 
@@ -181,16 +249,27 @@ void mm_gated_norm_bwd_cuda(struct mm_backend *be, struct mm_view dy, struct mm_
     const struct heads k = heads_of(y);
     if (k.n == 0) return;
     const struct mm_mat dm = mm_mat_of(d_o), ym = mm_mat_of(y), gm = mm_mat_of(g);
-    const struct mm_mat rm = mm_mat_of(rinv);
-    const int n_heads = k.heads, dim = k.dim;
-    if (dw.data) {  // the sum over rows first: dy may be d_o
-        mm_add_column_sums(be, mm_cuda_slot_b, (float *)dw.data, 1, k.n, dim,
-                           [=] __device__(int64_t i, int64_t p) {
-                               const int64_t t = i / n_heads, h = i % n_heads, c = h * dim + p;
-                               const float gate = gm(t, c);
-                               return dm(t, c) * ym(t, c) * rm(t, h) * gate * mm_sigmoid(gate);
-                           });
+    const struct mm_mat dym = mm_mat_of(dy), dgm = mm_mat_of(dg), rm = mm_mat_of(rinv);
+    const bool eight = mm_wide(k.dim, dym, dgm, dm, ym, gm);
+    const int lanes = eight ? (k.dim >= 128 ? 16 : 8) : 32, groups = warps * 32 / lanes;
+    int64_t blocks = (k.n + groups - 1) / groups;
+    if (blocks > 132 * 6) blocks = 132 * 6;
+    float *part = NULL;
+    if (dw.data) {
+        part =
+            (float *)mm_cuda_scratch(be, mm_cuda_slot_b, (size_t)(blocks * k.dim) * sizeof(float));
+        if (!part) return;
     }
-    MM_LAUNCH(be, gated_norm_bwd, grid_of(k), warps * 32, 0, k, mm_mat_of(dy), mm_mat_of(dg), dm,
-              ym, gm, wv, rm);
+    const size_t shared = part ? (size_t)(groups * k.dim) * sizeof(float) : 0;
+    if (lanes == 32) {
+        MM_LAUNCH(be, (gated_norm_bwd<1, 32>), (unsigned)blocks, warps * 32, shared, k, dym, dgm,
+                  dm, ym, gm, wv, rm, part);
+    } else if (lanes == 16) {
+        MM_LAUNCH(be, (gated_norm_bwd<8, 16>), (unsigned)blocks, warps * 32, shared, k, dym, dgm,
+                  dm, ym, gm, wv, rm, part);
+    } else {
+        MM_LAUNCH(be, (gated_norm_bwd<8, 8>), (unsigned)blocks, warps * 32, shared, k, dym, dgm, dm,
+                  ym, gm, wv, rm, part);
+    }
+    if (part) mm_add_strips(be, (float *)dw.data, 1, part, blocks, k.dim);
 }

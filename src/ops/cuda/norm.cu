@@ -1,17 +1,42 @@
-// Norms over a row: one block a row.
-#include "ops/cuda/cuda.h"
+// Norms over a row: one block a row, which it meets twice; the second time it is in the cache.
+#include "ops/cuda/wide.cuh"
 
 enum { row_threads = 128 };
+#define EACH(c, W, cols) for (int c = threadIdx.x * W; c < (cols); c += blockDim.x * W)
 
+// kernel<8> where rows lie for it, else kernel<1>
+#define LAUNCH_ROWS(be, kernel, rows, wide, ...)                                     \
+    do {                                                                             \
+        if (wide) {                                                                  \
+            MM_LAUNCH(be, kernel<8>, (unsigned)(rows), row_threads, 0, __VA_ARGS__); \
+        } else {                                                                     \
+            MM_LAUNCH(be, kernel<1>, (unsigned)(rows), row_threads, 0, __VA_ARGS__); \
+        }                                                                            \
+    } while (0)
+
+template <int W>
+__device__ static float sum_of_squares(const struct mm_mat &x, int64_t r, int cols) {
+    float ss = 0.0f;
+    EACH(c, W, cols) {
+        const mm_pack<W> v = mm_load<W>(x, r, c);
+        for (int k = 0; k < W; k++)
+            ss += v.x[k] * v.x[k];
+    }
+    return mm_block_sum(ss);
+}
+
+template <int W>
 static __global__ void rmsnorm_fwd(struct mm_mat y, float *rinv, struct mm_mat x, const float *w,
                                    int cols, float eps) {
     const int64_t r = blockIdx.x;
-    float ss = 0.0f;
-    for (int c = threadIdx.x; c < cols; c += blockDim.x)
-        ss += x(r, c) * x(r, c);
-    const float s = rsqrtf(mm_block_sum(ss) / (float)cols + eps);
-    for (int c = threadIdx.x; c < cols; c += blockDim.x)
-        y(r, c) = x(r, c) * s * w[c];
+    const float s = rsqrtf(sum_of_squares<W>(x, r, cols) / (float)cols + eps);
+    EACH(c, W, cols) {
+        mm_pack<W> v = mm_load<W>(x, r, c);
+        const mm_pack<W> scale = mm_load_vector<W>(w, c, 1.0f);
+        for (int k = 0; k < W; k++)
+            v.x[k] *= s * scale.x[k];
+        mm_store(y, r, c, v);
+    }
     if (rinv && threadIdx.x == 0) rinv[r] = s;
 }
 
@@ -19,21 +44,34 @@ void mm_rmsnorm_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view
                          struct mm_view x, struct mm_view w, float eps) {
     const float *wv = mm_cuda_vector(be, mm_cuda_slot_a, w);
     if (!wv || x.shape[0] == 0) return;
-    MM_LAUNCH(be, rmsnorm_fwd, (unsigned)x.shape[0], row_threads, 0, mm_mat_of(y),
-              (float *)rinv.data, mm_mat_of(x), wv, (int)mm_view_cols(x), eps);
+    const struct mm_mat ym = mm_mat_of(y), xm = mm_mat_of(x);
+    const int64_t cols = mm_view_cols(x);
+    LAUNCH_ROWS(be, rmsnorm_fwd, x.shape[0], mm_wide(cols, ym, xm), ym, (float *)rinv.data, xm, wv,
+                (int)cols, eps);
 }
 
 // With n = x * rinv: dx = rinv * (dy w - n * mean(dy w n)). dx may be dy.
+template <int W>
 static __global__ void rmsnorm_bwd(struct mm_mat dx, struct mm_mat dy, struct mm_mat x,
                                    const float *w, const float *rinv, int cols) {
     const int64_t r = blockIdx.x;
     const float s = rinv[r];
     float dot = 0.0f;
-    for (int c = threadIdx.x; c < cols; c += blockDim.x)
-        dot += dy(r, c) * w[c] * x(r, c) * s;
+    EACH(c, W, cols) {
+        const mm_raw<W> rd = mm_fetch<W>(dy, r, c), rx = mm_fetch<W>(x, r, c);
+        const mm_pack<W> d = mm_open(rd), v = mm_open(rx), scale = mm_load_vector<W>(w, c, 1.0f);
+        for (int k = 0; k < W; k++)
+            dot += d.x[k] * scale.x[k] * v.x[k] * s;
+    }
     dot = mm_block_sum(dot) / (float)cols;
-    for (int c = threadIdx.x; c < cols; c += blockDim.x)
-        dx(r, c) = s * (dy(r, c) * w[c] - x(r, c) * s * dot);
+    EACH(c, W, cols) {
+        const mm_raw<W> rd = mm_fetch<W>(dy, r, c), rx = mm_fetch<W>(x, r, c);
+        mm_pack<W> d = mm_open(rd);
+        const mm_pack<W> v = mm_open(rx), scale = mm_load_vector<W>(w, c, 1.0f);
+        for (int k = 0; k < W; k++)
+            d.x[k] = s * (d.x[k] * scale.x[k] - v.x[k] * s * dot);
+        mm_store(dx, r, c, d);
+    }
 }
 
 void mm_rmsnorm_bwd_cuda(struct mm_backend *be, struct mm_view dx, struct mm_view dw,
@@ -47,44 +85,61 @@ void mm_rmsnorm_bwd_cuda(struct mm_backend *be, struct mm_view dx, struct mm_vie
             be, mm_cuda_slot_b, (float *)dw.data, 1, x.shape[0], mm_view_cols(x),
             [=] __device__(int64_t r, int64_t c) { return ym(r, c) * xm(r, c) * ri[r]; });
     }
-    MM_LAUNCH(be, rmsnorm_bwd, (unsigned)x.shape[0], row_threads, 0, mm_mat_of(dx), ym, xm, wv, ri,
-              (int)mm_view_cols(x));
+    const struct mm_mat dm = mm_mat_of(dx);
+    const int64_t cols = mm_view_cols(x);
+    LAUNCH_ROWS(be, rmsnorm_bwd, x.shape[0], mm_wide(cols, dm, ym, xm), dm, ym, xm, wv, ri,
+                (int)cols);
 }
 
 // A row of zeros stays zeros, with rinv 0.
+template <int W>
 static __global__ void l2norm_fwd(struct mm_mat y, float *rinv, struct mm_mat x, int cols) {
     const int64_t r = blockIdx.x;
-    float ss = 0.0f;
-    for (int c = threadIdx.x; c < cols; c += blockDim.x)
-        ss += x(r, c) * x(r, c);
-    ss = mm_block_sum(ss);
+    const float ss = sum_of_squares<W>(x, r, cols);
     const float s = ss > 0.0f ? rsqrtf(ss) : 0.0f;
-    for (int c = threadIdx.x; c < cols; c += blockDim.x)
-        y(r, c) = x(r, c) * s;
+    EACH(c, W, cols) {
+        mm_pack<W> v = mm_load<W>(x, r, c);
+        for (int k = 0; k < W; k++)
+            v.x[k] *= s;
+        mm_store(y, r, c, v);
+    }
     if (rinv && threadIdx.x == 0) rinv[r] = s;
 }
 
 void mm_l2norm_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view rinv,
                         struct mm_view x) {
     if (x.shape[0] == 0) return;
-    MM_LAUNCH(be, l2norm_fwd, (unsigned)x.shape[0], row_threads, 0, mm_mat_of(y),
-              (float *)rinv.data, mm_mat_of(x), (int)mm_view_cols(x));
+    const struct mm_mat ym = mm_mat_of(y), xm = mm_mat_of(x);
+    const int64_t cols = mm_view_cols(x);
+    LAUNCH_ROWS(be, l2norm_fwd, x.shape[0], mm_wide(cols, ym, xm), ym, (float *)rinv.data, xm,
+                (int)cols);
 }
 
+template <int W>
 static __global__ void l2norm_bwd(struct mm_mat dx, struct mm_mat dy, struct mm_mat y,
                                   const float *rinv, int cols) {
     const int64_t r = blockIdx.x;
     float dot = 0.0f;
-    for (int c = threadIdx.x; c < cols; c += blockDim.x)
-        dot += dy(r, c) * y(r, c);
+    EACH(c, W, cols) {
+        const mm_pack<W> d = mm_load<W>(dy, r, c), v = mm_load<W>(y, r, c);
+        for (int k = 0; k < W; k++)
+            dot += d.x[k] * v.x[k];
+    }
     dot = mm_block_sum(dot);
-    for (int c = threadIdx.x; c < cols; c += blockDim.x)
-        dx(r, c) = (dy(r, c) - y(r, c) * dot) * rinv[r];
+    EACH(c, W, cols) {
+        mm_pack<W> d = mm_load<W>(dy, r, c);
+        const mm_pack<W> v = mm_load<W>(y, r, c);
+        for (int k = 0; k < W; k++)
+            d.x[k] = (d.x[k] - v.x[k] * dot) * rinv[r];
+        mm_store(dx, r, c, d);
+    }
 }
 
 void mm_l2norm_bwd_cuda(struct mm_backend *be, struct mm_view dx, struct mm_view dy,
                         struct mm_view y, struct mm_view rinv) {
     if (y.shape[0] == 0) return;
-    MM_LAUNCH(be, l2norm_bwd, (unsigned)y.shape[0], row_threads, 0, mm_mat_of(dx), mm_mat_of(dy),
-              mm_mat_of(y), (const float *)rinv.data, (int)mm_view_cols(y));
+    const struct mm_mat dxm = mm_mat_of(dx), dym = mm_mat_of(dy), ym = mm_mat_of(y);
+    const int64_t cols = mm_view_cols(y);
+    LAUNCH_ROWS(be, l2norm_bwd, y.shape[0], mm_wide(cols, dxm, dym, ym), dxm, dym, ym,
+                (const float *)rinv.data, (int)cols);
 }

@@ -1,25 +1,55 @@
 // SwiGLU and GELU.
-#include "ops/cuda/cuda.h"
+#include "ops/cuda/wide.cuh"
+
+namespace {
+
+struct swiglu {
+    struct mm_mat y, a, b;
+    template <int W>
+    __device__ void operator()(mm_width<W>, int64_t r, int64_t c) const {
+        const mm_raw<W> ra = mm_fetch<W>(a, r, c), rb = mm_fetch<W>(b, r, c);
+        mm_pack<W> g = mm_open(ra);
+        const mm_pack<W> u = mm_open(rb);
+        for (int k = 0; k < W; k++)
+            g.x[k] = g.x[k] * mm_sigmoid(g.x[k]) * u.x[k];
+        mm_store(y, r, c, g);
+    }
+};
+
+// silu'(a) = s + a s (1 - s) with s = sigmoid(a)
+struct swiglu_bwd {
+    struct mm_mat da, db, dy, a, b;
+    template <int W>
+    __device__ void operator()(mm_width<W>, int64_t r, int64_t c) const {
+        const mm_raw<W> rd = mm_fetch<W>(dy, r, c), ra = mm_fetch<W>(a, r, c),
+                        rb = mm_fetch<W>(b, r, c);
+        const mm_pack<W> d = mm_open(rd);
+        mm_pack<W> g = mm_open(ra), u = mm_open(rb);
+        for (int k = 0; k < W; k++) {
+            const float x = g.x[k], s = mm_sigmoid(x);
+            g.x[k] = d.x[k] * u.x[k] * (s + x * s * (1.0f - s));
+            u.x[k] = d.x[k] * x * s;
+        }
+        mm_store(da, r, c, g);
+        mm_store(db, r, c, u);
+    }
+};
+
+}  // namespace
 
 void mm_swiglu_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view a,
                         struct mm_view b) {
-    const struct mm_mat ym = mm_mat_of(y), am = mm_mat_of(a), bm = mm_mat_of(b);
-    mm_each(be, y.shape[0], mm_view_cols(y), [=] __device__(int64_t r, int64_t c) {
-        const float g = am(r, c);
-        ym(r, c) = g * mm_sigmoid(g) * bm(r, c);
-    });
+    const struct swiglu f = {mm_mat_of(y), mm_mat_of(a), mm_mat_of(b)};
+    const int64_t cols = mm_view_cols(y);
+    mm_each_wide(be, y.shape[0], cols, mm_wide(cols, f.y, f.a, f.b), "swiglu_fwd", f);
 }
 
-// silu'(a) = s + a s (1 - s) with s = sigmoid(a)
 void mm_swiglu_bwd_cuda(struct mm_backend *be, struct mm_view da, struct mm_view db,
                         struct mm_view dy, struct mm_view a, struct mm_view b) {
-    const struct mm_mat dam = mm_mat_of(da), dbm = mm_mat_of(db), dym = mm_mat_of(dy);
-    const struct mm_mat am = mm_mat_of(a), bm = mm_mat_of(b);
-    mm_each(be, dy.shape[0], mm_view_cols(dy), [=] __device__(int64_t r, int64_t c) {
-        const float g = am(r, c), u = bm(r, c), d = dym(r, c), s = mm_sigmoid(g);
-        dam(r, c) = d * u * (s + g * s * (1.0f - s));
-        dbm(r, c) = d * g * s;
-    });
+    const struct swiglu_bwd f = {mm_mat_of(da), mm_mat_of(db), mm_mat_of(dy), mm_mat_of(a),
+                                 mm_mat_of(b)};
+    const int64_t cols = mm_view_cols(dy);
+    mm_each_wide(be, dy.shape[0], cols, mm_wide(cols, f.da, f.db, f.dy, f.a, f.b), "swiglu_bwd", f);
 }
 
 void mm_gelu_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x) {

@@ -187,6 +187,33 @@ static void run(struct mm_backend *be, cublasOperation_t ta, cublasOperation_t t
     mm_cuda_launched(be, "a matrix product");
 }
 
+// The tensor cores take rows and sums of a multiple of eight; the vocabulary is none. What is over
+// is a small product of its own: of the sum first, so that the large one is added to it and rounds
+// last.
+static void run_in_eights(struct mm_backend *be, cublasOperation_t ta, cublasOperation_t tb,
+                          int64_t k, struct mm_cuda_operand a, struct mm_cuda_operand b,
+                          enum mm_dtype type, struct mm_view add, struct mm_view y) {
+    const int64_t cols = y.shape[1], whole = cols / 8 * 8, k_whole = k / 8 * 8;
+    const bool large = type == mm_dtype_bf16 && y.shape[0] >= 64;
+    if (large && cols % 8 && whole >= 1024) {
+        const int64_t rest = cols - whole, step = ta == CUBLAS_OP_T ? a.ld : 1;
+        const struct mm_cuda_operand tail = {(const __nv_bfloat16 *)a.p + whole * step, a.ld};
+        const bool adds = add.data != NULL;
+        run_in_eights(be, ta, tb, k, a, b, type, adds ? mm_view_cut(add, 0, whole) : add,
+                      mm_view_cut(y, 0, whole));
+        run(be, ta, tb, k, tail, b, type, adds ? mm_view_cut(add, whole, rest) : add,
+            mm_view_cut(y, whole, rest));
+    } else if (large && k % 8 && k_whole >= 1024 && (ta == CUBLAS_OP_T || tb == CUBLAS_OP_N)) {
+        const int64_t a_step = ta == CUBLAS_OP_T ? 1 : a.ld, b_step = tb == CUBLAS_OP_T ? b.ld : 1;
+        const struct mm_cuda_operand ra = {(const __nv_bfloat16 *)a.p + k_whole * a_step, a.ld};
+        const struct mm_cuda_operand rb = {(const __nv_bfloat16 *)b.p + k_whole * b_step, b.ld};
+        run(be, ta, tb, k - k_whole, ra, rb, type, add, y);
+        run(be, ta, tb, k_whole, a, b, type, y, y);
+    } else {
+        run(be, ta, tb, k, a, b, type, add, y);
+    }
+}
+
 void mm_cuda_product(struct mm_backend *be, cublasOperation_t ta, cublasOperation_t tb, int64_t k,
                      struct mm_cuda_operand a, struct mm_cuda_operand b, enum mm_dtype type,
                      struct mm_view add, struct mm_view y) {
@@ -194,7 +221,8 @@ void mm_cuda_product(struct mm_backend *be, cublasOperation_t ta, cublasOperatio
     if (rows == 0 || cols == 0) return;
     const bool direct = type == mm_dtype_bf16 || y.dtype == mm_dtype_f32;
     if (direct && (!add.data || add.dtype == y.dtype)) {
-        run(be, ta, tb, k, a, b, type, add, y);
+        run_in_eights(be, ta, tb, k, a, b, type, add.data ? mm_view_flat(add) : add,
+                      mm_view_flat(y));
         return;
     }
     // f32 operands have f32 results, and what is added has the type of the result

@@ -1,6 +1,10 @@
 // Unpacking wqkv's output and rotating queries and keys. Angles in double: positions reach a
-// million. A thread has one pair of one position and turns it in every head.
-#include "ops/cuda/cuda.h"
+// million. One block a position: its angles lie in shared memory, then every head is turned.
+#include "ops/cuda/wide.cuh"
+
+namespace {
+
+enum { threads = 128 };
 
 struct rope {
     struct mm_mat q, k, v, qkv;
@@ -9,23 +13,54 @@ struct rope {
     float base, pos_scale;
 };
 
-static __device__ void angle_of(const struct rope &o, int64_t t, int64_t i, float *c, float *s) {
+// y = x turned by the angles of W pairs; `sign` -1 turns back, 0 does not turn.
+template <int W>
+__device__ void turn(const struct mm_mat &y, int64_t to, const struct mm_mat &x, int64_t from,
+                     int64_t t, int half, const float *c, const float *s, float sign) {
+    const mm_raw<W> ra = mm_fetch<W>(x, t, from), rb = mm_fetch<W>(x, t, from + half);
+    mm_pack<W> a = mm_open(ra), b = mm_open(rb);
+    for (int i = 0; sign != 0.0f && i < W; i++) {
+        const float u = a.x[i], w = b.x[i], sine = s[i] * sign;
+        a.x[i] = u * c[i] - w * sine;
+        b.x[i] = w * c[i] + u * sine;
+    }
+    mm_store(y, t, to, a);
+    mm_store(y, t, to + half, b);
+}
+
+template <int W, bool BACK>
+__global__ void turn_row(struct rope o) {
+    extern __shared__ float angles[];  // cosines, sines
+    const int64_t t = blockIdx.x;
+    const int half = o.half, dim = 2 * half, per = half / W, all = o.groups * (o.ratio + 2);
+    float *cosines = angles, *sines = angles + half;
     const double where = (double)o.pos[t] * (double)o.pos_scale;
-    double sd, cd;
-    sincos(where * pow((double)o.base, -(double)i / (double)o.half), &sd, &cd);
-    *c = (float)cd, *s = (float)sd;
+    for (int i = threadIdx.x; i < half; i += threads) {
+        double s, c;
+        sincos(where * pow((double)o.base, -(double)i / (double)half), &s, &c);
+        cosines[i] = (float)c, sines[i] = (float)s;
+    }
+    __syncthreads();
+    for (int e = threadIdx.x; e < all * per; e += threads) {
+        const int n = e / per, i = (e - n * per) * W, g = n / (o.ratio + 2),
+                  j = n - g * (o.ratio + 2);
+        const bool is_q = j<o.ratio, is_v = j> o.ratio;
+        const struct mm_mat &head = is_q ? o.q : is_v ? o.v : o.k;
+        const int64_t packed = (int64_t)n * dim + i,
+                      own = (int64_t)(is_q ? g * o.ratio + j : g) * dim + i;
+        const float sign = is_v ? 0.0f : BACK ? -1.0f : 1.0f;
+        if (BACK) {
+            turn<W>(o.qkv, packed, head, own, t, half, cosines + i, sines + i, sign);
+        } else {
+            turn<W>(head, own, o.qkv, packed, t, half, cosines + i, sines + i, sign);
+        }
+    }
 }
 
-static __device__ void turn(const struct mm_mat &y, int64_t to, const struct mm_mat &x,
-                            int64_t from, int64_t t, int64_t i, int half, float c, float s) {
-    const float a = x(t, from + i), b = x(t, from + half + i);
-    y(t, to + i) = a * c - b * s;
-    y(t, to + half + i) = b * c + a * s;
-}
-
-void mm_qkv_rope_fwd_cuda(struct mm_backend *be, struct mm_view q, struct mm_view k,
-                          struct mm_view v, struct mm_view qkv, struct mm_view pos, float base,
-                          float pos_scale) {
+template <bool BACK>
+void run(struct mm_backend *be, struct mm_view q, struct mm_view k, struct mm_view v,
+         struct mm_view qkv, struct mm_view pos, float base, float pos_scale) {
+    if (q.shape[0] == 0) return;
     const struct rope o = {mm_mat_of(q),
                            mm_mat_of(k),
                            mm_mat_of(v),
@@ -36,43 +71,24 @@ void mm_qkv_rope_fwd_cuda(struct mm_backend *be, struct mm_view q, struct mm_vie
                            (int)(q.shape[1] / k.shape[1]),
                            base,
                            pos_scale};
-    mm_each(be, q.shape[0], o.half, [=] __device__(int64_t t, int64_t i) {
-        float c, s;
-        angle_of(o, t, i, &c, &s);
-        const int64_t dim = 2 * o.half;
-        for (int g = 0; g < o.groups; g++) {
-            const int64_t at = (int64_t)g * (o.ratio + 2) * dim;
-            for (int j = 0; j < o.ratio; j++)
-                turn(o.q, (g * o.ratio + j) * dim, o.qkv, at + j * dim, t, i, o.half, c, s);
-            turn(o.k, g * dim, o.qkv, at + o.ratio * dim, t, i, o.half, c, s);
-            turn(o.v, g * dim, o.qkv, at + (o.ratio + 1) * dim, t, i, o.half, 1.0f, 0.0f);
-        }
-    });
+    const size_t shared = (size_t)(2 * o.half) * sizeof(float);
+    if (mm_wide(o.half, o.q, o.k, o.v, o.qkv)) {
+        MM_LAUNCH(be, (turn_row<8, BACK>), (unsigned)q.shape[0], threads, shared, o);
+    } else {
+        MM_LAUNCH(be, (turn_row<1, BACK>), (unsigned)q.shape[0], threads, shared, o);
+    }
+}
+
+}  // namespace
+
+void mm_qkv_rope_fwd_cuda(struct mm_backend *be, struct mm_view q, struct mm_view k,
+                          struct mm_view v, struct mm_view qkv, struct mm_view pos, float base,
+                          float pos_scale) {
+    run<false>(be, q, k, v, qkv, pos, base, pos_scale);
 }
 
 void mm_qkv_rope_bwd_cuda(struct mm_backend *be, struct mm_view dqkv, struct mm_view dq,
                           struct mm_view dk, struct mm_view dv, struct mm_view pos, float base,
                           float pos_scale) {
-    const struct rope o = {mm_mat_of(dq),
-                           mm_mat_of(dk),
-                           mm_mat_of(dv),
-                           mm_mat_of(dqkv),
-                           (const int32_t *)pos.data,
-                           (int)(dq.shape[2] / 2),
-                           (int)dk.shape[1],
-                           (int)(dq.shape[1] / dk.shape[1]),
-                           base,
-                           pos_scale};
-    mm_each(be, dq.shape[0], o.half, [=] __device__(int64_t t, int64_t i) {
-        float c, s;
-        angle_of(o, t, i, &c, &s);
-        const int64_t dim = 2 * o.half;
-        for (int g = 0; g < o.groups; g++) {
-            const int64_t at = (int64_t)g * (o.ratio + 2) * dim;
-            for (int j = 0; j < o.ratio; j++)
-                turn(o.qkv, at + j * dim, o.q, (g * o.ratio + j) * dim, t, i, o.half, c, -s);
-            turn(o.qkv, at + o.ratio * dim, o.k, g * dim, t, i, o.half, c, -s);
-            turn(o.qkv, at + (o.ratio + 1) * dim, o.v, g * dim, t, i, o.half, 1.0f, 0.0f);
-        }
-    });
+    run<true>(be, dq, dk, dv, dqkv, pos, base, pos_scale);
 }

@@ -1,5 +1,5 @@
 // Moving rows and elements, and conversions between float types.
-#include "ops/cuda/cuda.h"
+#include "ops/cuda/wide.cuh"
 
 // Any float type, one element at a time.
 struct cell {
@@ -34,7 +34,38 @@ void mm_fill_cuda(struct mm_backend *be, struct mm_view y, float value) {
             [=] __device__(int64_t r, int64_t c) { a.put(r, c, value); });
 }
 
+namespace {
+
+struct copy {
+    struct mm_mat y, x;
+    template <int W>
+    __device__ void operator()(mm_width<W>, int64_t r, int64_t c) const {
+        mm_store(y, r, c, mm_load<W>(x, r, c));
+    }
+};
+
+struct add {
+    struct mm_mat y, a, b;
+    template <int W>
+    __device__ void operator()(mm_width<W>, int64_t r, int64_t c) const {
+        const mm_raw<W> ra = mm_fetch<W>(a, r, c), rb = mm_fetch<W>(b, r, c);
+        mm_pack<W> v = mm_open(ra);
+        const mm_pack<W> w = mm_open(rb);
+        for (int k = 0; k < W; k++)
+            v.x[k] += w.x[k];
+        mm_store(y, r, c, v);
+    }
+};
+
+}  // namespace
+
 void mm_copy_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x) {
+    if (y.dtype != mm_dtype_f16 && x.dtype != mm_dtype_f16) {
+        const struct copy f = {mm_mat_of(y), mm_mat_of(x)};
+        const int64_t cols = mm_view_cols(y);
+        mm_each_wide(be, y.shape[0], cols, mm_wide(cols, f.y, f.x), "copy", f);
+        return;
+    }
     const struct cell a = cell_of(y), b = cell_of(x);
     mm_each(be, y.shape[0], mm_view_cols(y),
             [=] __device__(int64_t r, int64_t c) { a.put(r, c, b.get(r, c)); });
@@ -54,9 +85,9 @@ void *mm_cuda_converted(struct mm_backend *be, enum mm_cuda_slot slot, struct mm
 }
 
 void mm_add_cuda(struct mm_backend *be, struct mm_view y, struct mm_view a, struct mm_view b) {
-    const struct mm_mat ym = mm_mat_of(y), am = mm_mat_of(a), bm = mm_mat_of(b);
-    mm_each(be, y.shape[0], mm_view_cols(y),
-            [=] __device__(int64_t r, int64_t c) { ym(r, c) = am(r, c) + bm(r, c); });
+    const struct add f = {mm_mat_of(y), mm_mat_of(a), mm_mat_of(b)};
+    const int64_t cols = mm_view_cols(y);
+    mm_each_wide(be, y.shape[0], cols, mm_wide(cols, f.y, f.a, f.b), "add", f);
 }
 
 void mm_scale_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x, float s) {

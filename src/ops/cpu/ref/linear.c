@@ -47,6 +47,12 @@ void mm_linear_fwd_ref(struct mm_backend *be, struct mm_view y, struct mm_view x
     }
 }
 
+void mm_linear_add_fwd_ref(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                           struct mm_view w, struct mm_view add) {
+    mm_linear_fwd_ref(be, y, x, w, MM_NONE);
+    mm_add_ref(be, y, y, add);
+}
+
 void mm_linear_bwd_x_ref(struct mm_backend *be, struct mm_view dx, struct mm_view dy,
                          struct mm_view w, bool accumulate) {
     (void)be;
