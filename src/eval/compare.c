@@ -208,6 +208,7 @@ enum mm_code mm_compare_set_teacher(struct mm_compare *c, const char *model, str
 struct mm_score_job mm_compare_job(const struct mm_compare *c, int64_t model, int bench) {
     const struct mm_compare_cell *cell = mm_compare_at(c, model, bench);
     return (struct mm_score_job){.bench = c->bench[bench].bench,
+                                 .model = mm_names_get(&c->models, model).s,
                                  .data = c->bench[bench].data,
                                  .predictions = (const char *const *)cell->files,
                                  .pandas1 = c->pandas1,

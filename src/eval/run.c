@@ -9,6 +9,8 @@
 #include "eval/prompt.h"
 #include "infer/batch.h"
 
+enum { named_without = 5 };  // questions without picture that are named; more are counted
+
 struct run {
     const struct mm_eval_job *job;
     struct mm_engine *e;
@@ -26,6 +28,7 @@ struct run {
     struct mm_buf prompt;
     int64_t n_read, n_reused;  // pictures read, questions that used one again
     int64_t tokens_not_again;  // of prompts
+    int64_t n_without;         // questions left out for want of a picture
 };
 
 // ---- asking ----
@@ -174,7 +177,9 @@ static enum mm_code prepare(struct run *r, const struct mm_plan_item *item, stru
         bool trouble = false;
         const enum mm_code code = read_pictures(r, &q, &trouble, err);
         if (trouble) {
-            mm_warn("question '%.*s' is left out: %s", (int)q.index.n, q.index.s, err->text);
+            if (r->n_without++ < named_without) {
+                mm_warn("question '%.*s' is left out: %s", (int)q.index.n, q.index.s, err->text);
+            }
             mm_session_free(r->base);
             r->base = NULL;
             return put_down(r, item->place.number, mm_str_of(""), err->text, err);
@@ -315,6 +320,10 @@ static enum mm_code run_open(struct run *r, struct mm_error *err) {
 enum mm_code mm_eval_run(const struct mm_eval_job *job, struct mm_engine *e, struct mm_error *err) {
     struct run r = {.job = job, .e = e, .answers.fd = -1};
     const enum mm_code code = run_open(&r, err);
+    if (r.n_without > named_without) {
+        mm_warn("%" PRId64 " more questions are left out for want of their picture",
+                r.n_without - named_without);
+    }
     if (r.n_reused) {
         mm_info("%s: %" PRId64 " pictures read; %" PRId64
                 " questions went on from a picture read before, which saved %" PRId64

@@ -10,6 +10,7 @@
 
 struct scoring {
     const struct mm_score_job *job;
+    char who[64];  // "<model>: ", or nothing
     struct mm_questions questions;
     struct mm_predictions predictions;
     struct mm_indexes indexes;
@@ -54,13 +55,13 @@ static enum mm_code score_all(struct scoring *s, struct mm_error *err) {
                        s->job->predictions[0], s->job->data);
     }
     if (r->unanswered) {
-        mm_warn("%lld questions of %s have no prediction and are left out of the scores",
+        mm_warn("%s%lld questions of %s have no prediction and are left out of the scores", s->who,
                 (long long)r->unanswered, s->job->data);
     }
     r->missing_images += s->questions.n_dropped;
     if (r->missing_images) {
-        mm_warn("%lld questions had no picture and are left out of the scores",
-                (long long)r->missing_images);
+        mm_warn("%s%lld questions of %s had no picture and are left out of the scores", s->who,
+                (long long)r->missing_images, s->job->data);
     }
     return bench->end(s->state, r, err);
 }
@@ -87,6 +88,7 @@ enum mm_code mm_score_run(const struct mm_score_job *job, struct mm_report *r,
         if (!r->unresolved_to) return mm_fail_errno(err, "%s: cannot be written", job->unresolved);
     }
     struct scoring s = {.job = job, .report = r};
+    if (job->model) snprintf(s.who, sizeof s.who, "%.60s: ", job->model);
     enum mm_code code = open_all(&s, err);
     job->bench->release(s.state);
     mm_predictions_close(&s.predictions);

@@ -15,7 +15,8 @@ struct mm_score_listener {
 
 struct mm_score_job {
     const struct mm_bench *bench;
-    const char *data;                // TSV, or the kit's folder
+    const char *model;  // whose answers, for warnings; NULL where that goes without saying
+    const char *data;   // TSV, or the kit's folder
     const char *const *predictions;  // files of JSON lines, NULL behind the last
     bool pandas1;
     bool partial;                              // the predictions are those of one shard

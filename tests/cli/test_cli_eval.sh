@@ -98,5 +98,15 @@ mkdir "$dir/run"
 echo '{}' >"$dir/run/run.json"
 run 1 eval "$dir/run" --bench gqa --data "$dir/GQA.tsv"
 one_sentence "is a run that has not ended.*mmamba export"
+# Pictures that are not there: the first are named, all are counted, the others are asked.
+{
+    printf 'index\timage_path\tquestion\tanswer\n0\ttiny.png\tq\tdog\n'
+    for i in 1 2 3 4 5 6 7; do printf '%d\tnone%d.png\tq\tred\n' $i $i; done
+} >"$dir/gone.tsv"
+run 0 eval models/pico --bench gqa --data "$dir/gone.tsv" --images tests/golden/images --json
+grep -q '"questions": 1, .*"missing_images": 7' "$dir/out" || complain "not counted: $(cat "$dir/out")"
+[ "$(grep -c 'is left out: .*none[1-5].png' "$dir/err")" = 5 ] || complain "not the first five named"
+grep -q '2 more questions are left out for want of their picture' "$dir/err" ||
+    complain "the others are not counted"
 [ -z "$(ls "$TMPDIR")" ] || complain "a temporary file was left behind"
 finish
