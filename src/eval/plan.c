@@ -40,6 +40,7 @@ static enum mm_code add_all(struct mm_plan *plan, struct mm_names *shown, struct
                                       "has been there before");
         }
         const char *wrong = mm_prompt_wrong(questions->bench, &q, questions->kit);
+        plan->n_doubled += mm_prompt_is_doubled(questions->bench, &q);
         if (wrong) return mm_questions_wrong(questions, "text", err, wrong);
         if (plan->n_questions == chosen_cap) {
             chosen_cap = chosen_cap ? 2 * chosen_cap : 1024;

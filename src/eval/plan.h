@@ -23,6 +23,7 @@ struct mm_plan {
     struct mm_names index;      // (n_questions) their indexes, numbered in the data set's order
     struct mm_plan_item *item;  // (n) those to ask
     int64_t n;
+    int64_t n_doubled;      // questions in whose prompt an instruction stands twice
     unsigned char *chosen;  // (n_questions) 1: among the items
 };
 

@@ -101,6 +101,10 @@ void mm_prompt_message(const struct mm_bench *bench, const struct mm_question *q
     }
 }
 
+bool mm_prompt_is_doubled(const struct mm_bench *bench, const struct mm_question *q) {
+    return bench->prompt == mm_prompt_gqa && mm_str_contains(q->text, mm_str_of(single_word));
+}
+
 const char *mm_prompt_wrong(const struct mm_bench *bench, const struct mm_question *q, bool kit) {
     const bool wrong =
         kit && bench == &mm_bench_pope && !mm_str_contains(q->text, mm_str_of(single_word));

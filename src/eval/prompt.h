@@ -17,7 +17,9 @@ void mm_prompt_choice(const struct mm_question *q, bool kit, struct mm_buf *out)
 void mm_prompt_message(const struct mm_bench *bench, const struct mm_question *q, bool kit,
                        int n_pictures, struct mm_buf *out);
 
-// What is wrong with the text of a question that the kit's own prompt refuses, or NULL.
+// Whether the text has the instruction already that the prompt adds, so that it is there twice, as
+// in the kit. What is wrong with the text of a question that the kit's own prompt refuses, or NULL.
+bool mm_prompt_is_doubled(const struct mm_bench *bench, const struct mm_question *q);
 const char *mm_prompt_wrong(const struct mm_bench *bench, const struct mm_question *q, bool kit);
 
 #endif

@@ -306,6 +306,12 @@ static enum mm_code run_open(struct run *r, struct mm_error *err) {
     }
     MM_TRY(mm_pictures_open(&r->pictures, &r->questions, job->images, err));
     MM_TRY(mm_plan_make(&r->plan, &r->questions, &r->pictures, job->limit, job->shard, err));
+    if (r->plan.n_doubled) {
+        mm_warn("%s: %" PRId64
+                " questions end with the instruction already: it stands twice in their "
+                "prompts, as in the kit",
+                job->data, r->plan.n_doubled);
+    }
     if (r->plan.n == 0) {
         return mm_fail(err, mm_code_input, "%s: has no question%s", job->data,
                        r->plan.n_questions ? " in this shard" : "");

@@ -31,6 +31,20 @@ static void test_words(void **state) {
     is(&mm_bench_pope, &twice, false, 1, "<image>\nAB\n" WORD);
 }
 
+// What the kits would not ask, or ask oddly.
+static void test_odd(void **state) {
+    (void)state;
+    const struct mm_question bare = {.text = mm_str_of("Is it?")};
+    const struct mm_question whole = {.text = mm_str_of("Is it?\n" WORD)};
+    assert_non_null(mm_prompt_wrong(&mm_bench_pope, &bare, true));
+    assert_null(mm_prompt_wrong(&mm_bench_pope, &bare, false));
+    assert_null(mm_prompt_wrong(&mm_bench_pope, &whole, true));
+    assert_null(mm_prompt_wrong(&mm_bench_gqa, &bare, true));
+    assert_true(mm_prompt_is_doubled(&mm_bench_gqa, &whole));
+    assert_false(mm_prompt_is_doubled(&mm_bench_gqa, &bare));
+    assert_false(mm_prompt_is_doubled(&mm_bench_pope, &whole));
+}
+
 static void test_choice(void **state) {
     (void)state;
     struct mm_question q = {.text = mm_str_of(" Which? ")};
@@ -109,9 +123,9 @@ static void test_settings(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_words),    cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_pictures), cmocka_unit_test(test_template),
-        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_words),    cmocka_unit_test(test_odd),
+        cmocka_unit_test(test_choice),   cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_template), cmocka_unit_test(test_settings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
