@@ -6,20 +6,11 @@
 
 #include "ops/ops.h"
 
-enum { mm_ffn_rows = 512 };  // at a time
-
-static inline int64_t mm_ffn_by_ops_rows(int64_t T) {
-    return T < mm_ffn_rows ? T : mm_ffn_rows;
-}
-// Elements of the type of h that mm_ffn_by_ops works in.
-static inline int64_t mm_ffn_by_ops_elements(int64_t T, int64_t D, int64_t F) {
-    return mm_ffn_by_ops_rows(T) * (2 * F + D);
-}
-
+// `room` takes n (2 F + D) elements of the type of h: n rows at a time.
 static inline void mm_ffn_by_ops(struct mm_backend *be, struct mm_view y, struct mm_view x,
                                  struct mm_view h, struct mm_view w1, struct mm_view w3,
-                                 struct mm_view w2, void *room) {
-    const int64_t T = h.shape[0], D = mm_view_cols(y), F = w1.shape[0], n = mm_ffn_by_ops_rows(T);
+                                 struct mm_view w2, void *room, int64_t n) {
+    const int64_t T = h.shape[0], D = mm_view_cols(y), F = w1.shape[0];
     const size_t each = mm_dtype_bytes(h.dtype);
     for (int64_t t = 0; t < T; t += n) {
         const int64_t rows = T - t < n ? T - t : n;
