@@ -30,8 +30,7 @@ static void note(struct mm_join_trouble *t, struct mm_str key, struct mm_join_pl
     t->first = first;
 }
 
-// The indexes of all questions with their numbers.
-static enum mm_code sort_questions(struct mm_sorter *s, const struct mm_questions *all,
+static enum mm_code read_questions(struct mm_sorter *s, const struct mm_questions *all,
                                    struct mm_error *err) {
     struct mm_questions again;
     mm_questions_share(&again, all);
@@ -45,6 +44,15 @@ static enum mm_code sort_questions(struct mm_sorter *s, const struct mm_question
     }
     mm_questions_unshare(&again);
     return code == mm_code_ok ? mm_sorter_sort(s, err) : code;
+}
+
+// The indexes of all questions with their numbers. Several files may be joined to one data set: it
+// is read once.
+static enum mm_code sort_questions(struct mm_join *j, const struct mm_questions *all,
+                                   struct mm_error *err) {
+    if (*j->keys) return mm_sorter_rewind(*j->keys, err);
+    *j->keys = mm_sorter_new(j->room);
+    return read_questions(*j->keys, all, err);
 }
 
 struct question {
@@ -99,11 +107,13 @@ static enum mm_code match(struct mm_join *j, struct mm_sorter *questions, struct
 enum mm_code mm_join_run(struct mm_join *j, const struct mm_questions *all, struct mm_error *err) {
     if (!j->given) j->given = mm_sorter_new(j->room);
     j->found = mm_sorter_new(j->room);
-    struct mm_sorter *questions = mm_sorter_new(j->room);
+    j->keys = all->keys ? all->keys : &j->own_keys;
     enum mm_code code = mm_sorter_sort(j->given, err);
-    if (code == mm_code_ok) code = sort_questions(questions, all, err);
-    if (code == mm_code_ok) code = match(j, questions, err);
-    mm_sorter_free(questions);
+    if (code == mm_code_ok) code = sort_questions(j, all, err);
+    if (code == mm_code_ok) code = match(j, *j->keys, err);
+    mm_sorter_free(j->own_keys);
+    j->keys = NULL;
+    j->own_keys = NULL;
     mm_sorter_free(j->given);
     j->given = NULL;
     return code == mm_code_ok ? mm_sorter_sort(j->found, err) : code;

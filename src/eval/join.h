@@ -23,7 +23,8 @@ struct mm_join_trouble {
 struct mm_join {
     size_t room;  // of each sorter; 0: the usual
     struct mm_sorter *given, *found;
-    int64_t next;  // the question that the next value of `found` is about
+    struct mm_sorter **keys, *own_keys;  // of the questions: the reader's, or for this once
+    int64_t next;                        // the question that the next value of `found` is about
     struct mm_str value;
     bool open, over;
     struct mm_join_trouble twice;  // given again, after `first`

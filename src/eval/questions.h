@@ -23,13 +23,18 @@ enum mm_column {
     mm_column_count
 };
 
+struct mm_sorter;
+
 struct mm_questions {
     const struct mm_bench *bench;
     char *path;  // the file, or the kit's folder
     bool kit;
     int64_t limit;  // at most so many questions; 0: all
     bool partial;   // scoring: questions are known to be left out, by a limit or as other shards'
-    size_t sort_room;  // scoring: memory of each sorter; 0: the usual
+    // scoring: memory of each sorter, 0: the usual; where joins keep the sorted indexes for the
+    // next
+    size_t sort_room;
+    struct mm_sorter **keys;
     enum mm_tsv_form form;
     int64_t next_row;   // of the table
     int64_t n_given;    // questions given out

@@ -14,6 +14,7 @@ struct scoring {
     struct mm_questions questions;
     struct mm_predictions predictions;
     struct mm_indexes indexes;
+    struct mm_sorter *keys;
     void *state;
     struct mm_report *report;
 };
@@ -72,6 +73,7 @@ static enum mm_code open_all(struct scoring *s, struct mm_error *err) {
                              job->limit, err));
     s->questions.partial = s->questions.partial || job->partial;
     s->questions.sort_room = job->sort_room;
+    s->questions.keys = &s->keys;
     s->indexes.all = &s->questions;
     MM_TRY(mm_predictions_open(&s->predictions, job->predictions, &s->questions, err));
     MM_TRY(job->bench->begin(&s->state, &s->questions, s->report, err));
@@ -93,6 +95,7 @@ enum mm_code mm_score_run(const struct mm_score_job *job, struct mm_report *r,
     job->bench->release(s.state);
     mm_predictions_close(&s.predictions);
     mm_indexes_free(&s.indexes);
+    mm_sorter_free(s.keys);
     mm_questions_close(&s.questions);
     if (r->unresolved_to && fclose(r->unresolved_to) != 0 && code == mm_code_ok) {
         code = mm_fail_errno(err, "%s: cannot be written", job->unresolved);

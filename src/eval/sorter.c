@@ -267,7 +267,13 @@ enum mm_code mm_sorter_sort(struct mm_sorter *s, struct mm_error *err) {
     while (s->n_runs > fan_in) {
         MM_TRY(merge_last(s, fan_in, err));
     }
-    return open_sources(s, s->runs, (int)s->n_runs, err);
+    return mm_sorter_rewind(s, err);
+}
+
+enum mm_code mm_sorter_rewind(struct mm_sorter *s, struct mm_error *err) {
+    s->given = 0;
+    s->last = NULL;
+    return s->n_runs ? open_sources(s, s->runs, (int)s->n_runs, err) : mm_code_ok;
 }
 
 enum mm_code mm_sorter_next(struct mm_sorter *s, struct mm_str *key, struct mm_str *value,

@@ -21,6 +21,8 @@ enum mm_code mm_sorter_add_two(struct mm_sorter *s, struct mm_str key, struct mm
                                struct mm_str more, struct mm_error *err);
 // After the last add and before the first next.
 enum mm_code mm_sorter_sort(struct mm_sorter *s, struct mm_error *err);
+// Begins again with the first.
+enum mm_code mm_sorter_rewind(struct mm_sorter *s, struct mm_error *err);
 // The next record, valid until the one after it is asked for; key->s is NULL behind the last.
 enum mm_code mm_sorter_next(struct mm_sorter *s, struct mm_str *key, struct mm_str *value,
                             struct mm_error *err);
