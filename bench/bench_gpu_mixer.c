@@ -242,10 +242,10 @@ static void run_all(struct bench *b, int64_t tokens) {
     // The recurrence as a recurrence: a product of S with q, one of v with k; chunks do more.
     line(b, "ssd fwd", ssd_fwd, kv + 2 * q, 2.0 * H * head);
     line(b, "ssd bwd", ssd_bwd, 2 * kv + 3 * q, 5.0 * H * head);
-    line(b, "ssd fwd + bwd", ssd_both, 3 * kv + 5 * q, 7.0 * H * head);
+    line(b, "ssd both", ssd_both, 3 * kv + 5 * q, 7.0 * H * head);
     const double seen = 0.5 * (double)tokens * H * P;
     line(b, "attention fwd", attention_fwd, kv + 2 * q, 2.0 * seen);
-    line(b, "attention fwd + bwd", attention_both, 3 * kv + 6 * q, 7.0 * seen);
+    line(b, "attention both", attention_both, 3 * kv + 6 * q, 7.0 * seen);
     line(b, "attention 1024 rows", attention_piece, kv, 4.0 * seen * 1024.0 / (double)tokens);
     line(b, "attention 1 row", attention_token, kv, 4.0 * seen / (double)tokens);
     line(b, "conv + silu fwd", conv_fwd, 2.0 * channels, 0.0);

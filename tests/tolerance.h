@@ -38,6 +38,9 @@ static const double tol_scan_rounded = 8e-3;
 // is several times larger (most in heads of five elements, which no model has).
 static const double tol_scan_normed = 5e-5;
 static const double tol_scan_rounded_normed = 4e-2;
+// The gradients of dt and a_log of the recurrence, made of operands in two halves, which leave out
+// 2^-17 of each term; a part of the sum of magnitudes where a tensor's entries are small by chance.
+static const double tol_halves_dt = 1e-4;
 // A token through five blocks and a small model's worth of norms: sums, in turn normed and summed.
 static const double tol_step = 1e-4;
 // The same with quantized weights: the sums of integers are exact, but a rounding of 2^-24 before

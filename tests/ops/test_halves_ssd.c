@@ -107,8 +107,8 @@ static void compare(struct shape s, const int32_t *start, int64_t n, double long
         for (int b = 0; b < 2; b++)
             backward(w.be[b], &x, b, skip);
         expect_close("ssd_bwd dv, dk, dq", x.dvkq, tol_halves_mixer);
-        expect_close("ssd_bwd ddt", x.ddt, tol_halves_mixer);
-        expect_close_over("ssd_bwd da_log", x.da_log, tol_halves_mixer, decay_scale(&x));
+        expect_close("ssd_bwd ddt", x.ddt, tol_halves_dt);
+        expect_close_over("ssd_bwd da_log", x.da_log, tol_halves_dt, decay_scale(&x));
         expect_close("ssd_bwd dd", x.dd, tol_sum);
     }
     world_close(&w);

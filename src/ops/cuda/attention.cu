@@ -1,7 +1,7 @@
 // Causal softmax attention with grouped keys, never a T x T matrix. A warp has four query rows; 32
 // keys at a time lie in shared memory, a lane has one of them for the scores and every 32nd column
 // for the sums. Long caches with few queries are split over blocks and merged.
-#include "ops/cuda/cuda.h"
+#include "ops/cuda/attention.cuh"
 
 enum { warps = 8, rows_a_warp = 4, block_rows = warps * rows_a_warp, tile_keys = 32 };
 
@@ -161,6 +161,24 @@ static void forward(struct mm_backend *be, const struct attn &o) {
     }
 }
 
+// The operands as the kernels on the tensor cores take them; false when they do not.
+static bool half_attention_of(struct mm_attention *o, struct mm_view y, struct mm_view q,
+                              struct mm_view k, struct mm_view v) {
+    if (!mm_attention_takes(q) || !mm_attention_takes(k) || !mm_attention_takes(v) ||
+        !mm_attention_takes(y)) {
+        return false;
+    }
+    *o = mm_attention{};
+    o->q = mm_bf16_rows_of(q), o->k = mm_bf16_rows_of(k), o->v = mm_bf16_rows_of(v);
+    o->y = mm_bf16_rows_of(y);
+    o->dim = (int)q.shape[2], o->n_heads = (int)q.shape[1];
+    o->ratio = (int)(q.shape[1] / k.shape[1]);
+    o->n_q = q.shape[0], o->n_k = k.shape[0];
+    o->scale = 1.0f / sqrtf((float)o->dim);
+    o->scale_log2 = o->scale * 1.4426950408889634f;
+    return true;
+}
+
 static struct attn attn_of(struct mm_view q, struct mm_view k, struct mm_view v) {
     struct attn o = {};
     o.q = mm_mat_of(q), o.k = mm_mat_of(k), o.v = mm_mat_of(v);
@@ -174,6 +192,12 @@ void mm_attention_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_vi
                            struct mm_view q, struct mm_view k, struct mm_view v,
                            struct mm_segs segs) {
     if (q.shape[0] == 0) return;
+    struct mm_attention half;
+    if (half_attention_of(&half, y, q, k, v)) {
+        half.start = segs.dev, half.n_seqs = (int)segs.n;
+        half.lse = (float *)lse.data, half.ld_lse = lse.ld;
+        if (mm_attention_fwd_hopper(be, &half, q, k, v)) return;
+    }
     struct attn o = attn_of(q, k, v);
     o.y = mm_mat_of(y), o.lse = mm_mat_of(lse);
     o.start = segs.dev, o.n_seqs = (int)segs.n;
@@ -183,6 +207,11 @@ void mm_attention_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_vi
 void mm_attention_step_cuda(struct mm_backend *be, struct mm_view y, struct mm_view q,
                             struct mm_view k, struct mm_view v, int64_t past) {
     if (q.shape[0] == 0) return;
+    struct mm_attention half;
+    if (q.shape[0] >= 32 && half_attention_of(&half, y, q, k, v)) {
+        half.past = past;
+        if (mm_attention_fwd_hopper(be, &half, q, k, v)) return;
+    }
     struct attn o = attn_of(q, k, v);
     o.y = mm_mat_of(y), o.past = past;
     const int64_t blocks = (o.n_q + block_rows - 1) / block_rows * o.n_heads;

@@ -127,7 +127,9 @@ template <int D>
 static void launch_kind(struct mm_backend *be, const struct mm_ssd_plan *p, const struct mm_walk &w,
                         bool back, enum mm_walk_kind kind) {
     if (kind == mm_walk_state) {
-        back ? launch<D, true, mm_walk_state>(be, p, w) : launch<D, false, mm_walk_state>(be, p, w);
+        launch<D, false, mm_walk_state>(be, p, w);
+    } else if (kind == mm_walk_exact) {
+        back ? launch<D, true, mm_walk_exact>(be, p, w) : launch<D, false, mm_walk_exact>(be, p, w);
     } else if (kind == mm_walk_out) {
         back ? launch<D, true, mm_walk_out>(be, p, w) : launch<D, false, mm_walk_out>(be, p, w);
     } else if (kind == mm_walk_dot) {

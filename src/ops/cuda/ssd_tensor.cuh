@@ -36,7 +36,7 @@ bool mm_ssd_plan_of(struct mm_backend *be, struct mm_ssd_plan *p, struct mm_view
 // Launches a walk over all spans.
 void mm_ssd_walk(struct mm_backend *be, const struct mm_ssd_plan *p, const struct mm_walk *w,
                  bool back, enum mm_walk_kind kind);
-// From what spans add (of a walk of kind mm_walk_state) to the states before them, or, backwards,
+// From what spans add (of a walk of states) to the states before them, or, backwards,
 // to the gradients after them; `begin` (S,H,P,N) or NULL: zeros.
 void mm_ssd_pass(struct mm_backend *be, const struct mm_ssd_plan *p, float *states,
                  const float *totals, const float *begin, bool back);

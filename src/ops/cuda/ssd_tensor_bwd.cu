@@ -147,7 +147,7 @@ bool mm_ssd_bwd_tensor(struct mm_backend *be, struct mm_view dv, struct mm_view 
         if (!mm_ssd_tensor_takes(x)) return false;
     struct mm_ssd_plan p;
     struct room m;
-    if (!mm_ssd_plan_of(be, &p, v, q, dt, a_log, d, segs, 512)) return true;
+    if (!mm_ssd_plan_of(be, &p, v, q, dt, a_log, d, segs, 1024)) return true;
     if (!room_of(be, &m, &p, dv.shape[1] != p.heads)) return true;
     const struct mm_walk_rows rv = mm_walk_rows_of(v, p.heads), rk = mm_walk_rows_of(k, p.heads),
                               rq = mm_walk_rows_of(q, p.heads), ry = mm_walk_rows_of(dy, p.heads);
@@ -155,8 +155,8 @@ bool mm_ssd_bwd_tensor(struct mm_backend *be, struct mm_view dv, struct mm_view 
     s.k = rk, s.v = rv;
     g.states = m.grads, g.totals = m.totals, g.k = rq, g.v = ry;
     if (p.many) {
-        mm_ssd_walk(be, &p, &s, false, mm_walk_state);
-        mm_ssd_walk(be, &p, &g, true, mm_walk_state);
+        mm_ssd_walk(be, &p, &s, false, mm_walk_exact);
+        mm_ssd_walk(be, &p, &g, true, mm_walk_exact);
     }
     mm_ssd_pass(be, &p, p.states, p.totals, NULL, false);
     mm_ssd_pass(be, &p, m.grads, m.totals, NULL, true);

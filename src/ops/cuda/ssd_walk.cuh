@@ -16,8 +16,9 @@
 enum { mm_walk_q = 64 };  // tokens of a chunk
 enum mm_walk_kind {
     mm_walk_state,  // S alone, from zero, to states
+    mm_walk_exact,  // the same with operands in two halves each
     mm_walk_out,    // out
-    mm_walk_dot,    // out, and x . the part of it that comes from S, without its dt
+    mm_walk_dot,    // out, and x . the part of it that comes from S, without its dt; exact
     mm_walk_sums,   // that, and the sums of U_ij = (q_i k_j) (x_i v_j) E_ij around the diagonal
 };
 
@@ -51,10 +52,10 @@ struct mm_walk {
 
 template <int D, int KIND>
 struct mm_walk_shared {
-    static constexpr int n_tiles = KIND == mm_walk_state ? 2 : KIND == mm_walk_sums ? 4 : 3;
+    static constexpr int n_tiles = KIND <= mm_walk_exact ? 2 : KIND == mm_walk_sums ? 4 : 3;
     static constexpr int n_stages = KIND == mm_walk_sums ? 1 : 2;
     __nv_bfloat16 tiles[n_stages][n_tiles][mm_walk_q * D];  // k, v, q, x
-    __nv_bfloat16 m[KIND == mm_walk_state ? 8 : mm_walk_q * mm_walk_q];
+    __nv_bfloat16 m[KIND <= mm_walk_exact ? 8 : mm_walk_q * mm_walk_q];
     float cum[n_stages][mm_walk_q], dt[n_stages][mm_walk_q];
     float out_scale[mm_walk_q], in_scale[mm_walk_q], dot_scale[mm_walk_q];
     float dot[D / 16][mm_walk_q];
@@ -65,6 +66,9 @@ template <int D, bool BACK, int KIND>
 struct mm_walker {
     static constexpr int threads = D * 2, n_warps = D / 16, q_len = mm_walk_q;
     static constexpr int stages = mm_walk_shared<D, KIND>::n_stages;
+    // What crosses a token is a difference of sums over S and over G, so that their roundings would
+    // add up: what rounding leaves out of an operand is multiplied too.
+    static constexpr bool exact = KIND != mm_walk_state && KIND != mm_walk_out;
     const struct mm_walk &o;
     struct mm_walk_shared<D, KIND> &sh;
     struct mm_span span;
@@ -112,8 +116,13 @@ struct mm_walker {
         const int n_real = span.n - at < q_len ? span.n - at : q_len;
         load_rows(tile(stage, 0), o.k, from, n_real);
         load_rows(tile(stage, 1), o.v, from, n_real);
-        if constexpr (KIND != mm_walk_state) load_rows(tile(stage, 2), o.q, from, n_real);
+        if constexpr (KIND > mm_walk_exact) load_rows(tile(stage, 2), o.q, from, n_real);
         if constexpr (KIND == mm_walk_sums) load_rows(tile(stage, 3), o.x, from, n_real);
+        if constexpr (KIND == mm_walk_dot) {  // read later, from the cache
+            const int row = tid / 2, piece = tid % 2 * 64;
+            if (row < n_real && piece < o.x.dim)
+                mm_prefetch(o.x.p + (from + row) * o.x.ld + h / o.x.per * o.x.dim + piece);
+        }
         for (int t = tid; t < q_len; t += threads) {
             const int64_t row = (int64_t)h * o.n_tokens + (t < n_real ? from + t : from);
             mm_copy4(mm_shared_at(&sh.cum[stage][t]), o.cum + row, t < n_real);
@@ -157,7 +166,7 @@ struct mm_walker {
             const float f = real ? mm_exp2(total - sh.cum[stage][t]) : 0.0f;
             const float fd = real ? f * sh.dt[stage][t] : 0.0f;
             sh.in_scale[t] = BACK ? e : fd;
-            if constexpr (KIND != mm_walk_state) sh.out_scale[t] = BACK ? fd : e;
+            if constexpr (KIND > mm_walk_exact) sh.out_scale[t] = BACK ? fd : e;
             if constexpr (KIND >= mm_walk_dot) sh.dot_scale[t] = BACK ? f : e;
         }
     }
@@ -269,23 +278,34 @@ struct mm_walker {
         }
     }
 
-    // x . (the warp's part of S q) of 8 tokens from `first`
-    __device__ void dots(const float (&acc)[4], int first) {
-        const uint32_t low = mm_turn(mm_pack(acc[0], acc[1])),
-                       high = mm_turn(mm_pack(acc[2], acc[3]));
+    // The warp's columns of x, 8 tokens from `first`.
+    __device__ void read_x(uint32_t (&x)[2], int stage, int first) const {
         const int t = first + r, col = warp * 16 + c;
+        if constexpr (KIND == mm_walk_sums) {
+            const mm_tile_of<D> from = tile(stage, 3);
+            x[0] = mm_read(from.at(t, col / 8) + c * 2);
+            x[1] = mm_read(from.at(t, col / 8 + 1) + c * 2);
+        } else {
+            const __nv_bfloat16 *from = o.x.p + (t0 + t) * o.x.ld + h / o.x.per * o.x.dim + col;
+            x[0] = t < n && col < o.rows ? *(const uint32_t *)from : 0;
+            x[1] = t < n && col + 8 < o.rows ? *(const uint32_t *)(from + 8) : 0;
+        }
+    }
+    // x . (the warp's part of S q) of 8 tokens from `first`
+    __device__ void dots(const float (&acc)[4], const uint32_t (&x)[2], int first) {
         float sum = 0.0f;
-        if (t < n) {
-            const __nv_bfloat16 *x =
-                o.x.p + (int64_t)(t0 + t) * o.x.ld + h / o.x.per * o.x.dim + col;
-            const uint32_t x0 = col < o.rows ? *(const uint32_t *)x : 0;
-            const uint32_t x1 = col + 8 < o.rows ? *(const uint32_t *)(x + 8) : 0;
-            sum = mm_low(low) * mm_low(x0) + mm_high(low) * mm_high(x0) +
-                  mm_low(high) * mm_low(x1) + mm_high(high) * mm_high(x1);
+#pragma unroll
+        for (int e = 0; e < 2; e++) {  // only bf16 can be turned: what it leaves out by itself
+            const float a = acc[2 * e], b = acc[2 * e + 1];
+            const uint32_t most = mm_pack(a, b);
+            const uint32_t rest = mm_turn(mm_pack(a - mm_low(most), b - mm_high(most)));
+            const uint32_t turned = mm_turn(most);
+            sum += (mm_low(turned) + mm_low(rest)) * mm_low(x[e]) +
+                   (mm_high(turned) + mm_high(rest)) * mm_high(x[e]);
         }
         sum += __shfl_xor_sync(0xffffffffu, sum, 1);
         sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-        if (c == 0) sh.dot[warp][t] = sum * sh.dot_scale[t];
+        if (c == 0) sh.dot[warp][first + r] = sum * sh.dot_scale[first + r];
     }
     __device__ void write_out(const float (&acc)[4], int first) const {
         const uint32_t low = mm_turn(mm_pack(acc[0], acc[1])),
@@ -306,17 +326,37 @@ struct mm_walker {
             const float *lo = s[k / 8], *hi = s[k / 8 + 1];
             const uint32_t a[4] = {mm_pack(lo[0], lo[1]), mm_pack(lo[2], lo[3]),
                                    mm_pack(hi[0], hi[1]), mm_pack(hi[2], hi[3])};
+            uint32_t rest[4];
+            if constexpr (KIND >= mm_walk_dot) {
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    const float *x = e < 2 ? lo + 2 * e : hi + 2 * (e - 2);
+                    rest[e] = mm_pack(x[0] - mm_low(a[e]), x[1] - mm_high(a[e]));
+                }
+            }
 #pragma unroll
             for (int p = 0; p < 4; p++) {
                 uint32_t b[4];
                 tile(stage, 2).right(b, 16 * p, k);
                 mm_mma(acc[2 * p], a, b[0], b[1]);
                 mm_mma(acc[2 * p + 1], a, b[2], b[3]);
+                if constexpr (KIND >= mm_walk_dot) {
+                    mm_mma(acc[2 * p], rest, b[0], b[1]);
+                    mm_mma(acc[2 * p + 1], rest, b[2], b[3]);
+                }
             }
+        }
+        if constexpr (KIND >= mm_walk_dot) {
+            uint32_t x[8][2];  // asked for all at once
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                read_x(x[i], stage, 8 * i);
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                dots(acc[i], x[i], 8 * i);
         }
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            if constexpr (KIND >= mm_walk_dot) dots(acc[i], 8 * i);
             const float2 w = *(const float2 *)&sh.out_scale[8 * i + c];
             acc[i][0] *= w.x, acc[i][1] *= w.y, acc[i][2] *= w.x, acc[i][3] *= w.y;
         }
@@ -354,20 +394,26 @@ struct mm_walker {
                 s[i][e] *= keep;
 #pragma unroll
         for (int k = 0; k < q_len; k += 16) {
-            uint32_t a[4], b[4];
+            uint32_t a[4], b[4], rest[4];
             tile(stage, 1).left_turned(a, warp * 16, k);
             const float2 lo = *(const float2 *)&sh.in_scale[k + c];
             const float2 hi = *(const float2 *)&sh.in_scale[k + 8 + c];
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const float2 w = e < 2 ? lo : hi;
-                a[e] = mm_pack(mm_low(a[e]) * w.x, mm_high(a[e]) * w.y);
+                const float x = mm_low(a[e]) * w.x, y = mm_high(a[e]) * w.y;
+                a[e] = mm_pack(x, y);
+                if constexpr (exact) rest[e] = mm_pack(x - mm_low(a[e]), y - mm_high(a[e]));
             }
 #pragma unroll
             for (int i = 0; i < D; i += 16) {
                 tile(stage, 0).right_turned(b, i, k);
                 mm_mma(s[i / 8], a, b[0], b[1]);
                 mm_mma(s[i / 8 + 1], a, b[2], b[3]);
+                if constexpr (exact) {
+                    mm_mma(s[i / 8], rest, b[0], b[1]);
+                    mm_mma(s[i / 8 + 1], rest, b[2], b[3]);
+                }
             }
         }
     }
@@ -376,7 +422,7 @@ struct mm_walker {
         const int chunks = n_chunks();
         float total = 0.0f;
         load(0, 0);
-        if constexpr (KIND != mm_walk_state) read_state();
+        if constexpr (KIND > mm_walk_exact) read_state();
         for (int i = 0; i < chunks; i++) {
             const int stage = stages == 2 ? i % 2 : 0;
             mm_copies_wait<0>();
@@ -387,10 +433,10 @@ struct mm_walker {
             go_to(i);
             if (stages == 2 && i + 1 < chunks) load(i + 1, 1 - stage);
             scales(stage);
-            if constexpr (KIND != mm_walk_state) products(stage);
+            if constexpr (KIND > mm_walk_exact) products(stage);
             __syncthreads();
             if constexpr (KIND == mm_walk_sums) write_sums(stage);
-            if constexpr (KIND != mm_walk_state) outputs(stage);
+            if constexpr (KIND > mm_walk_exact) outputs(stage);
             total += sh.cum[stage][n - 1];
             advance(stage);
             if (stages == 1) {
@@ -402,7 +448,7 @@ struct mm_walker {
             __syncthreads();
             write_dots();
         }
-        if constexpr (KIND == mm_walk_state) {
+        if constexpr (KIND <= mm_walk_exact) {
             write_state(state_of(o.states, blockIdx.y));
             if (tid == 0) o.totals[blockIdx.y * o.heads + h] = total;
         } else if (!BACK && o.end && span.last) {
@@ -417,7 +463,7 @@ __global__ void __launch_bounds__(D * 2, D == 128 ? 2 : 4) mm_walk_kernel(const 
     struct mm_walk_shared<D, KIND> &sh = *(struct mm_walk_shared<D, KIND> *)shared;
     mm_walker<D, BACK, KIND> w(o, sh);
     // The last span's own state is added to nothing.
-    if (KIND == mm_walk_state && (BACK ? w.span.first : w.span.last)) return;
+    if (KIND <= mm_walk_exact && (BACK ? w.span.first : w.span.last)) return;
     w.walk();
 }
 

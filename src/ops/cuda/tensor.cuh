@@ -22,6 +22,14 @@ __device__ inline mm_shared_ptr mm_shared_at(const void *p) {
 __device__ inline void mm_store(mm_shared_ptr to, uint32_t x) {
     asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
 }
+__device__ inline uint32_t mm_read(mm_shared_ptr from) {
+    uint32_t x;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(from) : "memory");
+    return x;
+}
+__device__ inline void mm_prefetch(const void *p) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
 
 // 16 bytes to shared memory, by themselves; zeros when not real (`from` must still be an address).
 __device__ inline void mm_copy16(mm_shared_ptr to, const void *from, bool real) {
