@@ -388,6 +388,15 @@ void mm_attention_bwd_cuda(struct mm_backend *be, struct mm_view dq, struct mm_v
                            struct mm_view lse, struct mm_view q, struct mm_view k, struct mm_view v,
                            struct mm_segs segs) {
     if (q.shape[0] == 0) return;
+    struct mm_attention half;
+    if (mm_attention_takes(dy) && mm_attention_takes(dq) && mm_attention_takes(dk) &&
+        mm_attention_takes(dv) && half_attention_of(&half, y, q, k, v)) {
+        half.dy = mm_bf16_rows_of(dy), half.dq = mm_bf16_rows_of(dq);
+        half.dk = mm_bf16_rows_of(dk), half.dv = mm_bf16_rows_of(dv);
+        half.start = segs.dev, half.n_seqs = (int)segs.n;
+        half.lse = (float *)lse.data, half.ld_lse = lse.ld;
+        if (mm_attention_bwd_hopper(be, &half, dy, q, k, v)) return;
+    }
     struct attn o = attn_of(q, k, v);
     o.dy = mm_mat_of(dy), o.y = mm_mat_of(y), o.lse = mm_mat_of(lse);
     o.start = segs.dev, o.n_seqs = (int)segs.n;

@@ -36,5 +36,7 @@ static inline struct mm_bf16_rows mm_bf16_rows_of(struct mm_view v) {
 // False: not for this card or these operands.
 bool mm_attention_fwd_hopper(struct mm_backend *be, const struct mm_attention *o, struct mm_view q,
                              struct mm_view k, struct mm_view v);
+bool mm_attention_bwd_hopper(struct mm_backend *be, const struct mm_attention *o, struct mm_view dy,
+                             struct mm_view q, struct mm_view k, struct mm_view v);
 
 #endif

@@ -2,8 +2,7 @@
 // two groups of four warps multiply and take the softmax of 64 rows each, one thread of a third has
 // the copy engine bring keys and values, two tiles ahead. Scores of the next tile are multiplied
 // while the softmax of this one is taken, and while its product with the values runs.
-#include "ops/cuda/attention.cuh"
-#include "ops/cuda/hopper.cuh"
+#include "ops/cuda/attention_hopper.cuh"
 
 enum { tile_rows = 128, stages = 2, n_threads = 384 };
 
@@ -166,6 +165,8 @@ struct rows_of {
 
     __device__ void run(int64_t from, int n_tiles, int64_t row0, int64_t low_last) {
         float keep[2];
+        // The groups take turns: one's products run while the other takes its softmax.
+        if (group == 1) mm_group_arrive(1, 256);
         mm_barrier_wait(&sh.q_here, 0);
         mm_barrier_wait(&sh.k_here[0], 0);
         scores(0);
@@ -179,9 +180,11 @@ struct rows_of {
             const int stage = i % stages, before = (i - 1) % stages;
             const int64_t j0 = from + (int64_t)(n_tiles - 1 - i) * tile_rows;
             mm_barrier_wait(&sh.k_here[stage], i / stages & 1);
+            mm_group_wait(1 + group, 256);
             scores(stage);
             mm_barrier_wait(&sh.v_here[before], (i - 1) / stages & 1);
             values(before);
+            mm_group_arrive(2 - group, 256);
             mm_wgmma_wait<1>();
             mm_wgmma_hold(s);
             if (threadIdx.x % 128 == 0) mm_barrier_arrive(&sh.k_free[stage]);
@@ -240,8 +243,7 @@ static __global__ void is_hopper(int *yes) {
     *yes = MM_HOPPER;
 }
 
-// Whether the code for sm_90a was loaded: asked once.
-static bool hopper_here(struct mm_backend *be) {
+bool mm_hopper_here(struct mm_backend *be) {
     static int known = -1;
     if (known >= 0) return known;
     int *yes = (int *)mm_cuda_scratch(be, mm_cuda_slot_a, sizeof *yes);
@@ -277,14 +279,13 @@ static encode_fn *encoder() {
     return f;
 }
 
-// x (T, heads, P) in boxes of 128 rows and 64 columns
-static bool map_of(CUtensorMap *map, struct mm_view x) {
+bool mm_tile_map_of(CUtensorMap *map, struct mm_view x, int rows) {
     encode_fn *encode = encoder();
     if (!encode) return false;
     const cuuint64_t dims[] = {(cuuint64_t)x.shape[2], (cuuint64_t)x.shape[1],
                                (cuuint64_t)x.shape[0]};
     const cuuint64_t strides[] = {(cuuint64_t)x.shape[2] * 2, (cuuint64_t)x.ld * 2};
-    const cuuint32_t box[] = {64, 1, tile_rows}, steps[] = {1, 1, 1};
+    const cuuint32_t box[] = {64, 1, (cuuint32_t)rows}, steps[] = {1, 1, 1};
     return encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, x.data, dims, strides, box, steps,
                   CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
@@ -308,8 +309,10 @@ static void launch(struct mm_backend *be, const struct mm_attention &o, const st
 bool mm_attention_fwd_hopper(struct mm_backend *be, const struct mm_attention *o, struct mm_view q,
                              struct mm_view k, struct mm_view v) {
     struct maps m;
-    if ((o->dim != 64 && o->dim != 128) || !hopper_here(be)) return false;
-    if (!map_of(&m.q, q) || !map_of(&m.k, k) || !map_of(&m.v, v)) return false;
+    if ((o->dim != 64 && o->dim != 128) || !mm_hopper_here(be)) return false;
+    if (!mm_tile_map_of(&m.q, q, tile_rows) || !mm_tile_map_of(&m.k, k, tile_rows) ||
+        !mm_tile_map_of(&m.v, v, tile_rows))
+        return false;
     if (o->dim == 64) {
         launch<64>(be, *o, m);
     } else {

@@ -47,6 +47,14 @@ __device__ inline void mm_barrier_wait(uint64_t *b, int parity) {
         : "memory");
 }
 
+// Barriers 1 to 15 of a block among `threads` of it, some of which only arrive.
+__device__ inline void mm_group_wait(int barrier, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+__device__ inline void mm_group_arrive(int barrier, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
 // ---- copies: 64 columns from `col` of a head, as many rows from `row` as the map's box has ----
 
 __device__ inline void mm_tile_copy(void *to, const CUtensorMap *map, int col, int head, int row,
@@ -55,6 +63,15 @@ __device__ inline void mm_tile_copy(void *to, const CUtensorMap *map, int col, i
         "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
         "[%1, {%3, %4, %5}], [%2];" ::"r"(mm_shared_at(to)),
         "l"(map), "r"(mm_shared_at(done)), "r"(col), "r"(head), "r"(row)
+        : "memory");
+}
+
+// `bytes`, a multiple of 16, from an address that is one.
+__device__ inline void mm_bulk_copy(void *to, const void *from, int bytes, uint64_t *done) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+        "[%3];" ::"r"(mm_shared_at(to)),
+        "l"(from), "r"(bytes), "r"(mm_shared_at(done))
         : "memory");
 }
 
