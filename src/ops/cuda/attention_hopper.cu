@@ -129,7 +129,7 @@ struct rows_of {
         for (int i = 0; i < 8; i++)
 #pragma unroll
             for (int e = 0; e < 4; e++)
-                p[4 * i + e] = mm_pack(s[8 * i + 2 * e], s[8 * i + 2 * e + 1]);
+                p[4 * i + e] = mm_pair(s[8 * i + 2 * e], s[8 * i + 2 * e + 1]);
     }
     __device__ void rescale(const float (&keep)[2]) {
 #pragma unroll
@@ -150,7 +150,7 @@ struct rows_of {
 #pragma unroll
             for (int i = 0; i < D / 8; i++)
                 *(uint32_t *)(to + 8 * i) =
-                    mm_pack(out[4 * i + 2 * e] * scale, out[4 * i + 2 * e + 1] * scale);
+                    mm_pair(out[4 * i + 2 * e] * scale, out[4 * i + 2 * e + 1] * scale);
             if (o.lse && c == 0) {
                 o.lse[(int64_t)row[e] * o.ld_lse + h] =
                     top[e] * o.scale_log2 * 0.69314718f + logf(all);

@@ -107,7 +107,7 @@ template <int N>
 __device__ static void round_all(uint32_t (&to)[N], const float (&x)[2 * N]) {
 #pragma unroll
     for (int i = 0; i < N; i++)
-        to[i] = mm_pack(x[2 * i], x[2 * i + 1]);
+        to[i] = mm_pair(x[2 * i], x[2 * i + 1]);
 }
 
 template <int D>
@@ -121,7 +121,7 @@ __device__ static void write_rows(const struct mm_bf16_rows &to, const float (&x
 #pragma unroll
         for (int i = 0; i < D / 8; i++)
             *(uint32_t *)(at + 8 * i) =
-                mm_pack(x[4 * i + 2 * e] * scale, x[4 * i + 2 * e + 1] * scale);
+                mm_pair(x[4 * i + 2 * e] * scale, x[4 * i + 2 * e + 1] * scale);
     }
 }
 

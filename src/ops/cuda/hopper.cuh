@@ -1,6 +1,6 @@
-// What Hopper has beyond tensor.cuh: products of a whole group of four warps with operands in shared
-// memory (wgmma), the copy engine for tiles (TMA), and the barriers it reports to. Only code for
-// sm_90a may use them; MM_HOPPER says whether this is such.
+// What Hopper has beyond tensor.cuh: products of a whole group of four warps with operands in
+// shared memory (wgmma), the copy engine for tiles (TMA), and the barriers it reports to. Only code
+// for sm_90a may use them; MM_HOPPER says whether this is such.
 //
 // A tile lies in shared memory as the copy engine leaves it: blocks of 64 columns, each of rows of
 // 128 bytes whose pieces of 16 are exchanged as in mm_tile_of<64>. It begins at a multiple of 1024.
@@ -92,7 +92,8 @@ __device__ inline uint64_t mm_wgmma_rows(mm_shared_ptr at) {
     return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 |
            (uint64_t)1 << 62;
 }
-// A tile from `at` on, to be summed over its rows; its blocks of 64 columns are `block` bytes apart.
+// A tile from `at` on, to be summed over its rows; its blocks of 64 columns are `block` bytes
+// apart.
 __device__ inline uint64_t mm_wgmma_turned(mm_shared_ptr at, int block) {
     return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)(block >> 4) << 16 |
            (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;

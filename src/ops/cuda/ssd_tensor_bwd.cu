@@ -88,8 +88,8 @@ static __global__ void add_heads(__nv_bfloat16 *out, int64_t ld, const __nv_bflo
             sum[2 * k] += mm_low(w[k]), sum[2 * k + 1] += mm_high(w[k]);
     }
     uint4 y;
-    y.x = mm_pack(sum[0], sum[1]), y.y = mm_pack(sum[2], sum[3]);
-    y.z = mm_pack(sum[4], sum[5]), y.w = mm_pack(sum[6], sum[7]);
+    y.x = mm_pair(sum[0], sum[1]), y.y = mm_pair(sum[2], sum[3]);
+    y.z = mm_pair(sum[4], sum[5]), y.w = mm_pair(sum[6], sum[7]);
     *(uint4 *)(out + t * ld + col) = y;
 }
 

@@ -232,7 +232,7 @@ struct mm_walker {
                         w[f] *= x;
                     }
                     const int out = r0 + r + 8 * e, in = c0 + 8 * i + c;
-                    mm_store(m.at(out, in / 8) + in % 8 * 2, mm_pack(w[0], w[1]));
+                    mm_store(m.at(out, in / 8) + in % 8 * 2, mm_pair(w[0], w[1]));
                 }
                 if constexpr (KIND == mm_walk_sums) put_columns(col, r0 / 16, c0 + 8 * i + c);
             }
@@ -297,8 +297,8 @@ struct mm_walker {
 #pragma unroll
         for (int e = 0; e < 2; e++) {  // only bf16 can be turned: what it leaves out by itself
             const float a = acc[2 * e], b = acc[2 * e + 1];
-            const uint32_t most = mm_pack(a, b);
-            const uint32_t rest = mm_turn(mm_pack(a - mm_low(most), b - mm_high(most)));
+            const uint32_t most = mm_pair(a, b);
+            const uint32_t rest = mm_turn(mm_pair(a - mm_low(most), b - mm_high(most)));
             const uint32_t turned = mm_turn(most);
             sum += (mm_low(turned) + mm_low(rest)) * mm_low(x[e]) +
                    (mm_high(turned) + mm_high(rest)) * mm_high(x[e]);
@@ -308,8 +308,8 @@ struct mm_walker {
         if (c == 0) sh.dot[warp][first + r] = sum * sh.dot_scale[first + r];
     }
     __device__ void write_out(const float (&acc)[4], int first) const {
-        const uint32_t low = mm_turn(mm_pack(acc[0], acc[1])),
-                       high = mm_turn(mm_pack(acc[2], acc[3]));
+        const uint32_t low = mm_turn(mm_pair(acc[0], acc[1])),
+                       high = mm_turn(mm_pair(acc[2], acc[3]));
         const int t = first + r, col = warp * 16 + c;
         if (t >= n) return;
         __nv_bfloat16 *to = o.out + (int64_t)(t0 + t) * o.ld_out + h * o.rows + col;
@@ -324,14 +324,14 @@ struct mm_walker {
 #pragma unroll
         for (int k = 0; k < D; k += 16) {
             const float *lo = s[k / 8], *hi = s[k / 8 + 1];
-            const uint32_t a[4] = {mm_pack(lo[0], lo[1]), mm_pack(lo[2], lo[3]),
-                                   mm_pack(hi[0], hi[1]), mm_pack(hi[2], hi[3])};
+            const uint32_t a[4] = {mm_pair(lo[0], lo[1]), mm_pair(lo[2], lo[3]),
+                                   mm_pair(hi[0], hi[1]), mm_pair(hi[2], hi[3])};
             uint32_t rest[4];
             if constexpr (KIND >= mm_walk_dot) {
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
                     const float *x = e < 2 ? lo + 2 * e : hi + 2 * (e - 2);
-                    rest[e] = mm_pack(x[0] - mm_low(a[e]), x[1] - mm_high(a[e]));
+                    rest[e] = mm_pair(x[0] - mm_low(a[e]), x[1] - mm_high(a[e]));
                 }
             }
 #pragma unroll
@@ -402,8 +402,8 @@ struct mm_walker {
             for (int e = 0; e < 4; e++) {
                 const float2 w = e < 2 ? lo : hi;
                 const float x = mm_low(a[e]) * w.x, y = mm_high(a[e]) * w.y;
-                a[e] = mm_pack(x, y);
-                if constexpr (exact) rest[e] = mm_pack(x - mm_low(a[e]), y - mm_high(a[e]));
+                a[e] = mm_pair(x, y);
+                if constexpr (exact) rest[e] = mm_pair(x - mm_low(a[e]), y - mm_high(a[e]));
             }
 #pragma unroll
             for (int i = 0; i < D; i += 16) {

@@ -82,7 +82,7 @@ __device__ inline float mm_exp2(float x) {
     return y;
 }
 
-__device__ inline uint32_t mm_pack(float low, float high) {
+__device__ inline uint32_t mm_pair(float low, float high) {
     const __nv_bfloat162 x = __floats2bfloat162_rn(low, high);
     uint32_t y;
     memcpy(&y, &x, sizeof y);
