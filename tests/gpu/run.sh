@@ -3,6 +3,8 @@
 # whole models on the device; ends with a table. Needs a pack of tests/gpu/pack.sh, or a build folder
 # with the plug-in.
 #   tests/gpu/run.sh PACK.tar.xz|BUILD [LOGS]
+# SANITIZE=SECONDS also runs compute-sanitizer over operations on halves, each tool and test for that
+# long at most.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 what=$1 logs=${2:-$(mktemp -d)}
@@ -25,7 +27,7 @@ table=
 try() { # try NAME COMMAND...
     local name=$1 began end
     shift
-    began=$(date +%s.%N)
+    began=$(date +%s%N)
     if timeout 300 "$@" >"$logs/$name.log" 2>&1; then
         passed=$((passed + 1)) verdict=ok
     else
@@ -33,8 +35,9 @@ try() { # try NAME COMMAND...
         echo "---- $name"
         grep -E 'FAIL|ERROR|off by|bug:|mmamba:|error|rror:' "$logs/$name.log" | head -n 12
     fi
-    end=$(date +%s.%N)
-    table+=$(printf '%-28s %-7s %6.1f s' "$name" "$verdict" "$(echo "$end - $began" | bc -l 2>/dev/null || echo 0)")$'\n'
+    end=$(date +%s%N)
+    table+=$(printf '%-28s %-7s %5d.%d s' "$name" "$verdict" $(((end - began) / 1000000000)) \
+        $(((end - began) / 100000000 % 10)))$'\n'
 }
 "$bin/mmamba" inspect --help >/dev/null || { echo "the program does not start here"; exit 1; }
 export MMAMBA_TEST_BACKEND=cuda
@@ -42,6 +45,14 @@ for t in ops_rows ops_linear ops_attention ops_loss ops_grad mixer_rows mixer_ss
     mixer_halves halves_ssd halves_attention golden halves gradcheck carve layout; do
     try "$t" "$tests/test_$t"
 done
+if [ -n "${SANITIZE:-}" ]; then
+    for t in ops_halves mixer_halves; do
+        for tool in memcheck racecheck; do
+            MMAMBA_TEST_FEW=1 try "${tool}_$t" timeout "$SANITIZE" compute-sanitizer --tool $tool \
+                --error-exitcode 9 "$tests/test_$t"
+        done
+    done
+fi
 unset MMAMBA_TEST_BACKEND
 # Whole models on device memory: the tests of `probe`, with the GPU as the backend.
 wrapper=$logs/mmamba-cuda

@@ -101,6 +101,40 @@ static void dense(struct world *w, int64_t rows, int64_t cols) {
     }
 }
 
+// Sizes of which the tensor cores take the most and leave a rest.
+static void test_rests(void **state) {
+    (void)state;
+    if (!testing_cuda()) {
+        skip();
+        return;
+    }
+    struct world w;
+    world_open(&w, mm_isa_best(), 1);
+    w.be[0]->activations = mm_dtype_bf16;
+    const int64_t T = 67, N = 1029, K = 1035;
+    struct mm_view weight = make(&w, mm_dtype_bf16, N, K, 5);
+    randomize(&w, weight, 1.0, true);
+    for (int i = 0; i < 4; i++) {
+        const struct out x = act_in(&w, T, K, 1.0), dy = act_in(&w, T, N, 1.0);
+        const struct out onto = act_in(&w, T, N, 1.0), y = act_out(&w, T, N);
+        const struct out added = act_out(&w, T, N), dx = act_out(&w, T, K);
+        const struct out more = act_in(&w, T, K, 1.0), dw = accumulating(&w, N, K, 3);
+        for (int k = 0; k < 2; k++) {
+            mm_linear_fwd(w.be[k], y.v[k], x.v[k], weight, MM_NONE);
+            mm_linear_add_fwd(w.be[k], added.v[k], x.v[k], weight, onto.v[k]);
+            mm_linear_bwd_x(w.be[k], dx.v[k], dy.v[k], weight, false);
+            mm_linear_bwd_x(w.be[k], more.v[k], dy.v[k], weight, true);
+            mm_linear_bwd_w(w.be[k], dw.v[k], MM_NONE, dy.v[k], x.v[k], mm_dtype_bf16);
+        }
+        expect_halves("linear_fwd", y, tol_halves + tol_bf16_exact);
+        expect_halves("linear_add_fwd", added, tol_halves + tol_bf16_exact);
+        expect_halves("linear_bwd_x", dx, tol_halves + tol_bf16_exact);
+        expect_halves("linear_bwd_x added", more, tol_halves + tol_bf16_exact);
+        expect_close("linear_bwd_w", dw, tol_bf16_exact);
+    }
+    world_close(&w);
+}
+
 static void norms(struct world *w, int64_t rows, int64_t cols) {
     const struct out x = act_in(w, rows, cols, 2.0), dy = act_in(w, rows, cols, 1.0);
     const struct mm_view weight = full_vector(w, cols, 1.0);
@@ -189,10 +223,10 @@ TEST_OF(losses)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_elements), cmocka_unit_test(test_rows_moved),
-        cmocka_unit_test(test_pictures), cmocka_unit_test(test_dense),
-        cmocka_unit_test(test_norms),    cmocka_unit_test(test_pointwise),
-        cmocka_unit_test(test_losses),
+        cmocka_unit_test(test_elements),  cmocka_unit_test(test_rows_moved),
+        cmocka_unit_test(test_pictures),  cmocka_unit_test(test_dense),
+        cmocka_unit_test(test_rests),     cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_pointwise), cmocka_unit_test(test_losses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

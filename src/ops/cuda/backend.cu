@@ -49,6 +49,22 @@ void mm_cuda_count(struct mm_backend *be, int64_t bytes) {
     if (cuda->held > cuda->peak) cuda->peak = cuda->held;
 }
 
+static void drop(struct mm_backend *be, int slot) {
+    struct mm_cuda *cuda = mm_cuda_of(be);
+    if (!cuda->scratch[slot]) return;
+    mm_cuda_ok(be, cudaFree(cuda->scratch[slot]), "cudaFree");
+    be->scratch_bytes -= cuda->scratch_bytes[slot];
+    mm_cuda_count(be, -(int64_t)cuda->scratch_bytes[slot]);
+    cuda->scratch[slot] = NULL;
+    cuda->scratch_bytes[slot] = 0;
+}
+
+void mm_cuda_drop_scratch(struct mm_backend *be) {
+    if (!mm_cuda_ok(be, cudaStreamSynchronize(mm_cuda_of(be)->stream), "waiting")) return;
+    for (int i = 0; i < mm_cuda_slot_count; i++)
+        drop(be, i);
+}
+
 void *mm_cuda_scratch(struct mm_backend *be, enum mm_cuda_slot slot, size_t bytes) {
     struct mm_cuda *cuda = mm_cuda_of(be);
     if (cuda->scratch[slot] && bytes <= cuda->scratch_bytes[slot]) return cuda->scratch[slot];
@@ -56,10 +72,7 @@ void *mm_cuda_scratch(struct mm_backend *be, enum mm_cuda_slot slot, size_t byte
     const size_t room = ((bytes + bytes / 5) / 65536 + 1) * 65536;
     if (cuda->scratch[slot]) {
         if (!mm_cuda_ok(be, cudaStreamSynchronize(cuda->stream), "waiting")) return NULL;
-        mm_cuda_ok(be, cudaFree(cuda->scratch[slot]), "cudaFree");
-        be->scratch_bytes -= cuda->scratch_bytes[slot];
-        mm_cuda_count(be, -(int64_t)cuda->scratch_bytes[slot]);
-        cuda->scratch[slot] = NULL;
+        drop(be, slot);
     }
     void *fresh = NULL;
     if (!mm_cuda_ok(be, cudaMalloc(&fresh, room), "cudaMalloc of scratch memory")) return NULL;

@@ -61,6 +61,8 @@ void mm_cuda_launched(struct mm_backend *be, const char *kernel);
 // Device memory of one operation; valid until the next operation asks for the slot. NULL when there
 // is none: be->error is set.
 void *mm_cuda_scratch(struct mm_backend *be, enum mm_cuda_slot slot, size_t bytes);
+// Waits, and gives all of it back.
+void mm_cuda_drop_scratch(struct mm_backend *be);
 // A dense vector of any float type as f32: itself, or converted into the slot. NULL when absent.
 const float *mm_cuda_vector(struct mm_backend *be, enum mm_cuda_slot slot, struct mm_view v);
 // A dense bf16 (or f32) copy of a view of any float type.

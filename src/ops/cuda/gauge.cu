@@ -85,7 +85,9 @@ static enum mm_code ceiling(struct mm_backend *be, enum mm_ceiling which, double
     return mm_backend_sync_cuda(be, err);
 }
 
+// What operations kept for sizes of before is given back, so that the count is of what follows.
 static bool peak_reset(struct mm_backend *be) {
+    mm_cuda_drop_scratch(be);
     mm_cuda_of(be)->peak = mm_cuda_of(be)->held;
     return true;
 }

@@ -188,8 +188,7 @@ static void run(struct mm_backend *be, cublasOperation_t ta, cublasOperation_t t
 }
 
 // The tensor cores take rows and sums of a multiple of eight; the vocabulary is none. What is over
-// is a small product of its own: of the sum first, so that the large one is added to it and rounds
-// last.
+// is a small product of its own, added after.
 static void run_in_eights(struct mm_backend *be, cublasOperation_t ta, cublasOperation_t tb,
                           int64_t k, struct mm_cuda_operand a, struct mm_cuda_operand b,
                           enum mm_dtype type, struct mm_view add, struct mm_view y) {
@@ -207,8 +206,8 @@ static void run_in_eights(struct mm_backend *be, cublasOperation_t ta, cublasOpe
         const int64_t a_step = ta == CUBLAS_OP_T ? 1 : a.ld, b_step = tb == CUBLAS_OP_T ? b.ld : 1;
         const struct mm_cuda_operand ra = {(const __nv_bfloat16 *)a.p + k_whole * a_step, a.ld};
         const struct mm_cuda_operand rb = {(const __nv_bfloat16 *)b.p + k_whole * b_step, b.ld};
-        run(be, ta, tb, k - k_whole, ra, rb, type, add, y);
-        run(be, ta, tb, k_whole, a, b, type, y, y);
+        run(be, ta, tb, k_whole, a, b, type, add, y);
+        run(be, ta, tb, k - k_whole, ra, rb, type, y, y);
     } else {
         run(be, ta, tb, k, a, b, type, add, y);
     }
