@@ -1,6 +1,6 @@
 // Any bytes as a data set and its predictions: refused with a sentence, or scored within the
 // benchmark's bounds, the same whatever the order of the files and the memory for sorting.
-//   byte 0: which benchmark; then the table, 0xff, predictions, 0xff, more predictions
+//   byte 0: which benchmark; then the table, 0xff, predictions, 0xff, more, 0xff, a judge
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +17,9 @@ static void check(int holds) {
     if (!holds) abort();
 }
 
-static char paths[3][64];
-static int fds[3] = {-1, -1, -1};
+enum { n_files = 4 };
+static char paths[n_files][64];
+static int fds[n_files] = {-1, -1, -1, -1};
 
 static void put(int i, const uint8_t *data, size_t n) {
     if (fds[i] < 0) {
@@ -58,12 +59,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     if (n < 3) return 0;
     const struct mm_bench *bench = benches[data[0] % 9];
     const uint8_t *end = data + n, *at = data + 1;
-    const char *files[3] = {NULL, NULL, NULL};
-    for (int i = 0; i < 3; i++) {
+    const char *files[3] = {NULL, NULL, NULL}, *judge = NULL;
+    for (int i = 0; i < n_files; i++) {
         const uint8_t *mark = memchr(at, 0xff, (size_t)(end - at));
         const uint8_t *stop = mark ? mark : end;
         put(i, at, (size_t)(stop - at));
-        if (i) files[i - 1] = paths[i];
+        if (i == 1 || i == 2) files[i - 1] = paths[i];
+        if (i == 3) judge = paths[i];
         at = mark ? mark + 1 : end;
         if (!mark) break;
     }
@@ -71,6 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     struct mm_score_job job = {.bench = bench,
                                .data = paths[0],
                                .predictions = files,
+                               .judge = judge,
                                .pandas1 = data[0] & 0x80,
                                .limit = data[0] & 0x40 ? 3 : 0};
     struct mm_buf once = {0}, again = {0};
