@@ -137,49 +137,90 @@ void mm_attention_fwd_cpu(struct mm_backend *be, struct mm_view y, struct mm_vie
 
 // ---- a few queries against a long cache: keys are read once, in pieces that run side by side ----
 
-enum { few_queries = 4, piece_keys = 512 };
+enum { few_queries = 4, piece_keys = 512, most_pieces = 32 };
 
 struct step_job {
     const struct mm_kernels *k;
     struct mm_view q, key, v;
-    int64_t past, pieces, ld;  // ld: floats of one partial result
-    float *partial;            // (n, H, pieces, ld): top, sum, then P outputs from 16 on
-    float *scores;             // (threads, n * H/G * piece_keys)
-    int64_t scores_floats;
+    int64_t past, pieces, ld;    // ld: floats of one partial result
+    float *partial;              // (n, H, pieces, ld): top, sum, then P outputs from 16 on
+    float *room;                 // (threads, room_floats): queries and sums of all groups, scores
+    int64_t room_floats, parts;  // parts of the groups that a piece is cut into as well
 };
 
-static void step_piece(const struct step_job *j, int64_t g, int64_t piece, float *scores) {
+static int64_t group_rows(const struct step_job *j) {
+    return j->q.shape[0] * (j->q.shape[1] / j->key.shape[1]);
+}
+
+// Queries of group g, and the sums of its rows: row c is head c % ratio of query c / ratio.
+static float *room_of_group(const struct step_job *j, float *room, int64_t g) {
+    return room + g * group_rows(j) * (j->q.shape[2] + j->ld);
+}
+
+static void start_group(const struct step_job *j, int64_t g, float *room) {
     const int64_t p_dim = j->q.shape[2], ratio = j->q.shape[1] / j->key.shape[1];
-    const int64_t first = piece * piece_keys, n_q = j->q.shape[0];
-    const int64_t left = j->key.shape[0] - first, n = left < piece_keys ? left : piece_keys;
-    const float by = 1.0f / sqrtf((float)p_dim);
-    for (int64_t t = 0; t < n; t++) {
-        const float *key = mm_view_at(j->key, first + t, g * p_dim);
-        for (int64_t c = 0; c < n_q * ratio; c++) {
-            const float *q = mm_view_at(j->q, c / ratio, (g * ratio + c % ratio) * p_dim);
-            scores[c * piece_keys + t] = j->k->dot(q, key, p_dim);
-        }
+    const int64_t rows = group_rows(j);
+    float *q = room_of_group(j, room, g), *out = q + rows * p_dim;
+    memset(out, 0, (size_t)(rows * j->ld) * sizeof *out);
+    for (int64_t c = 0; c < rows; c++) {
+        memcpy(q + c * p_dim, mm_view_at(j->q, c / ratio, (g * ratio + c % ratio) * p_dim),
+               (size_t)p_dim * sizeof *q);
+        out[c * j->ld] = -HUGE_VALF;
     }
-    for (int64_t c = 0; c < n_q * ratio; c++) {
-        const int64_t row = c / ratio, head = g * ratio + c % ratio;
-        float *out = j->partial + ((row * j->q.shape[1] + head) * j->pieces + piece) * j->ld;
-        const int64_t seen = j->past + row + 1 - first;
-        memset(out, 0, (size_t)j->ld * sizeof *out);
-        out[0] = -HUGE_VALF;
-        if (seen <= 0) continue;
-        const int64_t m = seen < n ? seen : n;
-        float *s = scores + c * piece_keys;
-        j->k->soften(s, m, (m + 15) / 16 * 16, by, &out[0], &out[1]);
-        for (int64_t t = 0; t < m; t++) {
-            j->k->axpy(out + 16, s[t], mm_view_at(j->v, first + t, g * p_dim), p_dim);
+}
+
+// n keys from `at` on.
+static void step_tile(const struct step_job *j, int64_t g, int64_t at, int64_t n, float *room,
+                      float *scores) {
+    const int64_t p_dim = j->q.shape[2], ratio = j->q.shape[1] / j->key.shape[1];
+    const int64_t rows = group_rows(j);
+    const float by = 1.0f / sqrtf((float)p_dim);
+    float *q = room_of_group(j, room, g), *out = q + rows * p_dim;
+    j->k->scores(scores, mm_tile_keys, q, rows, mm_view_at(j->key, at, g * p_dim), j->key.ld, n,
+                 p_dim);
+    for (int64_t c = 0; c < rows; c++) {
+        float *s = scores + c * mm_tile_keys, *o = out + c * j->ld;
+        const int64_t left = j->past + c / ratio + 1 - at, seen = left < n ? left : n;
+        if (seen <= 0) {
+            memset(s, 0, mm_tile_keys * sizeof *s);
+            continue;
         }
+        const float factor = j->k->soften(s, seen, mm_tile_keys, by, &o[0], &o[1]);
+        if (factor != 1.0f) j->k->scale(o + 16, o + 16, factor, p_dim);
+    }
+    j->k->weigh(out + 16, j->ld, scores, mm_tile_keys, rows, mm_view_at(j->v, at, g * p_dim),
+                j->v.ld, n, p_dim);
+}
+
+// Groups [g0, g1), tile by tile: all of a row of the cache is read at about the same time.
+static void step_piece(const struct step_job *j, int64_t g0, int64_t g1, int64_t piece,
+                       float *room) {
+    const int64_t ratio = j->q.shape[1] / j->key.shape[1], n_keys = j->key.shape[0];
+    const int64_t first = n_keys * piece / j->pieces, last = n_keys * (piece + 1) / j->pieces;
+    float *scores = room_of_group(j, room, j->key.shape[1]);
+    for (int64_t g = g0; g < g1; g++)
+        start_group(j, g, room);
+    for (int64_t at = first; at < last; at += mm_tile_keys) {
+        const int64_t n = last - at < mm_tile_keys ? last - at : mm_tile_keys;
+        for (int64_t g = g0; g < g1; g++)
+            step_tile(j, g, at, n, room, scores);
+    }
+    for (int64_t c = g0 * group_rows(j); c < g1 * group_rows(j); c++) {
+        const int64_t g = c / group_rows(j), in = c % group_rows(j), row = in / ratio;
+        const float *out = room_of_group(j, room, g) + group_rows(j) * j->q.shape[2] + in * j->ld;
+        const int64_t head = g * ratio + in % ratio;
+        memcpy(j->partial + ((row * j->q.shape[1] + head) * j->pieces + piece) * j->ld, out,
+               (size_t)j->ld * sizeof *out);
     }
 }
 
 static void step_pieces(void *arg, int64_t begin, int64_t end, int thread) {
     const struct step_job *j = arg;
+    const int64_t G = j->key.shape[1];
     for (int64_t i = begin; i < end; i++) {
-        step_piece(j, i / j->pieces, i % j->pieces, j->scores + thread * j->scores_floats);
+        const int64_t part = i % j->parts;
+        step_piece(j, G * part / j->parts, G * (part + 1) / j->parts, i / j->parts,
+                   j->room + thread * j->room_floats);
     }
 }
 
@@ -192,7 +233,7 @@ static void join_pieces(const struct step_job *j, struct mm_view y, int64_t row,
         top = fmaxf(top, part[i * j->ld]);
     memset(out, 0, (size_t)p_dim * sizeof *out);
     for (int64_t i = 0; i < j->pieces; i++) {
-        const float *p = part + i * j->ld, factor = expf(p[0] - top);
+        const float *p = part + i * j->ld, factor = expf(p[0] - top);  // 0: nothing seen
         sum += factor * p[1];
         j->k->axpy(out, factor, p + 16, p_dim);
     }
@@ -204,14 +245,17 @@ static void step_few(struct mm_backend *be, struct mm_view y, struct mm_view q, 
     const int64_t n = q.shape[0], h_dim = q.shape[1], g_dim = k.shape[1], p_dim = q.shape[2];
     struct step_job j = {.k = mm_kernels_of(be), .q = q, .key = k, .v = v, .past = past};
     j.pieces = (k.shape[0] + piece_keys - 1) / piece_keys;
+    if (j.pieces > most_pieces) j.pieces = most_pieces;
     j.ld = 16 + (p_dim + 15) / 16 * 16;
-    j.scores_floats = n * (h_dim / g_dim) * piece_keys;
+    j.parts = j.pieces < most_pieces / 2 ? g_dim : 1;
+    const int64_t floats = group_rows(&j) * (g_dim * (p_dim + j.ld) + mm_tile_keys);
+    j.room_floats = (int64_t)mm_cpu_piece((size_t)floats * sizeof(float)) / (int64_t)sizeof(float);
     j.partial =
         mm_cpu_scratch(be, mm_scratch_a, (size_t)(n * h_dim * j.pieces * j.ld) * sizeof *j.partial);
-    j.scores = mm_cpu_scratch(
-        be, mm_scratch_b, (size_t)(mm_pool_size(be->pool) * j.scores_floats) * sizeof *j.scores);
+    j.room = mm_cpu_scratch(be, mm_scratch_b,
+                            (size_t)(mm_pool_size(be->pool) * j.room_floats) * sizeof *j.room);
     if (be->error.code) return;
-    const int64_t items = g_dim * j.pieces;
+    const int64_t items = j.parts * j.pieces;
     const bool small = k.shape[0] * h_dim * p_dim < 1 << 16;
     mm_parallel_for(be->pool, items, small ? items : 1, step_pieces, &j);
     for (int64_t i = 0; i < n * h_dim; i++)

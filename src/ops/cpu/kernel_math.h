@@ -382,5 +382,5 @@ static void conv_silu(float *restrict y, const float *const *x, const float *res
         .l2norm_fwd = l2norm_fwd, .rmsnorm_bwd = rmsnorm_bwd, .l2norm_bwd = l2norm_bwd,         \
         .sum_squares = sum_squares, .mse = mse, .kl = kl, .cross_entropy = cross_entropy,       \
         .angles = angles, .turn = turn, .conv_silu = conv_silu, .soften = soften,               \
-        .soften_bwd = soften_bwd, .dot = dot, .axpy = axpy                                      \
+        .soften_bwd = soften_bwd, .scores = scores, .weigh = weigh, .dot = dot, .axpy = axpy    \
     }

@@ -44,6 +44,12 @@ struct mm_kernels {
     // padded, where top becomes the largest so far; *sum follows. Returns the factor by which
     // what was summed under the old top must be multiplied.
     float (*soften)(float *s, int64_t n, int64_t padded, float scale, float *top, float *sum);
+    // s[h * lds + j] = q_h k_j for the `heads` rows of q (heads, dim) and n rows of keys; and
+    // y_h += sum_j s[h * lds + j] v_j. A sum over dim has one order, whatever heads and n are.
+    void (*scores)(float *s, int64_t lds, const float *q, int64_t heads, const float *k,
+                   int64_t ldk, int64_t n, int64_t dim);
+    void (*weigh)(float *y, int64_t ldy, const float *s, int64_t lds, int64_t heads, const float *v,
+                  int64_t ldv, int64_t n, int64_t dim);
     // With p = exp(scale s[j] - lse): s[j] = p, d[j] = p (d[j] - delta) scale; 0 up to padded.
     void (*soften_bwd)(float *s, float *d, int64_t n, int64_t padded, float scale, float lse,
                        float delta);

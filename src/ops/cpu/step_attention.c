@@ -63,37 +63,34 @@ static float *partial_of(const struct mm_stepping *r, const struct mm_step_block
     return r->partial + ((t * b->H + h) * mm_step_pieces + piece) * r->ld_partial;
 }
 
+// Piece i of the keys for groups [g0, g1): tile by tile, so that all of a row of the cache is read
+// at about the same time.
 static void piece(const struct mm_stepping *r, const struct mm_step_block *b,
-                  const struct mm_block_state *state, int64_t t, int64_t g, int64_t i,
+                  const struct mm_block_state *state, int64_t t, int64_t g0, int64_t g1, int64_t i,
                   float *scores) {
     const int64_t P = b->P, ratio = b->H / b->G, keys = r->s->seqs[t].past[b->stack] + 1;
     const int64_t n_pieces = pieces_of(keys);
     const int64_t first = keys * i / n_pieces, last = keys * (i + 1) / n_pieces;
-    const float *q = r->z + t * r->ldz + g * (ratio + 2) * P;
     const float by = 1.0f / sqrtf((float)P);
-    for (int64_t h = 0; h < ratio; h++) {
-        float *out = partial_of(r, b, t, g * ratio + h, i);
+    for (int64_t h = g0 * ratio; h < g1 * ratio; h++) {
+        float *out = partial_of(r, b, t, h, i);
         memset(out, 0, (size_t)r->ld_partial * sizeof *out);
         out[0] = -HUGE_VALF;
     }
     for (int64_t at = first; at < last; at += mm_step_tile) {
         const int64_t n = last - at < mm_step_tile ? last - at : mm_step_tile;
-        for (int64_t j = 0; j < n; j++) {
-            const float *key = mm_view_at(state->k, at + j, g * P);
-            for (int64_t h = 0; h < ratio; h++)
-                scores[h * mm_step_tile + j] = r->k->dot(q + h * P, key, P);
-        }
-        for (int64_t h = 0; h < ratio; h++) {
-            float *out = partial_of(r, b, t, g * ratio + h, i), *s = scores + h * mm_step_tile;
-            const float factor = r->k->soften(s, n, (n + 15) / 16 * 16, by, &out[0], &out[1]);
-            if (at > first && factor != 1.0f) r->k->scale(out + 16, out + 16, factor, P);
-        }
-        for (int64_t j = 0; j < n; j++) {
-            const float *value = mm_view_at(state->v, at + j, g * P);
+        for (int64_t g = g0; g < g1; g++) {
+            const float *q = r->z + t * r->ldz + g * (ratio + 2) * P;
+            r->k->scores(scores, mm_step_tile, q, ratio, mm_view_at(state->k, at, g * P),
+                         state->k.ld, n, P);
             for (int64_t h = 0; h < ratio; h++) {
-                r->k->axpy(partial_of(r, b, t, g * ratio + h, i) + 16, scores[h * mm_step_tile + j],
-                           value, P);
+                float *out = partial_of(r, b, t, g * ratio + h, i), *s = scores + h * mm_step_tile;
+                const float factor = r->k->soften(s, n, (n + 15) / 16 * 16, by, &out[0], &out[1]);
+                if (at > first && factor != 1.0f) r->k->scale(out + 16, out + 16, factor, P);
             }
+            r->k->weigh(partial_of(r, b, t, g * ratio, i) + 16, mm_step_pieces * r->ld_partial,
+                        scores, mm_step_tile, ratio, mm_view_at(state->v, at, g * P), state->v.ld,
+                        n, P);
         }
     }
 }
@@ -114,15 +111,28 @@ static void join(const struct mm_stepping *r, const struct mm_step_block *b, int
     r->k->scale(out, out, 1.0f / sum, P);
 }
 
+// Parts of the groups that a piece is cut into as well: where there are few pieces. How it is cut
+// does not show in the results.
+static int64_t parts_of(const struct mm_step_block *b, int64_t keys) {
+    return pieces_of(keys) < mm_step_pieces / 2 ? b->G : 1;
+}
+
+static int64_t items_of(const struct mm_stepping *r, const struct mm_step_block *b, int64_t t) {
+    const int64_t keys = r->s->seqs[t].past[b->stack] + 1;
+    return parts_of(b, keys) * pieces_of(keys);
+}
+
 // Item i of the pieces of all sequences.
 static void some_piece(const struct mm_stepping *r, const struct mm_step_block *b, int64_t block,
                        int64_t i, float *scores) {
     int64_t t = 0, n;
     for (;; t++, i -= n) {
-        n = b->G * pieces_of(r->s->seqs[t].past[b->stack] + 1);
+        n = items_of(r, b, t);
         if (i < n) break;
     }
-    piece(r, b, &r->s->seqs[t].blocks[block], t, i % b->G, i / b->G, scores);
+    const int64_t parts = parts_of(b, r->s->seqs[t].past[b->stack] + 1), part = i % parts;
+    piece(r, b, &r->s->seqs[t].blocks[block], t, b->G * part / parts, b->G * (part + 1) / parts,
+          i / parts, scores);
 }
 
 void mm_step_attention(const struct mm_stepping *r, struct mm_team *team, int64_t block,
@@ -135,7 +145,7 @@ void mm_step_attention(const struct mm_stepping *r, struct mm_team *team, int64_
     }
     mm_team_meet(team);
     for (int64_t t = 0; t < r->n; t++)
-        items += b->G * pieces_of(r->s->seqs[t].past[b->stack] + 1);
+        items += items_of(r, b, t);
     while (mm_team_take(team, items, 1, &begin, &end)) {
         for (int64_t i = begin; i < end; i++)
             some_piece(r, b, block, i, mm_step_work(r, thread));
