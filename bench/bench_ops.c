@@ -4,9 +4,10 @@
 // A line: operation, threads, milliseconds (best of several; of one thread the processor's time, so
 // that other programs count little), GFLOP/s of the products it does and how much that is of the
 // processor's f32 rate, GB/s of the operands it must read or write once. The ceilings are measured
-// in the same run. The share: what convolution, dt, recurrence and norm take of a block's time when
-// its dense products, with a feed-forward part of four times the width, run at 88% of the bf16
-// rate.
+// in the same run. "mixer, one pass": what answers use where there are tiles, all between a mixer's
+// projections, with operands rounded or in halves. The share: what convolution, dt, recurrence and
+// norm take of a block's time when its dense products, with a feed-forward part of four times the
+// width, run at 88% of the bf16 rate.
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -21,11 +22,13 @@ struct bench {
     struct mm_view x, conv, w, bias, dconv, dw, dbias;  // convolution; conv holds v, k, q
     struct mm_view dt_raw, dt, ddt, head, dhead;
     double ceiling[3];  // f32, bf16, bytes read a second
-    struct mm_view past_k, past_v;
+    struct mm_view past_k, past_v, z, conv_state;
+    int64_t n_past;
+    bool one_pass;  // the backend has mm_mamba2_fwd
     struct mm_view a_log, y, dy, dvkq, o, gate, dgate, norm, dnorm, rinv, stats, state;
 };
 
-enum { n_past = 16384 };  // rows of the cache that attention_step sees
+enum { short_past = 32768, long_past = 100000 };  // rows of the cache that attention_step sees
 
 static double now(bool of_thread) {
     struct timespec t;
@@ -68,8 +71,10 @@ static void setup(struct bench *b) {
     b->gate = matrix(b, t, hp, -3, 3), b->dgate = matrix(b, t, hp, -1, 1);
     b->norm = as_vector(matrix(b, 1, b->p, 0, 1)), b->dnorm = as_vector(matrix(b, 1, b->p, 0, 1));
     b->rinv = matrix(b, t, b->h, 0.5f, 1), b->stats = matrix(b, t, 2 * b->h, 0.5f, 1);
-    b->past_k = matrix(b, n_past, b->g * b->p, -1, 1);
-    b->past_v = matrix(b, n_past, b->g * b->p, -1, 1);
+    b->past_k = matrix(b, long_past, b->g * b->p, -1, 1);
+    b->past_v = matrix(b, long_past, b->g * b->p, -1, 1);
+    b->z = matrix(b, t, c + hp + b->h, -1, 1);
+    b->conv_state = matrix(b, b->n_seqs, c, -1, 1);
     b->state = matrix(b, b->n_seqs, b->h * b->p * b->p, -1, 1);
     b->start = malloc((size_t)(b->n_seqs + 1) * sizeof *b->start);
     for (int64_t s = 0; s <= b->n_seqs; s++) {
@@ -80,10 +85,10 @@ static void setup(struct bench *b) {
 
 static void tear_down(struct bench *b) {
     struct mm_view *const all[] = {
-        &b->x,      &b->conv,  &b->w,     &b->bias,   &b->dconv, &b->dw,    &b->dbias,
-        &b->dt_raw, &b->dt,    &b->ddt,   &b->head,   &b->dhead, &b->a_log, &b->y,
-        &b->dy,     &b->dvkq,  &b->o,     &b->gate,   &b->dgate, &b->norm,  &b->dnorm,
-        &b->rinv,   &b->stats, &b->state, &b->past_k, &b->past_v};
+        &b->x,      &b->conv,  &b->w,     &b->bias,   &b->dconv,  &b->dw,    &b->dbias,
+        &b->dt_raw, &b->dt,    &b->ddt,   &b->head,   &b->dhead,  &b->a_log, &b->y,
+        &b->dy,     &b->dvkq,  &b->o,     &b->gate,   &b->dgate,  &b->norm,  &b->dnorm,
+        &b->rinv,   &b->stats, &b->state, &b->past_k, &b->past_v, &b->z,     &b->conv_state};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         free(all[i]->data);
     }
@@ -127,6 +132,23 @@ static void ssd_piece(struct bench *b) {
     struct mm_view state = mm_view4(b->state.data, mm_dtype_f32, b->n_seqs, b->h, b->p, b->p);
     mm_ssd_fwd(b->be, b->y, VKQ(b->conv), b->dt, b->a_log, MM_NONE, state, b->segs);
 }
+static void mixer_fwd(struct bench *b) {
+    const struct mm_mamba2 m = {
+        .G = b->g,
+        .H = b->h,
+        .P = b->p,
+        .z = b->z,
+        .conv_w = b->w,
+        .conv_b = b->bias,
+        .dt_bias = b->head,
+        .a_log = b->a_log,
+        .norm_w = b->norm,
+        .eps = 1e-5f,
+        .conv = mm_view3(b->conv_state.data, mm_dtype_f32, b->n_seqs, 1, b->chan),
+        .S = mm_view4(b->state.data, mm_dtype_f32, b->n_seqs, b->h, b->p, b->p),
+        .segs = b->segs};
+    b->one_pass = mm_mamba2_fwd(b->be, b->o, &m);
+}
 static void attention_fwd(struct bench *b) {
     mm_attention_fwd(b->be, b->y, b->rinv, part(b, b->conv, 'q'), part(b, b->conv, 'k'),
                      part(b, b->conv, 'v'), b->segs);
@@ -138,8 +160,9 @@ static void attention_bwd(struct bench *b) {
 }
 static void attention_step(struct bench *b) {
     mm_attention_step(b->be, FIRST(b->y), FIRST(part(b, b->conv, 'q')),
-                      mm_view_split(b->past_k, b->g, b->p), mm_view_split(b->past_v, b->g, b->p),
-                      n_past - b->n_seqs);
+                      mm_view_rows(mm_view_split(b->past_k, b->g, b->p), 0, b->n_past),
+                      mm_view_rows(mm_view_split(b->past_v, b->g, b->p), 0, b->n_past),
+                      b->n_past - b->n_seqs);
 }
 static void head_norm_fwd(struct bench *b) {
     mm_head_norm_fwd(b->be, b->o, b->stats, b->y, b->norm, b->norm, 1e-5f);
@@ -245,6 +268,13 @@ static void run_case(struct bench *b, const char *title, int n_threads, bool tra
     mixer += measure(b, "ssd_fwd, state", ssd_piece, ssd_flops(b, false), c + hp + th + 2 * st);
     mixer += measure(b, "gated_norm_fwd", gated_norm_fwd, 0, 3 * hp);
     const double d = (double)(b->h * b->p);
+    mixer_fwd(b);
+    if (b->one_pass) {
+        b->be->scan_rounds = true;
+        mixer = measure(b, "mixer, one pass", mixer_fwd, ssd_flops(b, false), c + 3 * hp + th);
+        b->be->scan_rounds = false;
+        measure(b, "... of halves", mixer_fwd, ssd_flops(b, false), c + 3 * hp + th);
+    }
     const double weights = d * ((double)b->chan + d + (double)b->h) + d * d + 12 * d * d;
     const double dense = 2 * weights * (double)b->t / (0.88 * b->ceiling[1]);
     printf("  share of the mixer in a block: %.1f%%\n", 100 * mixer / (mixer + dense));
@@ -252,8 +282,11 @@ static void run_case(struct bench *b, const char *title, int n_threads, bool tra
     measure(b, "ssd_step", ssd_step, 5 * st, 2 * st);
     measure(b, "head_norm_fwd", head_norm_fwd, 0, 2 * hp);
     measure(b, "attention_fwd", attention_fwd, 4 * pairs, 2 * gp + 2 * hp);
-    measure(b, "attention_step", attention_step, 4.0 * n_past * d,
-            2.0 * n_past * (double)(b->g * b->p));
+    for (int i = 0; i < 2; i++) {
+        b->n_past = i ? long_past : short_past;
+        measure(b, i ? "... 100k keys" : "attention_step", attention_step,
+                4.0 * (double)(b->n_past * b->n_seqs) * d, 2.0 * (double)(b->n_past * b->g * b->p));
+    }
     if (training) {
         measure(b, "conv_silu_bwd", conv_silu_bwd, 12 * c, 3 * c);
         measure(b, "softplus_bwd", softplus_bwd, 0, 3 * th);

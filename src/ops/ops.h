@@ -231,11 +231,12 @@ struct mm_backend {
     // where the operations take either. A caller may set it to f32 before it opens a model.
     enum mm_dtype activations;
     // Set by who wants answers only: a training must compute with and without a backward to come
-    // the same. With product bf16, ssd_fwd may then round to bf16 what it multiplies, once before
-    // each product, as the published kernels do: v, k, q, v times its step and decay, the masked
-    // scores, and a copy of the state before a chunk. A term is then within 2^-7.9 of its magnitude
-    // (two roundings of 2^-9). Sums and the state that is carried from chunk to chunk stay f32. The
-    // silu before and after is within 2^-13 of itself.
+    // the same. With product bf16, ssd_fwd and attention (of more than a few queries) may then
+    // round to bf16 what they multiply, once before each product, as the published kernels do: v,
+    // k, q, v times its step and decay, the masked scores, a copy of the state before a chunk; the
+    // weights of a softmax. A term is then within 2^-7.9 of its magnitude (two roundings of 2^-9).
+    // Sums and the state that is carried from chunk to chunk stay f32. The silu before and after
+    // the recurrence is within 2^-13 of itself.
     bool scan_rounds;
     // o (T, H, P) of a whole mixer in one pass over its operands. False, and nothing done: the
     // backend has no such pass for these operands, or none at all (NULL). Call mm_mamba2_fwd.

@@ -1,13 +1,14 @@
 // Causal softmax attention, forward: tiles of 48 queries by 128 keys with a running maximum and
 // sum (Milakov & Gimelshein 2018; Dao et al. 2022), so that no T x T matrix exists. A tile of
 // queries of one head is done by one thread in one order: results do not depend on the threads.
+// Where the kernels have `attend`, tiles are queries of some heads of one group.
 #include <math.h>
 #include "ops/cpu/attention.h"
 
 struct tile {
     int64_t row, n;     // queries
     int64_t key, past;  // query i of the tile sees keys key .. key + past + i
-    int64_t head;
+    int64_t head, n_heads;
 };
 
 struct attend_job {
@@ -17,6 +18,7 @@ struct attend_job {
     const struct tile *tiles;
     float *room;
     int64_t room_floats, pad;  // of a thread; P padded to vectors
+    int64_t queries, heads;    // of a tile, at most
 };
 
 static void attend_tile(const struct attend_job *j, const struct tile *t, float *room) {
@@ -74,42 +76,77 @@ static void attend_tile(const struct attend_job *j, const struct tile *t, float 
     }
 }
 
+static void attend_group(const struct attend_job *j, const struct tile *t, float *room) {
+    const int64_t P = j->q.shape[2], col = t->head / (j->q.shape[1] / j->key.shape[1]) * P;
+    struct mm_attend a = {.P = P,
+                          .heads = t->n_heads,
+                          .n = t->n,
+                          .past = t->past,
+                          .q = mm_view_at(j->q, t->row, t->head * P),
+                          .k = mm_view_at(j->key, t->key, col),
+                          .v = mm_view_at(j->v, t->key, col),
+                          .y = mm_view_at(j->y, t->row, t->head * P),
+                          .ldq = j->q.ld,
+                          .ldk = j->key.ld,
+                          .ldv = j->v.ld,
+                          .ldy = j->y.ld,
+                          .ldl = j->lse.ld,
+                          .room = (unsigned char *)room};
+    if (j->lse.data) a.lse = mm_view_at(j->lse, t->row, t->head);
+    j->x->attend(&a);
+}
+
 static void attend_tiles(void *arg, int64_t begin, int64_t end, int thread) {
     const struct attend_job *j = arg;
     for (int64_t i = begin; i < end; i++) {
-        attend_tile(j, &j->tiles[i], j->room + thread * j->room_floats);
-    }
-}
-
-// Tiles of n queries from `row` on, of every head. First and last alternate: a thread's contiguous
-// share then holds as many long tiles as short ones.
-static int64_t add_tiles(struct tile *out, int64_t row, int64_t n, int64_t key, int64_t past,
-                         int64_t n_heads) {
-    const int64_t blocks = (n + mm_tile_queries - 1) / mm_tile_queries;
-    for (int64_t h = 0; h < n_heads; h++) {
-        for (int64_t i = 0; i < blocks; i++) {
-            const int64_t at = (i % 2 ? blocks - 1 - i / 2 : i / 2) * mm_tile_queries;
-            *out++ = (struct tile){.row = row + at,
-                                   .n = n - at < mm_tile_queries ? n - at : mm_tile_queries,
-                                   .key = key,
-                                   .past = past + at,
-                                   .head = h};
+        float *room = j->room + thread * j->room_floats;
+        if (j->x->attend) {
+            attend_group(j, &j->tiles[i], room);
+        } else {
+            attend_tile(j, &j->tiles[i], room);
         }
     }
-    return blocks * n_heads;
 }
 
-static int64_t tile_count(int64_t n, int64_t n_heads) {
-    return (n + mm_tile_queries - 1) / mm_tile_queries * n_heads;
+// Tiles of n queries from `row` on, of every head; or only how many. First and last alternate: a
+// thread's contiguous share then holds as many long tiles as short ones.
+static int64_t add_tiles(const struct attend_job *j, struct tile *out, int64_t row, int64_t n,
+                         int64_t key, int64_t past) {
+    const int64_t blocks = (n + j->queries - 1) / j->queries;
+    const int64_t ratio = j->q.shape[1] / j->key.shape[1];
+    int64_t count = 0;
+    for (int64_t h = 0; h < j->q.shape[1];) {
+        const int64_t left = ratio - h % ratio, heads = left < j->heads ? left : j->heads;
+        for (int64_t i = 0; i < blocks && out; i++) {
+            const int64_t at = (i % 2 ? blocks - 1 - i / 2 : i / 2) * j->queries;
+            *out++ = (struct tile){.row = row + at,
+                                   .n = n - at < j->queries ? n - at : j->queries,
+                                   .key = key,
+                                   .past = past + at,
+                                   .head = h,
+                                   .n_heads = heads};
+        }
+        h += heads;
+        count += blocks;
+    }
+    return count;
 }
+
+enum { group_rows_wanted = 256, group_heads_most = 8 };
 
 static bool prepare(struct mm_backend *be, struct attend_job *j) {
+    const int64_t P = j->q.shape[2], ratio = j->q.shape[1] / j->key.shape[1];
     j->k = mm_kernels_of(be);
     j->x = mm_mixer_kernels(be);
-    const int64_t p_dim = j->q.shape[2];
-    j->pad = mm_padded(j->x, p_dim);
-    const int64_t floats =
-        mm_tile_queries * (mm_tile_keys + j->pad) + mm_tile_keys * (p_dim + j->pad);
+    j->pad = mm_padded(j->x, P);
+    j->queries = mm_tile_queries, j->heads = 1;
+    int64_t floats = mm_tile_queries * (mm_tile_keys + j->pad) + mm_tile_keys * (P + j->pad);
+    if (j->x->attend) {
+        j->heads = ratio < group_heads_most ? ratio : group_heads_most;
+        j->queries = group_rows_wanted / j->heads / 32 * 32;
+        if (j->queries < 32) j->queries = 32;
+        floats = (int64_t)j->x->attend_room(P, j->heads, j->queries) / (int64_t)sizeof(float);
+    }
     j->room_floats = (int64_t)mm_cpu_piece((size_t)floats * sizeof(float)) / (int64_t)sizeof(float);
     const size_t bytes = (size_t)(mm_pool_size(be->pool) * j->room_floats) * sizeof(float);
     j->room = mm_cpu_scratch(be, mm_scratch_b, bytes);
@@ -120,16 +157,16 @@ void mm_attention_fwd_cpu(struct mm_backend *be, struct mm_view y, struct mm_vie
                           struct mm_view q, struct mm_view k, struct mm_view v,
                           struct mm_segs segs) {
     struct attend_job j = {.y = y, .lse = lse, .q = q, .key = k, .v = v};
+    if (!prepare(be, &j)) return;
     int64_t n = 0;
-    for (int64_t s = 0; s < segs.n; s++) {
-        n += tile_count(segs.start[s + 1] - segs.start[s], q.shape[1]);
-    }
+    for (int64_t s = 0; s < segs.n; s++)
+        n += add_tiles(&j, NULL, 0, segs.start[s + 1] - segs.start[s], 0, 0);
     struct tile *tiles = mm_cpu_scratch(be, mm_scratch_a, (size_t)n * sizeof *tiles);
-    if (!tiles || !prepare(be, &j)) return;
+    if (!tiles) return;
     n = 0;
     for (int64_t s = 0; s < segs.n; s++) {
         const int64_t row = segs.start[s];
-        n += add_tiles(tiles + n, row, segs.start[s + 1] - row, row, 0, q.shape[1]);
+        n += add_tiles(&j, tiles + n, row, segs.start[s + 1] - row, row, 0);
     }
     j.tiles = tiles;
     mm_parallel_for(be->pool, n, 2, attend_tiles, &j);
@@ -271,10 +308,11 @@ void mm_attention_step_cpu(struct mm_backend *be, struct mm_view y, struct mm_vi
         return;
     }
     struct attend_job j = {.y = y, .q = q, .key = k, .v = v};
-    const size_t n_tiles = (size_t)tile_count(n, q.shape[1]);
-    struct tile *tiles = mm_cpu_scratch(be, mm_scratch_a, n_tiles * sizeof *tiles);
-    if (!tiles || !prepare(be, &j)) return;
-    add_tiles(tiles, 0, n, 0, past, q.shape[1]);
+    if (!prepare(be, &j)) return;
+    const int64_t n_tiles = add_tiles(&j, NULL, 0, n, 0, past);
+    struct tile *tiles = mm_cpu_scratch(be, mm_scratch_a, (size_t)n_tiles * sizeof *tiles);
+    if (!tiles) return;
+    add_tiles(&j, tiles, 0, n, 0, past);
     j.tiles = tiles;
-    mm_parallel_for(be->pool, (int64_t)n_tiles, 2, attend_tiles, &j);
+    mm_parallel_for(be->pool, n_tiles, 2, attend_tiles, &j);
 }

@@ -8,6 +8,7 @@
 // products, within some 2^-16 of the magnitudes) or rounded to one (parts 1: within 2^-8). The
 // state itself is carried in f32.
 #include <string.h>
+#include "ops/cpu/amx.h"
 #include "ops/cpu/mixer.h"
 #include "ops/cpu/pack_amx.h"
 
@@ -70,56 +71,8 @@ static struct room room_of(const struct mm_chunk *c, int parts) {
     return r;
 }
 
-// ---- products ----
-
-// Sums of `rows` x 2 tiles over n tiles of k are added to tiles 0 to 3. The next row of A is a_next
-// words on, the next column of B b_next.
-#define PRODUCTS(upper_a, lower_a)     \
-    _tile_dpbf16ps(0, upper_a, 4);     \
-    _tile_dpbf16ps(1, upper_a, 5);     \
-    if (rows == 2) {                   \
-        _tile_dpbf16ps(2, lower_a, 4); \
-        _tile_dpbf16ps(3, lower_a, 5); \
-    }
-#define INLINE static inline __attribute__((always_inline))
-INLINE MM_TILES void multiply(const uint32_t *a, int64_t a_next, const uint32_t *b, int64_t b_next,
-                              int64_t n, const int rows, const int parts) {
-    const int64_t words = parts * mm_pack_words;
-    for (int64_t k = 0; k < n; k++, a += words, b += words) {
-        _tile_loadd(4, b, 64);
-        _tile_loadd(6, a, 64);
-        _tile_loadd(5, b + b_next, 64);
-        if (rows == 2) _tile_loadd(7, a + a_next, 64);
-        PRODUCTS(6, 7)
-        if (parts == 1) continue;
-        _tile_loadd(6, a + mm_pack_words, 64);
-        if (rows == 2) _tile_loadd(7, a + a_next + mm_pack_words, 64);
-        PRODUCTS(6, 7)
-        _tile_loadd(6, a, 64);
-        _tile_loadd(4, b + mm_pack_words, 64);
-        _tile_loadd(5, b + b_next + mm_pack_words, 64);
-        if (rows == 2) _tile_loadd(7, a + a_next, 64);
-        PRODUCTS(6, 7)
-    }
-}
-
-INLINE MM_TILES void zero(void) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-
-INLINE MM_TILES void put(float *c, int64_t ld, const int rows) {
-    _tile_stored(0, c, ld * 4);
-    _tile_stored(1, c + 16, ld * 4);
-    if (rows == 1) return;
-    _tile_stored(2, c + 16 * ld, ld * 4);
-    _tile_stored(3, c + 16 * ld + 16, ld * 4);
-}
-
 // Asks for some rows more of what comes next: few enough not to wait for a place in the queue.
-INLINE void fetch(struct mm_chunk *c) {
+MM_PACKS void fetch(struct mm_chunk *c) {
     int64_t rows = 4;
     for (size_t i = 0; i < sizeof c->ahead / sizeof *c->ahead && rows > 0; i++) {
         struct mm_ahead *a = c->ahead + i;
@@ -132,7 +85,7 @@ INLINE void fetch(struct mm_chunk *c) {
 
 // ---- keys, values, states ----
 
-INLINE MM_TILES void keys(struct mm_chunk *c, const float *k, int64_t ldk, const float *v,
+MM_TILES_INLINE void keys(struct mm_chunk *c, const float *k, int64_t ldk, const float *v,
                           int64_t ldv, int64_t n, const int parts) {
     const struct room r = room_of(c, parts);
     const int64_t w = r.words, n_k = up(n, mm_pack_k);
@@ -155,7 +108,7 @@ INLINE MM_TILES void keys(struct mm_chunk *c, const float *k, int64_t ldk, const
     }
 }
 
-INLINE MM_TILES void lay_state(struct mm_chunk *c, int64_t head, const float *state, int64_t lds,
+MM_TILES_INLINE void lay_state(struct mm_chunk *c, int64_t head, const float *state, int64_t lds,
                                const int parts) {
     const struct room r = room_of(c, parts);
     uint32_t *to = r.states + head * r.tiles_p * r.k_n * r.words;
@@ -242,7 +195,7 @@ MM_PACKS void mask_tile(uint32_t *to, const float *scores, int64_t t, const stru
 // ---- a chunk ----
 
 // `rows` tiles of rows of y from tile t on.
-INLINE MM_TILES void output_rows(struct mm_chunk *c, const struct room *r, int64_t t,
+MM_TILES_INLINE void output_rows(struct mm_chunk *c, const struct room *r, int64_t t,
                                  const uint32_t *state, float *y, int64_t ldy, const float *q,
                                  int64_t ldq, const struct mm_decay *d, float skip, const int rows,
                                  const int parts) {
@@ -255,9 +208,10 @@ INLINE MM_TILES void output_rows(struct mm_chunk *c, const struct room *r, int64
         mm_pack_across(r->q_in + i * w, from, ldq, c->n - row, c->N - k * 32, d->in + row, parts);
     }
     for (int64_t j = 0; j < t + rows; j += 2) {
-        zero();
-        multiply(r->q, r->k_n * w, r->key_cols + j * r->k_n * w, r->k_n * w, r->k_n, rows, parts);
-        put(r->scores + j * 16, max_tokens, rows);
+        mm_pack_zero();
+        mm_pack_multiply(r->q, r->k_n * w, r->key_cols + j * r->k_n * w, r->k_n * w, r->k_n, rows,
+                         parts);
+        mm_pack_put(r->scores + j * 16, max_tokens, rows);
         fetch(c);
     }
     const int64_t n_k = t / 2 + 1;
@@ -266,27 +220,28 @@ INLINE MM_TILES void output_rows(struct mm_chunk *c, const struct room *r, int64
         mask_tile(to, r->scores + i * 16 * max_tokens, t + i, d, skip, parts);
     }
     for (int64_t p = 0; p < r->tiles_p; p += 2) {
-        zero();
+        mm_pack_zero();
         if (state) {
-            multiply(r->q_in, r->k_n * w, state + p * r->k_n * w, r->k_n * w, r->k_n, rows, parts);
+            mm_pack_multiply(r->q_in, r->k_n * w, state + p * r->k_n * w, r->k_n * w, r->k_n, rows,
+                             parts);
         }
-        multiply(r->masked, token_k * w, r->values + p * token_k * w, token_k * w, n_k, rows,
-                 parts);
+        mm_pack_multiply(r->masked, token_k * w, r->values + p * token_k * w, token_k * w, n_k,
+                         rows, parts);
         fetch(c);
         float *to = y + t * 16 * ldy + p * 16;
         const int64_t cols = c->P - p * 16;
         if (left >= rows * 16 && cols >= 32) {
-            put(to, ldy, rows);
+            mm_pack_put(to, ldy, rows);
             continue;
         }
-        put(r->block, 32, rows);
+        mm_pack_put(r->block, 32, rows);
         for (int64_t i = 0; i < rows * 16 && i < left; i++) {
             memcpy(to + i * ldy, r->block + i * 32, (size_t)(cols < 32 ? cols : 32) * sizeof *to);
         }
     }
 }
 
-INLINE MM_TILES void outputs(struct mm_chunk *c, int64_t head, bool with_state, float *y,
+MM_TILES_INLINE void outputs(struct mm_chunk *c, int64_t head, bool with_state, float *y,
                              int64_t ldy, const float *q, int64_t ldq, const struct mm_decay *d,
                              float skip, const int parts) {
     const struct room r = room_of(c, parts);
@@ -323,7 +278,7 @@ MM_PACKS void join(const struct mm_chunk *c, const struct room *r, float *state,
     }
 }
 
-INLINE MM_TILES void advance(struct mm_chunk *c, int64_t head, float *state, int64_t lds,
+MM_TILES_INLINE void advance(struct mm_chunk *c, int64_t head, float *state, int64_t lds,
                              float alpha, const struct mm_decay *d, const int parts) {
     const struct room r = room_of(c, parts);
     const int64_t w = r.words, n_k = up(c->n, mm_pack_k);
@@ -335,10 +290,10 @@ INLINE MM_TILES void advance(struct mm_chunk *c, int64_t head, float *state, int
                           c->ldv, c->P - t * 16, c->n - k * 32, d->out + k * 32, false, parts);
         }
         for (int64_t k = 0; k < r.k_n; k++) {
-            zero();
-            multiply(r.key_rows + 2 * k * token_k * w, token_k * w, r.scaled, token_k * w, n_k, 2,
-                     parts);
-            put(r.block, 32, 2);
+            mm_pack_zero();
+            mm_pack_multiply(r.key_rows + 2 * k * token_k * w, token_k * w, r.scaled, token_k * w,
+                             n_k, 2, parts);
+            mm_pack_put(r.block, 32, 2);
             fetch(c);
             join(c, &r, state, lds, k * 32, p * 16, alpha, next ? next + (p * r.k_n + k) * w : NULL,
                  parts);
@@ -348,22 +303,16 @@ INLINE MM_TILES void advance(struct mm_chunk *c, int64_t head, float *state, int
 
 // ---- the two tables ----
 
-static const struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-} config = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
-
 // Products of two decays may be too small for a float; as denormals they would cost a hundred times
 // as much as any other.
 MM_TILES static void begin(struct mm_chunk *c) {
     c->float_mode = _mm_getcsr();
     _mm_setcsr(c->float_mode | flush_denormals);
-    _tile_loadconfig(&config);
+    mm_amx_begin();
 }
 
 MM_TILES static void end(struct mm_chunk *c) {
-    _tile_release();
+    mm_amx_end();
     _mm_setcsr(c->float_mode);
 }
 

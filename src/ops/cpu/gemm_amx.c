@@ -3,6 +3,7 @@
 //   A B = A_hi B_hi + A_hi B_lo + A_lo B_hi    within some 2^-16 of the magnitudes, summed in f32:
 // three products at 16 times the rate of f32. Operands are laid out as tiles on the way: a tile
 // holds 32 k, as 16 pairs (k, k + 16), which takes no shuffles.
+#include "ops/cpu/amx.h"
 #include "ops/cpu/mixer.h"
 #include "ops/cpu/pack_amx.h"
 
@@ -155,18 +156,6 @@ MM_TILES static void mul(struct operands *o, const struct mm_gemm *g, int64_t i,
     join_buffer(c + 16, g->ldc, to + 16, 32, g->alpha);
 }
 
-// In memory of its own: gcc's intrinsic names only the first eight bytes as read, and the rest of a
-// local one would be left out.
-static const struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-} config = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
-
-MM_TILES static void configure(void) {
-    _tile_loadconfig(&config);
-}
-
 // Columns [j0, j1) and k in [k0, k1), which o->b holds.
 MM_TILES static void block(struct operands *o, const struct mm_gemm *g, int64_t j0, int64_t j1,
                            int64_t k0, int64_t k1, enum join join) {
@@ -191,7 +180,7 @@ MM_TILES void mm_gemm_amx(const struct mm_gemm *g) {
         return;
     }
     struct operands o;
-    configure();
+    mm_amx_begin();
     for (int64_t j = 0; j < g->n; j += block_n) {
         const int64_t j1 = g->n - j < block_n ? g->n : j + block_n;
         for (int64_t k = 0; k < g->k; k += block_k) {
@@ -203,5 +192,5 @@ MM_TILES void mm_gemm_amx(const struct mm_gemm *g) {
                                      : join_store);
         }
     }
-    _tile_release();
+    mm_amx_end();
 }

@@ -216,12 +216,13 @@ static void softplus_bwd(float *restrict dx, float *restrict dbias, const float 
 
 // `product` is the set's gemm, conv and norm its conv_fwd and gated_norm_fwd; the others are fields
 // of the table.
-#define MM_MIXER_KERNELS(product, chunk, chunks_, conv, norm)                                     \
-    {                                                                                             \
-        .lanes = LANES, .long_chunk = (chunk), .chunks = (chunks_), .gemm = product,              \
-        .transpose = transpose, .pack = pack, .decay = decay, .mask = mask, .mask_bwd = mask_bwd, \
-        .dot = dot, .scan = scan, .step = step, .conv_fwd = conv, .conv_bwd = conv_bwd,           \
-        .conv_dx = conv_dx, .head_norm_fwd = head_norm_fwd, .head_norm_bwd = head_norm_bwd,       \
-        .gated_norm_fwd = norm, .gated_norm_bwd = gated_norm_bwd, .softplus_fwd = softplus_fwd,   \
-        .softplus_bwd = softplus_bwd                                                              \
+#define MM_MIXER_KERNELS(product, chunk, attend_, room_, chunks_, conv, norm)                   \
+    {                                                                                           \
+        .lanes = LANES, .long_chunk = (chunk), .attend = (attend_), .attend_room = (room_),     \
+        .chunks = (chunks_), .gemm = product, .transpose = transpose, .pack = pack,             \
+        .decay = decay, .mask = mask, .mask_bwd = mask_bwd, .dot = dot, .scan = scan,           \
+        .step = step, .conv_fwd = conv, .conv_bwd = conv_bwd, .conv_dx = conv_dx,               \
+        .head_norm_fwd = head_norm_fwd, .head_norm_bwd = head_norm_bwd, .gated_norm_fwd = norm, \
+        .gated_norm_bwd = gated_norm_bwd, .softplus_fwd = softplus_fwd,                         \
+        .softplus_bwd = softplus_bwd                                                            \
     }

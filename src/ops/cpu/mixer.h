@@ -80,9 +80,24 @@ struct mm_chunks {
                     const struct mm_decay *d);
 };
 
+// Causal attention of n queries of the heads of one group: query i sees keys 0 .. past + i. y may
+// not be q.
+struct mm_attend {
+    int64_t P, heads, n, past;
+    const float *q;  // (n, heads, P), rows ldq apart
+    const float *k, *v;
+    float *y;
+    float *lse;  // (n, heads), rows ldl apart, or NULL
+    int64_t ldq, ldk, ldv, ldy, ldl;
+    unsigned char *room;  // attend_room bytes, aligned to 64
+};
+
 struct mm_mixer_kernels {
-    int64_t lanes;                   // floats of a vector
-    int64_t long_chunk;              // tokens of a chunk of a long sequence, measured
+    int64_t lanes;       // floats of a vector
+    int64_t long_chunk;  // tokens of a chunk of a long sequence, measured
+    // NULL: attention is made of `gemm` and the rest.
+    void (*attend)(const struct mm_attend *a);
+    size_t (*attend_room)(int64_t P, int64_t heads, int64_t n);
     const struct mm_chunks *chunks;  // NULL: ssd_fwd is made of `gemm` and the rest
     void (*gemm)(const struct mm_gemm *g);
     // dst (cols, ld) = src (rows, cols)^T, zero up to ld.
@@ -137,6 +152,10 @@ void mm_conv_fwd_rounded(float *y, const float *const *x, const float *w, int64_
                          const float *bias, int64_t width, int64_t n);
 void mm_gated_norm_fwd_rounded(float *o, float *rinv, const float *y, const float *g,
                                const float *w, float eps, int64_t n_heads, int64_t dim);
+// attend_amx.c
+size_t mm_attend_room_halves(int64_t P, int64_t heads, int64_t n);
+void mm_attend_halves(const struct mm_attend *a);
+void mm_attend_rounded(const struct mm_attend *a);
 // chunk_amx.c: products of halves, and of operands rounded to bf16.
 extern const struct mm_chunks mm_chunks_halves, mm_chunks_rounded;
 extern const struct mm_mixer_kernels mm_mixer_avx2, mm_mixer_avx512, mm_mixer_amx, mm_mixer_neon;

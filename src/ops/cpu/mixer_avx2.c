@@ -12,4 +12,5 @@
 #include "ops/cpu/kernel_ssd.h"
 #include "ops/cpu/kernel_rows.h"
 
-const struct mm_mixer_kernels mm_mixer_avx2 = MM_MIXER_KERNELS(gemm, 64, NULL, conv_fwd, gated_norm_fwd);
+const struct mm_mixer_kernels mm_mixer_avx2 =
+    MM_MIXER_KERNELS(gemm, 64, NULL, NULL, NULL, conv_fwd, gated_norm_fwd);

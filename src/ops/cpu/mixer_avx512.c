@@ -13,8 +13,10 @@
 #include "ops/cpu/kernel_rows.h"
 
 const struct mm_mixer_kernels mm_mixer_avx512 =
-    MM_MIXER_KERNELS(gemm, 64, NULL, conv_fwd, gated_norm_fwd);
+    MM_MIXER_KERNELS(gemm, 64, NULL, NULL, NULL, conv_fwd, gated_norm_fwd);
 const struct mm_mixer_kernels mm_mixer_amx =
-    MM_MIXER_KERNELS(mm_gemm_amx, 128, &mm_chunks_halves, conv_fwd, gated_norm_fwd);
-const struct mm_mixer_kernels mm_mixer_amx_rounded = MM_MIXER_KERNELS(
-    mm_gemm_amx, 128, &mm_chunks_rounded, mm_conv_fwd_rounded, mm_gated_norm_fwd_rounded);
+    MM_MIXER_KERNELS(mm_gemm_amx, 128, mm_attend_halves, mm_attend_room_halves, &mm_chunks_halves,
+                     conv_fwd, gated_norm_fwd);
+const struct mm_mixer_kernels mm_mixer_amx_rounded =
+    MM_MIXER_KERNELS(mm_gemm_amx, 128, mm_attend_rounded, mm_attend_room_halves, &mm_chunks_rounded,
+                     mm_conv_fwd_rounded, mm_gated_norm_fwd_rounded);

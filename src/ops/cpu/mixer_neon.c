@@ -11,4 +11,5 @@
 #include "ops/cpu/kernel_ssd.h"
 #include "ops/cpu/kernel_rows.h"
 
-const struct mm_mixer_kernels mm_mixer_neon = MM_MIXER_KERNELS(gemm, 64, NULL, conv_fwd, gated_norm_fwd);
+const struct mm_mixer_kernels mm_mixer_neon =
+    MM_MIXER_KERNELS(gemm, 64, NULL, NULL, NULL, conv_fwd, gated_norm_fwd);

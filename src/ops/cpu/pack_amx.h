@@ -12,6 +12,7 @@
     static inline \
         __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"), unused, always_inline))
 #define MM_TILES __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl")))
+#define MM_TILES_INLINE static inline MM_TILES __attribute__((always_inline, unused))
 
 enum {
     mm_pack_k = 32,
@@ -131,6 +132,60 @@ MM_PACKS void mm_pack_turned(uint32_t *to, const float *from, int64_t ld, int64_
                       parts);
     }
     mm_pack_store(to, hi, lo, true, parts);
+}
+
+// ---- products ----
+
+// Sums of `rows` x 2 tiles over n tiles of k are added to tiles 0 to 3. The next row of A is a_next
+// words on, the next column of B b_next.
+#define MM_PACK_PRODUCTS(upper_a, lower_a) \
+    _tile_dpbf16ps(0, upper_a, 4);         \
+    _tile_dpbf16ps(1, upper_a, 5);         \
+    if (rows == 2) {                       \
+        _tile_dpbf16ps(2, lower_a, 4);     \
+        _tile_dpbf16ps(3, lower_a, 5);     \
+    }
+MM_TILES_INLINE void mm_pack_multiply(const uint32_t *a, int64_t a_next, const uint32_t *b,
+                                      int64_t b_next, int64_t n, const int rows, const int parts) {
+    const int64_t words = parts * mm_pack_words;
+    for (int64_t k = 0; k < n; k++, a += words, b += words) {
+        _tile_loadd(4, b, 64);
+        _tile_loadd(6, a, 64);
+        _tile_loadd(5, b + b_next, 64);
+        if (rows == 2) _tile_loadd(7, a + a_next, 64);
+        MM_PACK_PRODUCTS(6, 7)
+        if (parts == 1) continue;
+        _tile_loadd(6, a + mm_pack_words, 64);
+        if (rows == 2) _tile_loadd(7, a + a_next + mm_pack_words, 64);
+        MM_PACK_PRODUCTS(6, 7)
+        _tile_loadd(6, a, 64);
+        _tile_loadd(4, b + mm_pack_words, 64);
+        _tile_loadd(5, b + b_next + mm_pack_words, 64);
+        if (rows == 2) _tile_loadd(7, a + a_next, 64);
+        MM_PACK_PRODUCTS(6, 7)
+    }
+}
+
+// A tile store after some 1,500 cycles without one takes some 1,000 (docs/PERFORMANCE.md): where
+// there is other work between products, one that nobody reads now and then keeps the next one
+// short.
+MM_TILES_INLINE void mm_pack_stay_awake(uint32_t *unread) {
+    _tile_stored(7, unread, 64);
+}
+
+MM_TILES_INLINE void mm_pack_zero(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+MM_TILES_INLINE void mm_pack_put(float *c, int64_t ld, const int rows) {
+    _tile_stored(0, c, ld * 4);
+    _tile_stored(1, c + 16, ld * 4);
+    if (rows == 1) return;
+    _tile_stored(2, c + 16 * ld, ld * 4);
+    _tile_stored(3, c + 16 * ld + 16, ld * 4);
 }
 
 #endif
