@@ -47,6 +47,10 @@ static const double tol_scan_rounded_normed = 4e-2;
 static const double tol_halves_dt = 1e-4;
 // A token through five blocks and a small model's worth of norms: sums, in turn normed and summed.
 static const double tol_step = 1e-4;
+// The same where products round their other operand to bf16 (the GPU), which is 2^-9 / sqrt(3) of
+// each term with random signs: some twenty such products one after the other, and the largest of
+// thousands of results, three deviations out.
+static const double tol_step_bf16_rounded = 1.5e-2;
 // The same with quantized weights: the sums of integers are exact, but a rounding of 2^-24 before
 // them can tip an activation's code over, by 1/127 of the largest in its block.
 static const double tol_step_quantized = 2e-2;

@@ -259,14 +259,7 @@ enum mm_code mm_model_load(struct mm_model *m, struct mm_backend *be, const char
     mm_config_deinit(&config);
     m->source = st;
     snprintf(m->path, sizeof m->path, "%s", path);
-    enum mm_code code = mm_code_ok;
-    if (mm_model_quantized(m) && !be->host_memory) {
-        code = mm_fail(err, mm_code_unsupported,
-                       "%s: its weights are rounded to %s, and only the CPU computes with those: "
-                       "give --backend cpu, or the model it was made from",
-                       path, mm_dtype_name(m->config.quant));
-    }
-    if (!code) code = load_all(m, err);
+    const enum mm_code code = load_all(m, err);
     if (code) mm_model_deinit(m);
     return code;
 }

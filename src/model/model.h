@@ -385,6 +385,8 @@ struct mm_stepper {
     struct mm_step_seq *seqs;          // (max)
     struct mm_view x, hidden, logits;  // (max, D), (max, D), (max, V)
     struct mm_view ids;                // (max) i32
+    struct mm_view drawn;              // (mm_stepper_ahead, max) i32, of mm_stepper_greedy
+    struct mm_view banned;             // (mm_stepper_banned) i32
     void *memory;
     size_t bytes;
 };
@@ -395,5 +397,13 @@ void mm_stepper_deinit(struct mm_stepper *p);
 // Reads one token of each of n sequences; each weight is read once for all. Takes no memory, but
 // for keys and values that outgrow their room (mm_state_reserve).
 enum mm_code mm_stepper_run(struct mm_stepper *p, int64_t n, struct mm_error *err);
+// `count` steps one after the other, each of the token with the largest logit after the last one,
+// from `tokens` on; the host waits only for the last. ids (count, n): what was drawn after each
+// step, so the last n have not been read yet; -1 after logits that are not finite. `wanted` is not
+// looked at.
+enum { mm_stepper_ahead = 32, mm_stepper_banned = 4 };
+enum mm_code mm_stepper_greedy(struct mm_stepper *p, int64_t n, int64_t count,
+                               const int32_t *banned, int n_banned, int32_t *ids,
+                               struct mm_error *err);
 
 #endif

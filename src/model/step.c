@@ -54,6 +54,8 @@ static struct mm_view take_rows(struct mm_stepper *p, struct mm_arena *arena, in
     p->hidden = mm_take2(arena, n, c->llm.D);
     p->logits = mm_take2(arena, n, c->V);
     p->ids = mm_take(arena, mm_dtype_i32, n);
+    p->drawn = mm_take(arena, mm_dtype_i32, mm_stepper_ahead * n);
+    p->banned = mm_take(arena, mm_dtype_i32, mm_stepper_banned);
     return mm_take1(arena, c->embed.H > c->llm.H ? c->embed.H : c->llm.H);
 }
 
@@ -110,22 +112,18 @@ static void embed(struct mm_stepper *p, int64_t n) {
     }
 }
 
-enum mm_code mm_stepper_run(struct mm_stepper *p, int64_t n, struct mm_error *err) {
+// One step of the rows in p->x.
+static enum mm_code step(struct mm_stepper *p, int64_t n, bool logits, struct mm_error *err) {
     struct mm_model *m = p->m;
     const struct mm_config *c = &m->config;
-    assert(n <= p->max);
-    bool wanted = false;
     for (int64_t t = 0; t < n; t++) {
         struct mm_state *s = p->states[t];
-        wanted = wanted || p->wanted[t];
         MM_TRY(mm_state_reserve(s, (s->n_embed > s->n_llm ? s->n_embed : s->n_llm) + 1, err));
         p->seqs[t] = (struct mm_step_seq){
             s->blocks,
             {s->n_embed, s->n_llm},
             {mm_rope_base(&c->embed, s->n_embed + 1), mm_rope_base(&c->llm, s->n_llm + 1)}};
     }
-    embed(p, n);
-    const struct mm_view rows = mm_view_rows(p->logits, 0, n);
     const struct mm_step step = {.blocks = p->blocks,
                                  .n_blocks = m->n_blocks,
                                  .l2_before = c->normalize_encoder_output ? c->embed.n_blocks : -1,
@@ -135,14 +133,49 @@ enum mm_code mm_stepper_run(struct mm_stepper *p, int64_t n, struct mm_error *er
                                  .n_seqs = n,
                                  .x = mm_view_rows(p->x, 0, n),
                                  .hidden = mm_view_rows(p->hidden, 0, n),
-                                 .output = wanted ? mm_model_w(m, mm_role_output) : MM_NONE,
-                                 .logits = wanted ? rows : MM_NONE};
+                                 .output = logits ? mm_model_w(m, mm_role_output) : MM_NONE,
+                                 .logits = logits ? mm_view_rows(p->logits, 0, n) : MM_NONE};
     mm_decode_step(m->be, &step);
     for (int64_t t = 0; t < n; t++) {
         p->states[t]->n_embed++;
         p->states[t]->n_llm++;
-        if (!p->wanted[t]) continue;
-        m->be->download(m->be, p->wanted[t], mm_view_at(rows, t, 0), (size_t)c->V * sizeof(float));
     }
+    return mm_code_ok;
+}
+
+enum mm_code mm_stepper_run(struct mm_stepper *p, int64_t n, struct mm_error *err) {
+    struct mm_model *m = p->m;
+    assert(n <= p->max);
+    bool wanted = false;
+    for (int64_t t = 0; t < n; t++)
+        wanted = wanted || p->wanted[t];
+    embed(p, n);
+    MM_TRY(step(p, n, wanted, err));
+    for (int64_t t = 0; t < n; t++) {
+        if (!p->wanted[t]) continue;
+        m->be->download(m->be, p->wanted[t], mm_view_at(p->logits, t, 0),
+                        (size_t)m->config.V * sizeof(float));
+    }
+    return mm_backend_sync(m->be, err);
+}
+
+enum mm_code mm_stepper_greedy(struct mm_stepper *p, int64_t n, int64_t count,
+                               const int32_t *banned, int n_banned, int32_t *ids,
+                               struct mm_error *err) {
+    struct mm_model *m = p->m;
+    assert(n <= p->max && count <= mm_stepper_ahead && n_banned <= mm_stepper_banned);
+    const struct mm_view out =
+        n_banned > 0 ? mm_view1(p->banned.data, mm_dtype_i32, n_banned) : MM_NONE;
+    m->be->upload(m->be, p->banned.data, banned, (size_t)n_banned * sizeof *banned);
+    embed(p, n);
+    for (int64_t i = 0; i < count; i++) {
+        const struct mm_view drawn = mm_view_rows(p->drawn, i * n, n);
+        MM_TRY(step(p, n, true, err));
+        mm_argmax(m->be, drawn, mm_view_rows(p->logits, 0, n), out);
+        if (i + 1 < count) {
+            mm_embed_fwd(m->be, mm_view_rows(p->x, 0, n), mm_model_w(m, mm_role_text), drawn);
+        }
+    }
+    m->be->download(m->be, ids, p->drawn.data, (size_t)(count * n) * sizeof *ids);
     return mm_backend_sync(m->be, err);
 }

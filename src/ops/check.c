@@ -140,6 +140,13 @@ static void check_scatter_rows(struct mm_backend *be, struct mm_view y, struct m
     WANT(ids_in(be, idx, x.shape[0], 0, y.shape[0]));
 }
 
+static void check_argmax(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                         struct mm_view banned) {
+    WANT(act(be, x, x.shape[0], cols(x)));
+    WANT(ids_in(be, y, x.shape[0], INT32_MIN, INT32_MAX));
+    WANT(!given(banned) || ids_in(be, banned, banned.shape[0], INT32_MIN, INT32_MAX));
+}
+
 // ---- pictures ----
 
 static void check_patchify(struct mm_backend *be, struct mm_view y, struct mm_view pixels,

@@ -55,6 +55,8 @@ struct mm_backend;
                     struct mm_view idx), (be, y, x, idx))                                          \
     X(scatter_rows, (struct mm_backend * be, struct mm_view y, struct mm_view x,                   \
                      struct mm_view idx), (be, y, x, idx))                                         \
+    X(argmax, (struct mm_backend * be, struct mm_view y, struct mm_view x, struct mm_view banned), \
+      (be, y, x, banned))                                                                          \
     /* ---- pictures ---- */                                                                       \
     X(patchify, (struct mm_backend * be, struct mm_view y, struct mm_view pixels, int64_t patch),  \
       (be, y, pixels, patch))                                                                      \
@@ -287,6 +289,8 @@ bool mm_mamba2_fwd(struct mm_backend *be, struct mm_view o, const struct mm_mamb
 // embed_bwd     dtable[ids[t]] += dy[t] for ids[t] >= 0, in the order of t (deterministic).
 // gather_rows   y[i] = x[idx[i]];  idx (n) i32, in range.   y (n, cols)
 // scatter_rows  y[idx[i]] = x[i];  idx without repeats; other rows of y keep their values.
+// argmax        y (rows) i32 = the column of the largest of x (rows, cols), the first of those that are
+//               alike; a column in banned (n) i32 or NULL does not count. -1 where it is not finite.
 //
 // patchify      pixels (n, 3, S, S) dense f32 -> y (n * (S/patch)^2, 3 * patch^2): row-major over
 //               patches; a row holds channel, then row, then column: the order of the (D, 3, p, p)

@@ -10,8 +10,8 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 mkdir -p "$dir/bin" "$dir/lib" "$dir/tests" "$dir/fonts"
 cp "$build/mmamba" "$build/scenes" "$build/libmmamba_cuda.so" "$dir/bin/"
-for t in ops_rows ops_linear ops_attention ops_loss ops_grad mixer_rows mixer_ssd ops_ffn ops_halves \
-    mixer_halves halves_ssd halves_attention golden halves gradcheck carve layout; do
+for t in ops_rows ops_linear ops_attention ops_loss ops_grad ops_step mixer_rows mixer_ssd ops_ffn \
+    ops_halves mixer_halves halves_ssd halves_attention golden halves gradcheck carve layout; do
     [ -e "$build/tests/test_$t" ] && cp "$build/tests/test_$t" "$dir/tests/"
 done
 cp "$build/tests/st_tool" "$build/tests/json_check" "$dir/tests/" 2>/dev/null || true

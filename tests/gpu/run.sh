@@ -41,8 +41,8 @@ try() { # try NAME COMMAND...
 }
 "$bin/mmamba" inspect --help >/dev/null || { echo "the program does not start here"; exit 1; }
 export MMAMBA_TEST_BACKEND=cuda
-for t in ops_rows ops_linear ops_attention ops_loss ops_grad mixer_rows mixer_ssd ops_ffn ops_halves \
-    mixer_halves halves_ssd halves_attention golden halves gradcheck carve layout; do
+for t in ops_rows ops_linear ops_attention ops_loss ops_grad ops_step mixer_rows mixer_ssd ops_ffn \
+    ops_halves mixer_halves halves_ssd halves_attention golden halves gradcheck carve layout; do
     try "$t" "$tests/test_$t"
 done
 if [ -n "${SANITIZE:-}" ]; then

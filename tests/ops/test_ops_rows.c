@@ -102,6 +102,25 @@ static void gather_scatter(struct world *w, int64_t rows, int64_t cols, int64_t 
     assert_true(get(scattered.v[0], more - 1, 0) == get(x, 0, 0));
 }
 
+static void largest(struct world *w, int64_t rows, int64_t cols, int64_t pad) {
+    const struct mm_view x = random_view(w, mm_dtype_f32, rows, cols, pad, 1.0);
+    const struct mm_view banned = random_ids(w, 3, -1, (int32_t)cols);
+    put(x, 0, cols - 1, 90.0f), put(x, 0, cols / 2, 90.0f);  // alike: the first counts
+    put(x, rows - 1, cols / 2, NAN);
+    put(x, rows / 2, 0, INFINITY);
+    for (int i = 0; i < 2; i++) {
+        const struct mm_view y[2] = {random_ids(w, rows, 0, 1), random_ids(w, rows, 0, 1)};
+        for (int k = 0; k < 2; k++)
+            mm_argmax(w->be[k], y[k], x, i ? banned : MM_NONE);
+        for (int64_t r = 0; r < rows; r++)
+            assert_int_equal(((int32_t *)y[0].data)[r], ((int32_t *)y[1].data)[r]);
+        if (i == 0 && rows > 2 && cols > 2) {
+            assert_int_equal(((int32_t *)y[0].data)[0], cols / 2);
+            assert_int_equal(((int32_t *)y[0].data)[rows / 2], -1);
+        }
+    }
+}
+
 static void pointwise(struct world *w, int64_t rows, int64_t cols, int64_t pad) {
     const struct mm_view a = random_view(w, mm_dtype_f32, rows, cols, pad, 3.0);
     const struct mm_view b = random_view(w, mm_dtype_f32, rows, cols, 0, 3.0);
@@ -227,6 +246,11 @@ static void test_embedding(void **state) {
     (void)state;
     sweep(embedding);
 }
+static void test_argmax(void **state) {
+    (void)state;
+    sweep(largest);
+}
+
 static void test_gather_scatter(void **state) {
     (void)state;
     sweep(gather_scatter);
@@ -250,6 +274,7 @@ int main(void) {
         cmocka_unit_test(test_embedding), cmocka_unit_test(test_gather_scatter),
         cmocka_unit_test(test_pointwise), cmocka_unit_test(test_norms),
         cmocka_unit_test(test_pictures),  cmocka_unit_test(pixel_shuffle_is_internvls),
+        cmocka_unit_test(test_argmax),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

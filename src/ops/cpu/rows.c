@@ -1,4 +1,6 @@
-// Moving rows: embedding, gather, scatter.
+// Moving rows: embedding, gather, scatter; the largest of a row.
+#include <math.h>
+
 #include "ops/cpu/convert.h"
 #include "ops/cpu/kernels.h"
 
@@ -84,4 +86,63 @@ void mm_scatter_rows_cpu(struct mm_backend *be, struct mm_view y, struct mm_view
                          struct mm_view idx) {
     struct rows_job j = {.to = y, .from = x, .idx = idx.data};
     mm_parallel_for(be->pool, x.shape[0], row_grain(x), scatter, &j);
+}
+
+// The largest of a row with the banned columns left out. Lanes of their own, so that it is a loop
+// of vectors; a NaN is larger than nothing.
+static float largest(const float *x, int64_t n) {
+    enum { lanes = 16 };
+    float most[lanes];
+    for (int i = 0; i < lanes; i++)
+        most[i] = -INFINITY;
+    int64_t at = 0;
+    for (; at + lanes <= n; at += lanes) {
+        for (int i = 0; i < lanes; i++)
+            most[i] = x[at + i] > most[i] ? x[at + i] : most[i];
+    }
+    for (; at < n; at++)
+        most[0] = x[at] > most[0] ? x[at] : most[0];
+    for (int i = 1; i < lanes; i++)
+        most[0] = most[i] > most[0] ? most[i] : most[0];
+    return most[0];
+}
+
+static int32_t first_largest(const float *x, int64_t n, const int32_t *sorted, int64_t n_banned) {
+    int32_t best = -1;
+    float most = -INFINITY;
+    int64_t from = 0;
+    for (int64_t i = 0; i <= n_banned && from <= n; i++) {
+        const int64_t to = i < n_banned && sorted[i] < n ? sorted[i] : n;
+        if (to < from) continue;
+        const float here = largest(x + from, to - from);
+        if (here > most) {
+            most = here;
+            for (best = (int32_t)from; x[best] != here;)
+                best++;
+        }
+        from = to + 1;
+    }
+    return isfinite(most) ? best : -1;
+}
+
+void mm_argmax_cpu(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                   struct mm_view banned) {
+    enum { most = 64 };
+    int32_t sorted[most];
+    int64_t n = 0;
+    if (banned.data && banned.shape[0] > most) {
+        mm_argmax_ref(be, y, x, banned);
+        return;
+    }
+    for (int64_t i = 0; banned.data && i < banned.shape[0]; i++) {
+        const int32_t id = ((const int32_t *)banned.data)[i];
+        if (id < 0) continue;
+        int64_t at = n++;
+        for (; at > 0 && sorted[at - 1] > id; at--)
+            sorted[at] = sorted[at - 1];
+        sorted[at] = id;
+    }
+    for (int64_t r = 0; r < x.shape[0]; r++) {
+        ((int32_t *)y.data)[r] = first_largest(mm_view_at(x, r, 0), mm_view_cols(x), sorted, n);
+    }
 }

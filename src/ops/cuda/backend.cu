@@ -1,6 +1,7 @@
 // The CUDA backend: opening, memory, errors. Loaded at run time (ops/load_cuda.c), so that the same
 // program runs where there is no GPU and no driver.
 #include "ops/cuda/cuda.h"
+#include "ops/cuda/step_plan.cuh"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -159,6 +160,7 @@ static int64_t cuda_available(struct mm_backend *be) {
 
 static void cuda_close(struct mm_backend *be) {
     struct mm_cuda *cuda = mm_cuda_of(be);
+    mm_step_plan_free(be);
     for (int i = 0; i < mm_cuda_slot_count; i++)
         cudaFree(cuda->scratch[i]);
     mm_cuda_products_close(cuda);

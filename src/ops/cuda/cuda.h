@@ -38,7 +38,9 @@ struct mm_cuda {
     struct mm_cuda_products *products;  // product.cu
     void *scratch[mm_cuda_slot_count];
     size_t scratch_bytes[mm_cuda_slot_count];
-    size_t held, peak;  // bytes of the device: allocations, scratch, workspace
+    size_t held, peak;          // bytes of the device: allocations, scratch, workspace
+    struct mm_step_plan *step;  // step_plan.cu
+    int step_slots;             // of its kernel's queues; 0: not asked yet, -1: it cannot run here
 };
 
 void mm_cuda_products_close(struct mm_cuda *cuda);
@@ -68,6 +70,10 @@ const float *mm_cuda_vector(struct mm_backend *be, enum mm_cuda_slot slot, struc
 // A dense bf16 (or f32) copy of a view of any float type.
 void *mm_cuda_converted(struct mm_backend *be, enum mm_cuda_slot slot, struct mm_view v,
                         enum mm_dtype to);
+
+// A token step on copies of its operands (mirror.cu).
+void mm_cuda_mirror_step(struct mm_backend *be, const struct mm_step *s,
+                         void (*run)(struct mm_backend *, const struct mm_step *));
 
 #define MM_LAUNCH(be, kernel, grid, block, shared, ...)                       \
     do {                                                                      \

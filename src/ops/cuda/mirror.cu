@@ -17,8 +17,12 @@ struct span {
 // The operands' memory: overlapping operands share one span, as they do on the host.
 struct mirror {
     struct mm_backend *be;
-    struct span spans[24];
-    int n = 0;
+    struct span *spans = nullptr;
+    int n = 0, cap = 0;
+
+    ~mirror() {
+        free(spans);
+    }
 
     void add(const void *p, int64_t bytes) {
         if (!p || bytes <= 0) return;
@@ -32,6 +36,11 @@ struct mirror {
             } else {
                 i++;
             }
+        }
+        if (n == cap) {
+            cap = cap ? 2 * cap : 24;
+            spans = (struct span *)realloc(spans, (size_t)cap * sizeof *spans);
+            if (!spans) abort();  // a test machine without a few kilobytes
         }
         spans[n++] = s;
     }
@@ -116,7 +125,77 @@ struct around<void (*)(struct mm_backend *, A...)> {
     }
 };
 
+// Calls f for every view of a block or a state, in place.
+template <class F>
+void each_view(struct mm_step_block &b, F f) {
+    struct mm_view *views[] = {&b.attention_norm,
+                               &b.ffn_norm,
+                               &b.in[0],
+                               &b.in[1],
+                               &b.wo,
+                               &b.w1,
+                               &b.w3,
+                               &b.w2,
+                               &b.conv_w,
+                               &b.conv_b,
+                               &b.dt_bias,
+                               &b.a_log,
+                               &b.d,
+                               &b.q_norm_w,
+                               &b.q_norm_b,
+                               &b.k_norm_w,
+                               &b.k_norm_b,
+                               &b.g_norm};
+    for (struct mm_view *v : views)
+        f(*v);
+}
+template <class F>
+void each_view(struct mm_block_state &b, F f) {
+    struct mm_view *views[] = {&b.S, &b.conv, &b.k, &b.v};
+    for (struct mm_view *v : views)
+        f(*v);
+}
+template <class F>
+void each_view(struct mm_step &s, struct mm_step_block *blocks, struct mm_block_state *states,
+               F f) {
+    struct mm_view *views[] = {&s.norm, &s.x, &s.hidden, &s.output, &s.logits};
+    for (struct mm_view *v : views)
+        f(*v);
+    for (int64_t i = 0; i < s.n_blocks; i++)
+        each_view(blocks[i], f);
+    for (int64_t i = 0; i < s.n_blocks * s.n_seqs; i++)
+        each_view(states[i], f);
+}
+
 }  // namespace
+
+void mm_cuda_mirror_step(struct mm_backend *be, const struct mm_step *step,
+                         void (*run)(struct mm_backend *, const struct mm_step *)) {
+    const size_t L = (size_t)step->n_blocks, n = (size_t)step->n_seqs;
+    struct mm_step s = *step;
+    struct mm_step_block *blocks = (struct mm_step_block *)calloc(L + 1, sizeof *blocks);
+    struct mm_block_state *states = (struct mm_block_state *)calloc(L * n + 1, sizeof *states);
+    struct mm_step_seq *seqs = (struct mm_step_seq *)calloc(n + 1, sizeof *seqs);
+    if (!blocks || !states || !seqs) abort();
+    memcpy(blocks, step->blocks, L * sizeof *blocks);
+    for (size_t t = 0; t < n; t++) {
+        seqs[t] = step->seqs[t];
+        memcpy(states + t * L, seqs[t].blocks, L * sizeof *states);
+        seqs[t].blocks = states + t * L;
+    }
+    s.blocks = blocks, s.seqs = seqs;
+    struct mirror m;
+    m.be = be;
+    each_view(s, blocks, states, [&](struct mm_view &v) { m.note(v); });
+    if (m.place()) {
+        each_view(s, blocks, states, [&](struct mm_view &v) { v = m.map(v); });
+        run(be, &s);
+    }
+    m.back();
+    free(blocks);
+    free(states);
+    free(seqs);
+}
 
 #define MM_OPS_ENTRY(name, params, args) \
     &around<decltype(&mm_##name##_cuda)>::run<&mm_##name##_cuda>,

@@ -159,3 +159,40 @@ void mm_scatter_rows_cuda(struct mm_backend *be, struct mm_view y, struct mm_vie
     mm_each(be, x.shape[0], mm_view_cols(x),
             [=] __device__(int64_t r, int64_t c) { ym(id[r], c) = xm(r, c); });
 }
+
+// The larger, or of two alike the first.
+static __device__ void take_larger(float &x, int &at, float other, int other_at) {
+    if (other > x || (other == x && other_at < at)) x = other, at = other_at;
+}
+
+static __global__ void argmax(int32_t *y, struct mm_mat x, int cols, const int32_t *banned,
+                              int n_banned) {
+    __shared__ float values[32];
+    __shared__ int places[32];
+    float most = -INFINITY;
+    int at = INT32_MAX;
+    for (int c = threadIdx.x; c < cols; c += (int)blockDim.x) {
+        const float v = x((int64_t)blockIdx.x, c);
+        bool out = false;
+        for (int i = 0; i < n_banned; i++)
+            out = out || banned[i] == c;
+        if (!out && v > most) most = v, at = c;
+    }
+    for (int i = 16; i > 0; i >>= 1)
+        take_larger(most, at, __shfl_xor_sync(0xffffffffu, most, i),
+                    __shfl_xor_sync(0xffffffffu, at, i));
+    if (threadIdx.x % 32 == 0) values[threadIdx.x / 32] = most, places[threadIdx.x / 32] = at;
+    __syncthreads();
+    if (threadIdx.x) return;
+    for (int i = 1; i < (int)blockDim.x / 32; i++)
+        take_larger(most, at, values[i], places[i]);
+    y[blockIdx.x] = isfinite(most) ? at : -1;
+}
+
+void mm_argmax_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                    struct mm_view banned) {
+    if (x.shape[0] == 0) return;
+    MM_LAUNCH(be, argmax, (unsigned)x.shape[0], 1024, 0, (int32_t *)y.data, mm_mat_of(x),
+              (int)mm_view_cols(x), (const int32_t *)banned.data,
+              banned.data ? (int)banned.shape[0] : 0);
+}

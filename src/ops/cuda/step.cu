@@ -1,14 +1,17 @@
-// A token step, made of the other operations: a launch for each. One graph of them all is open.
-#include "ops/cuda/cuda.h"
+// A token step: one launch of the kernel in step_token.cu for up to eight sequences; what that
+// cannot take (f32 and f16 weights, rows that are not whole vectors) is made of the other
+// operations.
+#include "ops/cuda/step_plan.cuh"
 
 #include <stdlib.h>
+#include <string.h>
 
 extern "C" {
 #include "ops/step_by_ops.h"
 }
 
 // Memory where the operands are: the device's, or under the mirror the host's.
-void mm_decode_step_cuda(struct mm_backend *be, const struct mm_step *s) {
+static void by_ops(struct mm_backend *be, const struct mm_step *s) {
     const size_t floats = (size_t)mm_step_by_ops_floats(s) * sizeof(float),
                  at = (floats + 63) / 64 * 64;
     const bool mirror = mm_cuda_of(be)->mirror;
@@ -20,4 +23,66 @@ void mm_decode_step_cuda(struct mm_backend *be, const struct mm_step *s) {
     }
     mm_step_by_ops(be, s, (float *)room, (int32_t *)(room + at));
     if (mirror) free(room);
+}
+
+// The sequences' states, sent where they are others than in the last step.
+static bool send_states(struct mm_backend *be, struct mm_step_plan *p,
+                        const struct mm_step_seq *seqs, int n) {
+    bool other = false;
+    for (int64_t i = 0; i < p->n_blocks; i++) {
+        for (int t = 0; t < n; t++) {
+            const struct mm_block_state *b = &seqs[t].blocks[i];
+            struct mm_step_state *to = &p->states[i * mm_step_cols + t];
+            const struct mm_step_state is = {(float *)b->S.data, (float *)b->conv.data, b->k.data,
+                                             b->v.data};
+            if (p->blocks[i].attention) p->args.half_cache = b->k.dtype == mm_dtype_bf16;
+            other = other || memcmp(to, &is, sizeof is) != 0;
+            *to = is;
+        }
+    }
+    if (!other) return true;
+    return mm_cuda_ok(be,
+                      cudaMemcpyAsync((void *)p->args.states, p->states,
+                                      (size_t)p->n_blocks * mm_step_cols * sizeof *p->states,
+                                      cudaMemcpyDefault, mm_cuda_of(be)->stream),
+                      "copying where the states are");
+}
+
+static void walk(struct mm_backend *be, const struct mm_step *s) {
+    struct mm_step_plan *p = mm_step_plan_of(be, s);
+    if (!p) return;
+    for (int64_t from = 0; from < s->n_seqs; from += mm_step_cols) {
+        const int64_t left = s->n_seqs - from;
+        const int n = left < mm_step_cols ? (int)left : (int)mm_step_cols;
+        if (!send_states(be, p, s->seqs + from, n)) return;
+        struct mm_step_args a = p->args;
+        const bool logits = s->logits.data != NULL;
+        if (p->output.data && !logits) a.n_tasks--, a.n_matrices--;
+        a.n = n;
+        a.x = (float *)mm_view_at(s->x, from, 0), a.x_ld = s->x.ld;
+        a.hidden = (float *)mm_view_at(s->hidden, from, 0), a.hidden_ld = s->hidden.ld;
+        a.logits = logits ? (float *)mm_view_at(s->logits, from, 0) : NULL;
+        a.logits_ld = s->logits.ld;
+        a.meet_base = p->met;
+        for (int t = 0; t < n; t++) {
+            const struct mm_step_seq *q = &s->seqs[from + t];
+            a.at[t] = {{(int)q->past[0], (int)q->past[1]}, {q->rope_base[0], q->rope_base[1]}};
+        }
+        if (!mm_step_launch(be, &a, p->sms, mm_cuda_of(be)->step_slots, p->weights)) return;
+        p->met += (unsigned)(p->syncs * p->sms);
+    }
+}
+
+void mm_decode_step_cuda(struct mm_backend *be, const struct mm_step *s) {
+    struct mm_cuda *cuda = mm_cuda_of(be);
+    if (s->n_seqs == 0) return;
+    if (cuda->step_slots == 0) cuda->step_slots = mm_step_slots(be) ? mm_step_slots(be) : -1;
+    if (be->error.code) return;
+    if (cuda->step_slots < 0 || !mm_step_fits(s)) {
+        by_ops(be, s);
+    } else if (cuda->mirror) {
+        mm_cuda_mirror_step(be, s, walk);
+    } else {
+        walk(be, s);
+    }
 }

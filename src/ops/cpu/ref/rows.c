@@ -1,4 +1,6 @@
 // Plain reference: moving rows and elements.
+#include <math.h>
+
 #include "ops/cpu/ref/ref.h"
 
 void mm_fill_ref(struct mm_backend *be, struct mm_view y, float value) {
@@ -74,5 +76,21 @@ void mm_scatter_rows_ref(struct mm_backend *be, struct mm_view y, struct mm_view
         for (int64_t c = 0; c < mm_view_cols(x); c++) {
             ref_put(y, ref_int(idx, r), c, ref_get(x, r, c));
         }
+    }
+}
+
+void mm_argmax_ref(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                   struct mm_view banned) {
+    (void)be;
+    for (int64_t r = 0; r < x.shape[0]; r++) {
+        int32_t best = -1;
+        double most = -INFINITY;
+        for (int64_t c = 0; c < mm_view_cols(x); c++) {
+            bool out = false;
+            for (int64_t i = 0; banned.data && i < banned.shape[0]; i++)
+                out = out || ref_int(banned, i) == c;
+            if (!out && ref_get(x, r, c) > most) most = ref_get(x, r, c), best = (int32_t)c;
+        }
+        ((int32_t *)y.data)[r] = isfinite(most) ? best : -1;
     }
 }

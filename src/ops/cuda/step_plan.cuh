@@ -1,0 +1,30 @@
+// A model's list of tasks on the device, kept from token to token.
+#ifndef MM_OPS_CUDA_STEP_PLAN_CUH
+#define MM_OPS_CUDA_STEP_PLAN_CUH
+
+#include "ops/cuda/step.cuh"
+
+struct mm_step_plan {
+    // what it was made of
+    struct mm_step_block *blocks;
+    int64_t n_blocks, l2_before;
+    struct mm_view norm, output;
+    float eps;
+    // on the device
+    float *work;  // rows of the sequences
+    char *list;
+    size_t bytes, list_bytes;
+    int sms, syncs;
+    enum mm_dtype weights;         // as mm_step_launch wants it
+    unsigned met;                  // how often blocks have come to the barrier so far
+    struct mm_step_state *states;  // (blocks, cols) as they are on the device
+    struct mm_step_args args;      // what does not change from token to token
+};
+
+// Whether the kernel can do it: types, alignment, sizes.
+bool mm_step_fits(const struct mm_step *s);
+// The plan of this model, made where it is another than last time. NULL: be->error says why.
+struct mm_step_plan *mm_step_plan_of(struct mm_backend *be, const struct mm_step *s);
+void mm_step_plan_free(struct mm_backend *be);
+
+#endif
