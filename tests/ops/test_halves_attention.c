@@ -74,7 +74,7 @@ static void pieces(void **state) {
     static const int64_t sizes[][2] = {{0, 1},  {300, 1},   {299, 2},  {17, 33},
                                        {0, 64}, {130, 200}, {513, 129}};
     if (!testing_cuda()) skip();
-    for (size_t s = 0; s < 4; s++) {
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             const int64_t past = sizes[i][0], n = sizes[i][1];
             struct world w;

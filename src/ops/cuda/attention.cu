@@ -173,7 +173,7 @@ static bool half_attention_of(struct mm_attention *o, struct mm_view y, struct m
     o->y = mm_bf16_rows_of(y);
     o->dim = (int)q.shape[2], o->n_heads = (int)q.shape[1];
     o->ratio = (int)(q.shape[1] / k.shape[1]);
-    o->n_q = q.shape[0], o->n_k = k.shape[0];
+    o->n_q = q.shape[0], o->n_k = k.shape[0], o->splits = 1;
     o->scale = 1.0f / sqrtf((float)o->dim);
     o->scale_log2 = o->scale * 1.4426950408889634f;
     return true;
@@ -196,7 +196,8 @@ void mm_attention_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_vi
     if (half_attention_of(&half, y, q, k, v)) {
         half.start = segs.dev, half.n_seqs = (int)segs.n;
         half.lse = (float *)lse.data, half.ld_lse = lse.ld;
-        if (mm_attention_fwd_hopper(be, &half, q, k, v)) return;
+        if (!mm_attention_fwd_hopper(be, &half, q, k, v)) mm_attention_fwd_tensor(be, &half);
+        return;
     }
     struct attn o = attn_of(q, k, v);
     o.y = mm_mat_of(y), o.lse = mm_mat_of(lse);
@@ -204,26 +205,34 @@ void mm_attention_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_vi
     forward(be, o);
 }
 
+// Into how many parts the keys of few queries are cut, so that all multiprocessors have some.
+static bool split_keys(struct mm_backend *be, struct attn *o, int64_t blocks) {
+    int64_t splits = 264 / blocks;
+    const int64_t most = (o->n_k + 255) / 256;
+    if (splits > most) splits = most;
+    if (splits < 2) return true;
+    o->splits = (int)splits;
+    o->part = (float *)mm_cuda_scratch(
+        be, mm_cuda_slot_a, (size_t)(splits * o->n_q * o->n_heads * (o->dim + 2)) * sizeof(float));
+    return o->part != NULL;
+}
+
 void mm_attention_step_cuda(struct mm_backend *be, struct mm_view y, struct mm_view q,
                             struct mm_view k, struct mm_view v, int64_t past) {
     if (q.shape[0] == 0) return;
-    struct mm_attention half;
-    if (q.shape[0] >= 32 && half_attention_of(&half, y, q, k, v)) {
-        half.past = past;
-        if (mm_attention_fwd_hopper(be, &half, q, k, v)) return;
-    }
     struct attn o = attn_of(q, k, v);
     o.y = mm_mat_of(y), o.past = past;
-    const int64_t blocks = (o.n_q + block_rows - 1) / block_rows * o.n_heads;
-    int64_t splits = 264 / blocks, most = (o.n_k + 255) / 256;
-    if (splits > most) splits = most;
-    if (splits > 1) {
-        o.splits = (int)splits;
-        o.part = (float *)mm_cuda_scratch(
-            be, mm_cuda_slot_a, (size_t)(splits * o.n_q * o.n_heads * (o.dim + 2)) * sizeof(float));
-        if (!o.part) return;
+    struct mm_attention half;
+    if (half_attention_of(&half, y, q, k, v)) {
+        half.past = past;
+        if (q.shape[0] >= 128 && mm_attention_fwd_hopper(be, &half, q, k, v)) return;
+        if (!split_keys(be, &o, (o.n_q * o.ratio + 63) / 64 * (o.n_heads / o.ratio))) return;
+        half.splits = o.splits, half.part = o.part;
+        mm_attention_fwd_tensor(be, &half);
+    } else {
+        if (!split_keys(be, &o, (o.n_q + block_rows - 1) / block_rows * o.n_heads)) return;
+        forward(be, o);
     }
-    forward(be, o);
     if (o.splits > 1) {
         const dim3 grid((unsigned)o.n_q, (unsigned)o.n_heads);
         MM_LAUNCH(be, attention_merge, grid, 128, 0, o);

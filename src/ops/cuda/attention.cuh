@@ -17,7 +17,8 @@ struct mm_attention {
     float scale, scale_log2;  // 1 / sqrt(P); by log2 e
     float *lse;               // (T, H) or NULL
     int64_t ld_lse;
-    float *delta;  // (T, H): dy . y
+    int splits;   // blocks that share a row's keys
+    float *part;  // (splits, n_q, H, P + 2): sums, largest score, sum of exponentials
 };
 
 __device__ inline int64_t mm_first_key(const struct mm_attention &o, int64_t row) {
@@ -33,6 +34,7 @@ static inline struct mm_bf16_rows mm_bf16_rows_of(struct mm_view v) {
     return mm_bf16_rows{(__nv_bfloat16 *)v.data, v.ld};
 }
 
+void mm_attention_fwd_tensor(struct mm_backend *be, const struct mm_attention *o);
 // False: not for this card or these operands.
 bool mm_attention_fwd_hopper(struct mm_backend *be, const struct mm_attention *o, struct mm_view q,
                              struct mm_view k, struct mm_view v);

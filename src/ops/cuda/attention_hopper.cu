@@ -1,7 +1,8 @@
 // Softmax attention forward on Hopper, bf16, heads of 64 or 128. A block has 128 queries of a head:
 // two groups of four warps multiply and take the softmax of 64 rows each, one thread of a third has
 // the copy engine bring keys and values, two tiles ahead. Scores of the next tile are multiplied
-// while the softmax of this one is taken, and while its product with the values runs.
+// while the softmax of this one is taken, and while its product with the values runs. A block goes
+// through several such pieces of work, so that copies for the next run while the last is written.
 #include "ops/cuda/attention_hopper.cuh"
 
 enum { tile_rows = 128, stages = 2, n_threads = 384 };
@@ -14,7 +15,7 @@ template <int D>
 struct shared_of {
     __nv_bfloat16 q[tile_rows * D];
     __nv_bfloat16 k[stages][tile_rows * D], v[stages][tile_rows * D];
-    uint64_t q_here, k_here[stages], v_here[stages], k_free[stages], v_free[stages];
+    uint64_t q_here, q_free, k_here[stages], v_here[stages], k_free[stages], v_free[stages];
 };
 
 #if MM_HOPPER
@@ -27,19 +28,44 @@ __device__ static void copy_tile(__nv_bfloat16 *to, const CUtensorMap *map, int 
         mm_tile_copy(to + i * tile_rows * 64, map, i * 64, head, (int)row, here);
 }
 
-// One thread: tiles from the last to the first.
+// 128 queries of a head and the tiles of keys that they see.
+struct work {
+    int h, row0, last_row, from, n_tiles;
+    // The longest first; every second round of the blocks goes the other way, so that all get
+    // alike.
+    __device__ bool take(const struct mm_attention &o, int round) {
+        const int blocks = gridDim.x, n_rows = (int)((o.n_q + tile_rows - 1) / tile_rows);
+        const int at =
+            round * blocks + (round % 2 ? blocks - 1 - (int)blockIdx.x : (int)blockIdx.x);
+        if (at >= n_rows * o.n_heads) return false;
+        h = at % o.n_heads;
+        row0 = (n_rows - 1 - at / o.n_heads) * tile_rows;
+        last_row = (row0 + tile_rows < o.n_q ? row0 + tile_rows : (int)o.n_q) - 1;
+        from = (int)mm_first_key(o, row0);
+        n_tiles = ((int)o.past + last_row + 1 - from + tile_rows - 1) / tile_rows;
+        return true;
+    }
+    __device__ int first_of(int tile) const {  // from the last to the first
+        return from + (n_tiles - 1 - tile) * tile_rows;
+    }
+};
+
+// One thread: all tiles in the order in which they are used.
 template <int D>
 __device__ static void bring(const struct mm_attention &o, const struct maps &m,
-                             struct shared_of<D> &sh, int64_t from, int n_tiles, int64_t row0) {
-    const int h = blockIdx.x, g = h / o.ratio;
-    copy_tile<D>(sh.q, &m.q, h, row0, &sh.q_here);
-    for (int i = 0; i < n_tiles; i++) {
-        const int s = i % stages, round = i / stages;
-        const int64_t row = from + (int64_t)(n_tiles - 1 - i) * tile_rows;
-        if (round > 0) mm_barrier_wait(&sh.k_free[s], (round - 1) & 1);
-        copy_tile<D>(sh.k[s], &m.k, g, row, &sh.k_here[s]);
-        if (round > 0) mm_barrier_wait(&sh.v_free[s], (round - 1) & 1);
-        copy_tile<D>(sh.v[s], &m.v, g, row, &sh.v_here[s]);
+                             struct shared_of<D> &sh) {
+    struct work w;
+    int n = 0;  // tiles so far
+    for (int round = 0; w.take(o, round); round++) {
+        if (round > 0) mm_barrier_wait(&sh.q_free, (round - 1) & 1);
+        copy_tile<D>(sh.q, &m.q, w.h, w.row0, &sh.q_here);
+        for (int i = 0; i < w.n_tiles; i++, n++) {
+            const int s = n % stages, before = (n / stages - 1) & 1, row = w.first_of(i);
+            if (n >= stages) mm_barrier_wait(&sh.k_free[s], before);
+            copy_tile<D>(sh.k[s], &m.k, w.h / o.ratio, row, &sh.k_here[s]);
+            if (n >= stages) mm_barrier_wait(&sh.v_free[s], before);
+            copy_tile<D>(sh.v[s], &m.v, w.h / o.ratio, row, &sh.v_here[s]);
+        }
     }
 }
 
@@ -52,12 +78,15 @@ struct rows_of {
     float s[64], out[D / 2], top[2], sum[2];
     uint32_t p[32];
 
-    __device__ rows_of(const struct mm_attention &o_, struct shared_of<D> &sh_, int64_t row0)
-        : o(o_), sh(sh_) {
+    struct work w;
+
+    __device__ rows_of(const struct mm_attention &o_, struct shared_of<D> &sh_) : o(o_), sh(sh_) {
         group = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
         c = lane % 4 * 2;
+    }
+    __device__ void start() {
         for (int e = 0; e < 2; e++) {
-            row[e] = (int)row0 + group * 64 + warp * 16 + lane / 4 + 8 * e;
+            row[e] = w.row0 + group * 64 + warp * 16 + lane / 4 + 8 * e;
             const bool real = row[e] < o.n_q;
             low[e] = real ? (int)mm_first_key(o, row[e]) : 0;
             high[e] = real ? (int)o.past + row[e] + 1 : 0;
@@ -138,7 +167,7 @@ struct rows_of {
     }
 
     __device__ void write() {
-        const int h = blockIdx.x;
+        const int h = w.h;
 #pragma unroll
         for (int e = 0; e < 2; e++) {
             float all = sum[e];
@@ -158,51 +187,59 @@ struct rows_of {
         }
     }
 
-    // Whether some of the 128 keys from j0 on are hidden from some of this group's rows.
-    __device__ bool edge(int64_t j0, int64_t row0, int64_t low_last) const {
-        return j0 + tile_rows > o.past + row0 + group * 64 + 1 || j0 < low_last;
+    __device__ void arrive(uint64_t *barrier) const {
+        if (threadIdx.x % 128 == 0) mm_barrier_arrive(barrier);
     }
 
-    __device__ void run(int64_t from, int n_tiles, int64_t row0, int64_t low_last) {
+    // The work `w`, whose first tile is the n-th of the block.
+    __device__ void run(int round, int n) {
         float keep[2];
-        // The groups take turns: one's products run while the other takes its softmax.
-        if (group == 1) mm_group_arrive(1, 256);
-        mm_barrier_wait(&sh.q_here, 0);
-        mm_barrier_wait(&sh.k_here[0], 0);
-        scores(0);
-        mm_wgmma_wait<0>();
-        mm_wgmma_hold(s);
-        if (threadIdx.x % 128 == 0) mm_barrier_arrive(&sh.k_free[0]);
-        hide(from + (int64_t)(n_tiles - 1) * tile_rows);
-        softmax(keep);
-        weights();
-        for (int i = 1; i < n_tiles; i++) {
-            const int stage = i % stages, before = (i - 1) % stages;
-            const int64_t j0 = from + (int64_t)(n_tiles - 1 - i) * tile_rows;
-            mm_barrier_wait(&sh.k_here[stage], i / stages & 1);
-            mm_group_wait(1 + group, 256);
-            scores(stage);
-            mm_barrier_wait(&sh.v_here[before], (i - 1) / stages & 1);
-            values(before);
-            mm_group_arrive(2 - group, 256);
-            mm_wgmma_wait<1>();
+        const int low_last = (int)mm_first_key(o, w.last_row);
+        start();
+        mm_barrier_wait(&sh.q_here, round & 1);
+        for (int i = 0; i < w.n_tiles; i++, n++) {
+            const int stage = n % stages, before = (n + stages - 1) % stages, j0 = w.first_of(i);
+            mm_barrier_wait(&sh.k_here[stage], n / stages & 1);
+            if (i == 0) {
+                scores(stage);
+                mm_wgmma_wait<0>();
+            } else {
+                // The groups take turns: one's products run while the other takes its softmax.
+                mm_group_wait(1 + group, 256);
+                scores(stage);
+                mm_barrier_wait(&sh.v_here[before], (n - 1) / stages & 1);
+                values(before);
+                mm_group_arrive(2 - group, 256);
+                mm_wgmma_wait<1>();
+            }
             mm_wgmma_hold(s);
-            if (threadIdx.x % 128 == 0) mm_barrier_arrive(&sh.k_free[stage]);
-            if (edge(j0, row0, low_last)) hide(j0);
+            arrive(&sh.k_free[stage]);
+            if (i + 1 == w.n_tiles) arrive(&sh.q_free);
+            // some of the keys may be hidden from some of this group's rows
+            if (i == 0 || j0 + tile_rows > (int)o.past + w.row0 + group * 64 + 1 || j0 < low_last) {
+                hide(j0);
+            }
             softmax(keep);
-            mm_wgmma_wait<0>();
-            mm_wgmma_hold(out);
-            mm_wgmma_hold(p);
-            if (threadIdx.x % 128 == 0) mm_barrier_arrive(&sh.v_free[before]);
+            if (i > 0) {
+                mm_wgmma_wait<0>();
+                mm_wgmma_hold(out);
+                mm_wgmma_hold(p);
+                arrive(&sh.v_free[before]);
+                rescale(keep);
+            }
             weights();
-            rescale(keep);
         }
-        const int last = n_tiles - 1;
-        mm_barrier_wait(&sh.v_here[last % stages], last / stages & 1);
-        values(last % stages);
+        mm_barrier_wait(&sh.v_here[(n - 1) % stages], (n - 1) / stages & 1);
+        values((n - 1) % stages);
         mm_wgmma_wait<0>();
         mm_wgmma_hold(out);
+        arrive(&sh.v_free[(n - 1) % stages]);
         write();
+    }
+    __device__ void run_all() {
+        if (group == 1) mm_group_arrive(1, 256);
+        for (int round = 0, n = 0; w.take(o, round); round++, n += w.n_tiles)
+            run(round, n);
     }
 };
 
@@ -214,13 +251,8 @@ __global__ void __launch_bounds__(n_threads, 1)
 #if MM_HOPPER
     MM_DYNAMIC_SHARED(shared);
     struct shared_of<D> &sh = *(struct shared_of<D> *)shared;
-    // the longest first
-    const int64_t row0 = (int64_t)(gridDim.y - 1 - blockIdx.y) * tile_rows;
-    const int64_t last_row = row0 + tile_rows < o.n_q ? row0 + tile_rows : o.n_q;
-    const int64_t from = mm_first_key(o, row0), end = o.past + last_row;
-    const int n_tiles = (int)((end - from + tile_rows - 1) / tile_rows);
     if (threadIdx.x == 0) {
-        mm_barrier_init(&sh.q_here, 1);
+        mm_barrier_init(&sh.q_here, 1), mm_barrier_init(&sh.q_free, 2);
         for (int i = 0; i < stages; i++) {
             mm_barrier_init(&sh.k_here[i], 1), mm_barrier_init(&sh.v_here[i], 1);
             mm_barrier_init(&sh.k_free[i], 2), mm_barrier_init(&sh.v_free[i], 2);
@@ -230,11 +262,11 @@ __global__ void __launch_bounds__(n_threads, 1)
     __syncthreads();
     if (threadIdx.x / 128 == 2) {
         mm_registers_less<24>();
-        if (threadIdx.x % 128 == 0) bring<D>(o, m, sh, from, n_tiles, row0);
+        if (threadIdx.x % 128 == 0) bring<D>(o, m, sh);
     } else {
         mm_registers_more<240>();
-        rows_of<D> rows(o, sh, row0);
-        rows.run(from, n_tiles, row0, mm_first_key(o, last_row - 1));
+        rows_of<D> rows(o, sh);
+        rows.run_all();
     }
 #endif
 }
@@ -302,8 +334,12 @@ static void launch(struct mm_backend *be, const struct mm_attention &o, const st
             "asking for shared memory for attention")) {
         return;
     }
-    const dim3 grid((unsigned)o.n_heads, (unsigned)((o.n_q + tile_rows - 1) / tile_rows));
-    MM_LAUNCH(be, kernel, grid, n_threads, bytes, o, m);
+    int sms = 132;
+    mm_cuda_ok(be,
+               cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, mm_cuda_of(be)->device),
+               "asking for the number of multiprocessors");
+    const int64_t n = (o.n_q + tile_rows - 1) / tile_rows * o.n_heads;
+    MM_LAUNCH(be, kernel, (unsigned)(n < sms ? n : sms), n_threads, bytes, o, m);
 }
 
 bool mm_attention_fwd_hopper(struct mm_backend *be, const struct mm_attention *o, struct mm_view q,
