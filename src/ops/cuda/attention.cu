@@ -404,7 +404,8 @@ void mm_attention_bwd_cuda(struct mm_backend *be, struct mm_view dq, struct mm_v
         half.dk = mm_bf16_rows_of(dk), half.dv = mm_bf16_rows_of(dv);
         half.start = segs.dev, half.n_seqs = (int)segs.n;
         half.lse = (float *)lse.data, half.ld_lse = lse.ld;
-        if (mm_attention_bwd_hopper(be, &half, dy, q, k, v)) return;
+        if (!mm_attention_bwd_hopper(be, &half, dy, q, k, v)) mm_attention_bwd_tensor(be, &half);
+        return;
     }
     struct attn o = attn_of(q, k, v);
     o.dy = mm_mat_of(dy), o.y = mm_mat_of(y), o.lse = mm_mat_of(lse);

@@ -21,6 +21,15 @@ struct mm_attention {
     float *part;  // (splits, n_q, H, P + 2): sums, largest score, sum of exponentials
 };
 
+// For the backward: lse by log2 e, and delta = dy . y; a head's rows in a row, (H, ld). Rows past
+// the last, up to a whole tile, can be read.
+struct mm_attention_sums {
+    float *lse, *delta;
+    int64_t ld;
+};
+bool mm_attention_prepare(struct mm_backend *be, const struct mm_attention *o,
+                          struct mm_attention_sums *s);
+
 __device__ inline int64_t mm_first_key(const struct mm_attention &o, int64_t row) {
     return o.start ? o.start[mm_seq_of(o.start, o.n_seqs, row)] : 0;
 }
@@ -35,6 +44,7 @@ static inline struct mm_bf16_rows mm_bf16_rows_of(struct mm_view v) {
 }
 
 void mm_attention_fwd_tensor(struct mm_backend *be, const struct mm_attention *o);
+void mm_attention_bwd_tensor(struct mm_backend *be, const struct mm_attention *o);
 // False: not for this card or these operands.
 bool mm_attention_fwd_hopper(struct mm_backend *be, const struct mm_attention *o, struct mm_view q,
                              struct mm_view k, struct mm_view v);

@@ -204,12 +204,9 @@ struct rows_of {
                 scores(stage);
                 mm_wgmma_wait<0>();
             } else {
-                // The groups take turns: one's products run while the other takes its softmax.
-                mm_group_wait(1 + group, 256);
                 scores(stage);
                 mm_barrier_wait(&sh.v_here[before], (n - 1) / stages & 1);
                 values(before);
-                mm_group_arrive(2 - group, 256);
                 mm_wgmma_wait<1>();
             }
             mm_wgmma_hold(s);
@@ -237,7 +234,6 @@ struct rows_of {
         write();
     }
     __device__ void run_all() {
-        if (group == 1) mm_group_arrive(1, 256);
         for (int round = 0, n = 0; w.take(o, round); round++, n += w.n_tiles)
             run(round, n);
     }

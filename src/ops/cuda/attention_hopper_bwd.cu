@@ -11,12 +11,6 @@ enum { own_rows = 128, n_threads = 384, stages = 2 };
 struct maps {
     CUtensorMap own_a, own_b, pass_a, pass_b;  // k, v, q, dy; for dq: q, dy, k, v
 };
-// lse by log2 e and delta, a head's rows in a row, (H, ld)
-struct sums {
-    float *lse, *delta;
-    int64_t ld;
-};
-
 template <int D, int ROWS>
 struct shared_of {
     __nv_bfloat16 own_a[own_rows * D], own_b[own_rows * D];
@@ -24,24 +18,6 @@ struct shared_of {
     float lse[stages][ROWS], delta[stages][ROWS];
     uint64_t own_here, here[stages], free[stages];
 };
-
-// One warp a (row, head).
-static __global__ void prepare(struct mm_attention o, struct sums out) {
-    const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
-    if (i >= o.n_q * o.n_heads) return;
-    const int lane = threadIdx.x % 32, h = (int)(i % o.n_heads);
-    const int64_t t = i / o.n_heads;
-    float sum = 0.0f;
-    for (int p = lane * 2; p < o.dim; p += 64) {
-        const uint32_t a = *(const uint32_t *)(o.dy.p + t * o.dy.ld + h * o.dim + p);
-        const uint32_t b = *(const uint32_t *)(o.y.p + t * o.y.ld + h * o.dim + p);
-        sum += mm_low(a) * mm_low(b) + mm_high(a) * mm_high(b);
-    }
-    sum = mm_warp_sum(sum);
-    if (lane) return;
-    out.delta[h * out.ld + t] = sum;
-    out.lse[h * out.ld + t] = o.lse[t * o.ld_lse + h] * 1.4426950408889634f;
-}
 
 #if MM_HOPPER
 
@@ -137,8 +113,8 @@ enum { pass_q = 64 };
 // All heads of the group, for each the queries from i0 on.
 template <int D>
 __device__ static void bring_queries(const struct mm_attention &o, const struct maps &m,
-                                     const struct sums &s, struct shared_of<D, pass_q> &sh, int g,
-                                     int i0, int n_tiles) {
+                                     const struct mm_attention_sums &s,
+                                     struct shared_of<D, pass_q> &sh, int g, int i0, int n_tiles) {
     for (int k = 0; k < n_tiles * o.ratio; k++) {
         const int at = k % stages, h = g * o.ratio + k / n_tiles, i = i0 + k % n_tiles * pass_q;
         if (k >= stages) mm_barrier_wait(&sh.free[at], (k / stages - 1) & 1);
@@ -220,7 +196,8 @@ __device__ static void bring_keys(const struct maps &m, struct shared_of<D, pass
 }
 
 template <int D>
-__device__ static void run_queries(const struct mm_attention &o, const struct sums &sum,
+__device__ static void run_queries(const struct mm_attention &o,
+                                   const struct mm_attention_sums &sum,
                                    struct shared_of<D, pass_k> &sh, int i0, int h, int from,
                                    int n_tiles, int low_last) {
     const int group = threadIdx.x / 128, c = threadIdx.x % 4 * 2, row = i0 + own_row();
@@ -271,7 +248,7 @@ __device__ static void run_queries(const struct mm_attention &o, const struct su
 
 template <int D>
 __global__ void __launch_bounds__(n_threads, 1)
-    bwd_keys(const struct mm_attention o, const struct sums sum,
+    bwd_keys(const struct mm_attention o, const struct mm_attention_sums sum,
              const __grid_constant__ struct maps m) {
 #if MM_HOPPER
     MM_DYNAMIC_SHARED(shared);
@@ -296,7 +273,7 @@ __global__ void __launch_bounds__(n_threads, 1)
 
 template <int D>
 __global__ void __launch_bounds__(n_threads, 1)
-    bwd_queries(const struct mm_attention o, const struct sums sum,
+    bwd_queries(const struct mm_attention o, const struct mm_attention_sums sum,
                 const __grid_constant__ struct maps m) {
 #if MM_HOPPER
     MM_DYNAMIC_SHARED(shared);
@@ -332,8 +309,9 @@ static void launch(struct mm_backend *be, K kernel, int64_t heads, int64_t rows,
 }
 
 template <int D>
-static void backward(struct mm_backend *be, const struct mm_attention &o, const struct sums &sum,
-                     const struct maps &keys, const struct maps &queries) {
+static void backward(struct mm_backend *be, const struct mm_attention &o,
+                     const struct mm_attention_sums &sum, const struct maps &keys,
+                     const struct maps &queries) {
     launch(be, bwd_keys<D>, o.n_heads / o.ratio, o.n_k, sizeof(struct shared_of<D, pass_q>), o, sum,
            keys);
     launch(be, bwd_queries<D>, o.n_heads, o.n_q, sizeof(struct shared_of<D, pass_k>), o, sum,
@@ -352,14 +330,8 @@ bool mm_attention_bwd_hopper(struct mm_backend *be, const struct mm_attention *o
         !mm_tile_map_of(&queries.pass_b, v, pass_k)) {
         return false;
     }
-    struct sums sum;
-    sum.ld = (o->n_q + own_rows - 1) / own_rows * own_rows + pass_q;
-    sum.lse = (float *)mm_cuda_scratch(be, mm_cuda_slot_a,
-                                       (size_t)(2 * sum.ld * o->n_heads) * sizeof(float));
-    if (!sum.lse) return true;
-    sum.delta = sum.lse + sum.ld * o->n_heads;
-    const int64_t warps = o->n_q * o->n_heads;
-    MM_LAUNCH(be, prepare, (unsigned)((warps + 7) / 8), 256, 0, *o, sum);
+    struct mm_attention_sums sum;
+    if (!mm_attention_prepare(be, o, &sum)) return true;
     if (o->dim == 64) {
         backward<64>(be, *o, sum, keys, queries);
     } else {

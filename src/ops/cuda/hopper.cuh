@@ -47,14 +47,6 @@ __device__ inline void mm_barrier_wait(uint64_t *b, int parity) {
         : "memory");
 }
 
-// Barriers 1 to 15 of a block among `threads` of it, some of which only arrive.
-__device__ inline void mm_group_wait(int barrier, int threads) {
-    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
-__device__ inline void mm_group_arrive(int barrier, int threads) {
-    asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
-
 // ---- copies: 64 columns from `col` of a head, as many rows from `row` as the map's box has ----
 
 __device__ inline void mm_tile_copy(void *to, const CUtensorMap *map, int col, int head, int row,
