@@ -6,7 +6,8 @@
 // copy engine bring tiles, and P and dS go to the next product in registers.
 #include "ops/cuda/attention_hopper.cuh"
 
-enum { own_rows = 128, n_threads = 384, stages = 2 };
+// Rows of a block, rows of a tile that passes by: queries, keys.
+enum { own_rows = 128, pass_q = 64, pass_k = 128, n_threads = 384, stages = 2 };
 
 struct maps {
     CUtensorMap own_a, own_b, pass_a, pass_b;  // k, v, q, dy; for dq: q, dy, k, v
@@ -108,8 +109,6 @@ __device__ static int own_row() {
 
 // ---- dk and dv ----
 
-enum { pass_q = 64 };
-
 // All heads of the group, for each the queries from i0 on.
 template <int D>
 __device__ static void bring_queries(const struct mm_attention &o, const struct maps &m,
@@ -180,8 +179,6 @@ __device__ static void run_keys(const struct mm_attention &o, struct shared_of<D
 }
 
 // ---- dq ----
-
-enum { pass_k = 128 };
 
 template <int D>
 __device__ static void bring_keys(const struct maps &m, struct shared_of<D, pass_k> &sh, int g,

@@ -110,10 +110,11 @@ struct mm_walk mm_ssd_walk_of(const struct mm_ssd_plan *p) {
     return w;
 }
 
-template <int D, bool BACK, int KIND>
-static void launch(struct mm_backend *be, const struct mm_ssd_plan *p, const struct mm_walk &w) {
-    auto walk = mm_walk_kernel<D, BACK, KIND>;
-    const size_t bytes = sizeof(struct mm_walk_shared<D, KIND>);
+template <int D, bool BACK, int KIND, int STAGES>
+static void launch_stages(struct mm_backend *be, const struct mm_ssd_plan *p,
+                          const struct mm_walk &w) {
+    auto walk = mm_walk_kernel<D, BACK, KIND, STAGES>;
+    const size_t bytes = sizeof(struct mm_walk_shared<D, KIND, STAGES>);
     if (!mm_cuda_ok(
             be, cudaFuncSetAttribute(walk, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
             "asking for shared memory for the recurrence")) {
@@ -121,6 +122,31 @@ static void launch(struct mm_backend *be, const struct mm_ssd_plan *p, const str
     }
     const dim3 grid((unsigned)p->heads, (unsigned)p->n_spans);
     MM_LAUNCH(be, walk, grid, D * 2, bytes, w);
+}
+
+// What a block may have of shared memory: less than 100 KiB on cards for desks.
+static size_t shared_limit(struct mm_backend *be) {
+    int device = 0, bytes = 0;
+    mm_cuda_ok(be, cudaGetDevice(&device), "cudaGetDevice");
+    mm_cuda_ok(be, cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+               "asking for the size of shared memory");
+    return (size_t)bytes;
+}
+
+template <int D, bool BACK, int KIND>
+static void launch(struct mm_backend *be, const struct mm_ssd_plan *p, const struct mm_walk &w) {
+    if constexpr (KIND == mm_walk_sums) {
+        launch_stages<D, BACK, KIND, 1>(be, p, w);
+    } else {
+        constexpr size_t bytes = sizeof(struct mm_walk_shared<D, KIND, 2>);
+        if constexpr (bytes > 96 * 1024) {
+            if (shared_limit(be) < bytes) {
+                launch_stages<D, BACK, KIND, 1>(be, p, w);
+                return;
+            }
+        }
+        launch_stages<D, BACK, KIND, 2>(be, p, w);
+    }
 }
 
 template <int D>

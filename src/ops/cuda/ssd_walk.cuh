@@ -50,33 +50,32 @@ struct mm_walk {
     float *diag_qk;     // (H, T): q_t k_t
 };
 
-template <int D, int KIND>
+// STAGES: 2 where the next chunk comes while this one is computed.
+template <int D, int KIND, int STAGES>
 struct mm_walk_shared {
     static constexpr int n_tiles = KIND <= mm_walk_exact ? 2 : KIND == mm_walk_sums ? 4 : 3;
-    static constexpr int n_stages = KIND == mm_walk_sums ? 1 : 2;
-    __nv_bfloat16 tiles[n_stages][n_tiles][mm_walk_q * D];  // k, v, q, x
+    __nv_bfloat16 tiles[STAGES][n_tiles][mm_walk_q * D];  // k, v, q, x
     __nv_bfloat16 m[KIND <= mm_walk_exact ? 8 : mm_walk_q * mm_walk_q];
-    float cum[n_stages][mm_walk_q], dt[n_stages][mm_walk_q];
+    float cum[STAGES][mm_walk_q], dt[STAGES][mm_walk_q];
     float out_scale[mm_walk_q], in_scale[mm_walk_q], dot_scale[mm_walk_q];
     float dot[D / 16][mm_walk_q];
     float row[2][mm_walk_q], col[4][mm_walk_q], diag[mm_walk_q];
 };
 
-template <int D, bool BACK, int KIND>
+template <int D, bool BACK, int KIND, int STAGES>
 struct mm_walker {
     static constexpr int threads = D * 2, n_warps = D / 16, q_len = mm_walk_q;
-    static constexpr int stages = mm_walk_shared<D, KIND>::n_stages;
     // What crosses a token is a difference of sums over S and over G, so that their roundings would
     // add up: what rounding leaves out of an operand is multiplied too.
     static constexpr bool exact = KIND != mm_walk_state && KIND != mm_walk_out;
     const struct mm_walk &o;
-    struct mm_walk_shared<D, KIND> &sh;
+    struct mm_walk_shared<D, KIND, STAGES> &sh;
     struct mm_span span;
     int h, tid, lane, warp, r, c;  // r, c: see tensor.cuh
     int t0, n;                     // the chunk's tokens
     float s[D / 8][4];             // rows warp * 16.., all columns
 
-    __device__ mm_walker(const struct mm_walk &o_, struct mm_walk_shared<D, KIND> &sh_)
+    __device__ mm_walker(const struct mm_walk &o_, struct mm_walk_shared<D, KIND, STAGES> &sh_)
         : o(o_), sh(sh_), span(o_.spans[blockIdx.y]) {
         h = blockIdx.x, tid = threadIdx.x, lane = tid % 32, warp = tid / 32;
         r = lane / 4, c = lane % 4 * 2;
@@ -424,14 +423,14 @@ struct mm_walker {
         load(0, 0);
         if constexpr (KIND > mm_walk_exact) read_state();
         for (int i = 0; i < chunks; i++) {
-            const int stage = stages == 2 ? i % 2 : 0;
+            const int stage = STAGES == 2 ? i % 2 : 0;
             mm_copies_wait<0>();
             __syncthreads();
             if constexpr (KIND >= mm_walk_dot) {
                 if (i > 0) write_dots();
             }
             go_to(i);
-            if (stages == 2 && i + 1 < chunks) load(i + 1, 1 - stage);
+            if (STAGES == 2 && i + 1 < chunks) load(i + 1, 1 - stage);
             scales(stage);
             if constexpr (KIND > mm_walk_exact) products(stage);
             __syncthreads();
@@ -439,7 +438,7 @@ struct mm_walker {
             if constexpr (KIND > mm_walk_exact) outputs(stage);
             total += sh.cum[stage][n - 1];
             advance(stage);
-            if (stages == 1) {
+            if (STAGES == 1) {
                 __syncthreads();
                 if (i + 1 < chunks) load(i + 1, 0);
             }
@@ -457,11 +456,11 @@ struct mm_walker {
     }
 };
 
-template <int D, bool BACK, int KIND>
+template <int D, bool BACK, int KIND, int STAGES>
 __global__ void __launch_bounds__(D * 2, D == 128 ? 2 : 4) mm_walk_kernel(const struct mm_walk o) {
     MM_DYNAMIC_SHARED(shared);
-    struct mm_walk_shared<D, KIND> &sh = *(struct mm_walk_shared<D, KIND> *)shared;
-    mm_walker<D, BACK, KIND> w(o, sh);
+    struct mm_walk_shared<D, KIND, STAGES> &sh = *(struct mm_walk_shared<D, KIND, STAGES> *)shared;
+    mm_walker<D, BACK, KIND, STAGES> w(o, sh);
     // The last span's own state is added to nothing.
     if (KIND <= mm_walk_exact && (BACK ? w.span.first : w.span.last)) return;
     w.walk();
