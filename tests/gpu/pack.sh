@@ -10,6 +10,9 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 mkdir -p "$dir/bin" "$dir/lib" "$dir/tests" "$dir/fonts"
 cp "$build/mmamba" "$build/scenes" "$build/libmmamba_cuda.so" "$dir/bin/"
+for b in bench_gpu_block bench_gpu_mixer; do
+    [ -e "$build/bench/$b" ] && cp "$build/bench/$b" "$dir/bin/"
+done
 for t in ops_rows ops_linear ops_attention ops_loss ops_grad ops_step mixer_rows mixer_ssd ops_ffn \
     ops_halves mixer_halves halves_ssd halves_attention golden halves gradcheck carve layout; do
     [ -e "$build/tests/test_$t" ] && cp "$build/tests/test_$t" "$dir/tests/"

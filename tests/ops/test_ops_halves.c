@@ -112,9 +112,9 @@ static void test_rests(void **state) {
     world_open(&w, mm_isa_best(), 1);
     w.be[0]->activations = mm_dtype_bf16;
     const int64_t T = 67, N = 1029, K = 1035;
-    struct mm_view weight = make(&w, mm_dtype_bf16, N, K, 5);
-    randomize(&w, weight, 1.0, true);
     for (int i = 0; i < 4; i++) {
+        const struct mm_view weight = make(&w, mm_dtype_bf16, N, K, 5);
+        randomize(&w, weight, 1.0, true);
         const struct out x = act_in(&w, T, K, 1.0), dy = act_in(&w, T, N, 1.0);
         const struct out onto = act_in(&w, T, N, 1.0), y = act_out(&w, T, N);
         const struct out added = act_out(&w, T, N), dx = act_out(&w, T, K);
@@ -131,6 +131,7 @@ static void test_rests(void **state) {
         expect_halves("linear_bwd_x", dx, tol_halves + tol_bf16_exact);
         expect_halves("linear_bwd_x added", more, tol_halves + tol_bf16_exact);
         expect_close("linear_bwd_w", dw, tol_bf16_exact);
+        world_clear(&w);
     }
     world_close(&w);
 }

@@ -69,8 +69,9 @@ void mm_cuda_drop_scratch(struct mm_backend *be) {
 void *mm_cuda_scratch(struct mm_backend *be, enum mm_cuda_slot slot, size_t bytes) {
     struct mm_cuda *cuda = mm_cuda_of(be);
     if (cuda->scratch[slot] && bytes <= cuda->scratch_bytes[slot]) return cuda->scratch[slot];
-    // A fifth more than asked, so that slowly growing inputs do not allocate each time.
-    const size_t room = ((bytes + bytes / 5) / 65536 + 1) * 65536;
+    // Some more than asked, so that slowly growing inputs do not allocate each time.
+    const size_t most_more = (size_t)16 << 20, more = bytes / 5 < most_more ? bytes / 5 : most_more;
+    const size_t room = ((bytes + more) / 65536 + 1) * 65536;
     if (cuda->scratch[slot]) {
         if (!mm_cuda_ok(be, cudaStreamSynchronize(cuda->stream), "waiting")) return NULL;
         drop(be, slot);

@@ -1,8 +1,9 @@
 // The feed-forward half of a block: three products, of which the last is added to x, and silu(a) b
-// between them. Some rows at a time, so that memory does not grow with T.
+// between them. Some rows at a time, so that memory does not grow with T: products of 2048 rows
+// take a tenth longer a row on an H100, of 8192 no less.
 #include "ops/cuda/cuda.h"
 
-enum { ffn_rows = 2048 };
+enum { ffn_rows = 4096 };
 
 void mm_ffn_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x, struct mm_view h,
                      struct mm_view w1, struct mm_view w3, struct mm_view w2) {
