@@ -213,6 +213,44 @@ static void run_logits(const struct mm_objective *o, const struct mm_objective_i
     if (!dry) r->loss = sum_losses(s->be, &p) / o->scale;
 }
 
+// ---- how much there is to do --------------------------------------------------------------------
+
+// Matrix elements of a model's blocks that a token meets; trained: of those with a gradient;
+// mixers: of converted blocks' mixers, their output projections left out.
+static double elements(const struct mm_model *m, const struct mm_grads *trained, bool mixers) {
+    double n = 0.0;
+    for (int i = 0; i < m->n_params; i++) {
+        const struct mm_param *p = &m->params[i];
+        if (p->block < 0 || !p->matrix || !p->used || (trained && !trained->of[i].data)) continue;
+        const struct mm_block *block = &m->blocks[p->block];
+        if (mixers && (block->mixer != mm_mixer_mamba2 || p->role == mm_role_wo ||
+                       p->role == mm_role_w1 || p->role == mm_role_w2 || p->role == mm_role_w3)) {
+            continue;
+        }
+        n += (double)mm_view_count(p->w);
+    }
+    return n;
+}
+
+// Useful operations: the multiplications and additions of products with the blocks' matrices and
+// the output's, once forward and, for the student, once for the gradient of what goes in and once
+// for that of a matrix that trains. What is computed a second time to save memory does not count,
+// nor does anything that is no product.
+static double operations(const struct mm_objective *o, const struct mm_objective_input *in,
+                         const struct mm_grads *g, int64_t positions) {
+    const struct mm_model *s = o->student;
+    const double T = (double)in->layout.llm.T;
+    double n = o->teacher ? T * elements(o->teacher, NULL, false) : 0.0;
+    if (o->kind == mm_objective_kind_layerwise) {
+        return 2.0 * (n + T * (elements(s, NULL, true) + elements(s, g, true)));
+    }
+    n += T * (2.0 * elements(s, NULL, false) + elements(s, g, false));
+    const double output = (double)positions * (double)s->config.V * (double)s->config.llm.D;
+    n += output * (o->teacher ? 3.0 : 2.0);
+    if (g->of[s->global[mm_role_output]].data) n += output;
+    return 2.0 * n;
+}
+
 enum mm_code mm_objective_run(const struct mm_objective *o, const struct mm_objective_input *in,
                               struct mm_grads *g, struct mm_arena *arena,
                               struct mm_objective_result *r, struct mm_error *err) {
@@ -223,6 +261,7 @@ enum mm_code mm_objective_run(const struct mm_objective *o, const struct mm_obje
     } else {
         run_logits(o, in, g, arena, r);
     }
+    r->operations = operations(o, in, g, r->n_positions);
     mm_arena_release(arena, mark);
     return mm_backend_sync(o->student->be, err);
 }

@@ -39,6 +39,7 @@ struct mm_objective_input {
 struct mm_objective_result {
     double loss;                      // not scaled
     int64_t n_positions;              // that counted
+    double operations;                // that had to be done: objective.c says which count
     double layer_mse[mm_max_blocks];  // layerwise; -1 for blocks that are not converted
 };
 

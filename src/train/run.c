@@ -174,6 +174,7 @@ enum mm_code mm_run(const struct mm_run_options *options, struct mm_backend *be,
         .seconds = c.at.seconds,
         .planned_bytes = c.planned_bytes,
         .peak_bytes = mm_memory_peak(),
+        .operations_per_s = c.seconds > 0.0 ? c.operations / c.seconds : 0.0,
     };
     close_run(&c);
     return code;

@@ -28,6 +28,7 @@ struct mm_run_summary {
     int64_t steps, tokens, skipped_samples;
     double loss, seconds;               // loss: of the last step
     int64_t planned_bytes, peak_bytes;  // said before the stages began, the largest; taken
+    double operations_per_s;            // useful ones (docs/PERFORMANCE.md), of this process
 };
 
 // Runs, or goes on. mm_code_interrupted after a checkpoint was written. Says on standard error

@@ -32,6 +32,8 @@ struct mm_run_context {
     char data_hash[33], model_hash[33];
     struct mm_checkpoint at;
     int64_t planned_bytes;  // of the hungriest stage so far
+    // Of the steps since this process began: useful operations (objective.c) and their seconds.
+    double operations, seconds;
     FILE *log;
 };
 

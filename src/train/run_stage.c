@@ -199,6 +199,7 @@ static enum mm_code full_step(struct stage *s, double *loss, struct mm_error *er
     const double started = mm_now();
     double layer_mse[mm_max_blocks] = {0};
     int64_t tokens = 0, positions = 0;
+    double operations = 0.0;
     *loss = 0.0;
     mm_grad_memory_zero(&s->grads);
     const struct mm_data_cursor before = c->at.cursor;
@@ -211,6 +212,7 @@ static enum mm_code full_step(struct stage *s, double *loss, struct mm_error *er
         }
         *loss += r.loss / (double)s->recipe->accumulate;
         positions += r.n_positions;
+        operations += r.operations;
         for (int64_t b = 0; b < c->student.n_blocks; b++) {
             layer_mse[b] += r.layer_mse[b] / (double)s->recipe->accumulate;
         }
@@ -222,6 +224,7 @@ static enum mm_code full_step(struct stage *s, double *loss, struct mm_error *er
     c->at.total_steps++;
     c->at.tokens += tokens;
     c->at.seconds += seconds;
+    c->operations += operations, c->seconds += seconds;
     c->at.loss = *loss;
     const bool layerwise = s->objective.kind == mm_objective_kind_layerwise;
     return log_step(s, *loss, norm, tokens, positions, seconds, layerwise ? layer_mse : NULL, err);

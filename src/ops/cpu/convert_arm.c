@@ -3,7 +3,8 @@
 #include "ops/cpu/convert.h"
 #include "ops/cpu/convert_bits.h"
 
-void mm_convert_keep_bf16(uint16_t *dst, const float *src, int64_t n) {
+void mm_convert_keep_bf16(enum mm_isa isa, uint16_t *dst, const float *src, int64_t n) {
+    (void)isa;
     mm_round_to_bf16(dst, src, n);
 }
 

@@ -41,8 +41,12 @@ void mm_convert_to_bf16(enum mm_isa isa, uint16_t *dst, const float *src, int64_
     }
 }
 
-void mm_convert_keep_bf16(uint16_t *dst, const float *src, int64_t n) {
-    to_bf16_avx2(dst, src, n);
+void mm_convert_keep_bf16(enum mm_isa isa, uint16_t *dst, const float *src, int64_t n) {
+    if (isa >= mm_isa_avx512) {
+        to_bf16_avx512(dst, src, n);
+    } else {
+        to_bf16_avx2(dst, src, n);
+    }
 }
 
 AVX2 void mm_convert_round_bf16(float *dst, const float *src, int64_t n) {

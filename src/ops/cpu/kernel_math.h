@@ -72,19 +72,34 @@ static void scale(float *y, const float *x, float s, int64_t n) {
         y[i] = x[i] * s;
 }
 
+enum { sigmoid_strip = 512 };  // that stays in the first cache
+
 static void swiglu_fwd(float *y, const float *a, const float *b, int64_t n) {
+    _Alignas(64) float s[sigmoid_strip];
+    for (int64_t i0 = 0; i0 < n; i0 += sigmoid_strip, y += sigmoid_strip) {
+        const int64_t m = n - i0 < sigmoid_strip ? n - i0 : sigmoid_strip;
+        const float *ai = a + i0, *bi = b + i0;
+        silus(s, ai, m);
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++)
-        y[i] = mm_v_silu(a[i]) * b[i];
+        for (int64_t i = 0; i < m; i++)
+            y[i] = s[i] * bi[i];
+    }
 }
 
 static void swiglu_bwd(float *da, float *db, const float *dy, const float *a, const float *b,
                        int64_t n) {
+    _Alignas(64) float s[sigmoid_strip];
+    for (int64_t i0 = 0; i0 < n; i0 += sigmoid_strip) {
+        const int64_t m = n - i0 < sigmoid_strip ? n - i0 : sigmoid_strip;
+        const float *ai = a + i0, *bi = b + i0, *di = dy + i0;
+        float *to_a = da + i0, *to_b = db + i0;
+        sigmoids(s, ai, m);
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) {
-        const float g = a[i], u = b[i], d = dy[i], s = mm_v_sigmoid(g);
-        da[i] = d * u * mm_v_silu_slope(g, s);
-        db[i] = d * g * s;
+        for (int64_t i = 0; i < m; i++) {
+            const float g = ai[i], u = bi[i], d = di[i];
+            to_a[i] = d * u * mm_v_silu_slope(g, s[i]);
+            to_b[i] = d * g * s[i];
+        }
     }
 }
 

@@ -32,19 +32,18 @@ static void conv_fwd(float *restrict y, const float *const *x, const float *rest
     for (int64_t c0 = 0; c0 < n; c0 += strip) {
         const int64_t m = n - c0 < strip ? n - c0 : strip;
         conv_pre(z, x, c0, w + c0, ldw, bias + c0, width, m);
-        for (int64_t c = 0; c < m; c++) {
-            y[c0 + c] = mm_v_silu(z[c]);
-        }
+        silus(y + c0, z, m);
     }
 }
 
 static void conv_bwd(float *restrict dz, float *restrict dw, float *restrict db,
                      const float *restrict dy, const float *const *x, const float *restrict w,
                      int64_t ldw, const float *restrict bias, int64_t width, int64_t n) {
-    _Alignas(64) float z[strip];
+    _Alignas(64) float z[strip], s[strip];
     conv_pre(z, x, 0, w, ldw, bias, width, n);
+    sigmoids(s, z, n);
     for (int64_t c = 0; c < n; c++) {
-        dz[c] = dy[c] * mm_v_silu_slope(z[c], mm_v_sigmoid(z[c]));
+        dz[c] = dy[c] * mm_v_silu_slope(z[c], s[c]);
     }
     if (!dw) return;
     for (int64_t c = 0; c < n; c++) {
@@ -143,51 +142,63 @@ static void head_norm_bwd(float *dx, float *restrict dw, float *restrict dbias, 
     }
 }
 
+// Heads in strips of up to `strip` elements, with the silu of the gate.
 static void gated_norm_fwd(float *restrict o, float *restrict rinv, const float *restrict y,
                            const float *restrict g, const float *restrict w, float eps,
                            int64_t n_heads, int64_t dim) {
+    _Alignas(64) float s[strip];
     for (int64_t h = 0; h < n_heads; h++, o += dim, y += dim, g += dim) {
-        if (!w) {
-            for (int64_t p = 0; p < dim; p++) {
-                o[p] = y[p] * mm_v_silu(g[p]);
+        const float r = w ? 1.0f / sqrtf(dot(y, y, dim) / (float)dim + eps) : 1.0f;
+        for (int64_t p0 = 0; p0 < dim; p0 += strip) {
+            const int64_t end = dim - p0 < strip ? dim : p0 + strip;
+            silus(s, g + p0, end - p0);
+            if (!w) {
+                for (int64_t p = p0; p < end; p++)
+                    o[p] = y[p] * s[p - p0];
+                continue;
             }
-            continue;
+            for (int64_t p = p0; p < end; p++)
+                o[p] = y[p] * r * w[p] * s[p - p0];
         }
-        const float r = 1.0f / sqrtf(dot(y, y, dim) / (float)dim + eps);
-        for (int64_t p = 0; p < dim; p++) {
-            o[p] = y[p] * r * w[p] * mm_v_silu(g[p]);
-        }
-        if (rinv) rinv[h] = r;
+        if (w && rinv) rinv[h] = r;
     }
 }
 
 // With n = y r: do = d_o w silu(g); dy = r (do - n mean(do n)). dy may be d_o.
+// First what needs no sum over the head, elements [p0, end): dw, dg, and do in dy.
+MM_VINLINE void gated_parts(float *dy, float *restrict dg, float *restrict dw, const float *d_o,
+                            const float *restrict y, const float *restrict g,
+                            const float *restrict w, const float *restrict s, float r, int64_t p0,
+                            int64_t end, const bool with_w, const bool with_dw) {
+#pragma GCC ivdep
+    for (int64_t p = p0; p < end; p++) {
+        const float silu = g[p] * s[p - p0], n = y[p] * r, d0 = d_o[p];
+        const float d = with_w ? d0 * w[p] : d0;
+        if (with_dw) dw[p] += d0 * n * silu;
+        dg[p] = d * n * mm_v_silu_slope(g[p], s[p - p0]);
+        dy[p] = d * silu;
+    }
+}
+
 static void gated_norm_bwd(float *dy, float *restrict dg, float *restrict dw, const float *d_o,
                            const float *restrict y, const float *restrict g,
                            const float *restrict w, const float *restrict rinv, int64_t n_heads,
                            int64_t dim) {
+    _Alignas(64) float s[strip];
     for (int64_t h = 0; h < n_heads; h++, dy += dim, dg += dim, d_o += dim, y += dim, g += dim) {
-        if (!w) {
-#pragma GCC ivdep
-            for (int64_t p = 0; p < dim; p++) {
-                const float s = mm_v_sigmoid(g[p]), d = d_o[p];
-                dg[p] = d * y[p] * mm_v_silu_slope(g[p], s);
-                dy[p] = d * (g[p] * s);
-            }
-            continue;
-        }
-        const float r = rinv[h];
-        if (dw) {
-            for (int64_t p = 0; p < dim; p++) {
-                dw[p] += d_o[p] * (y[p] * r) * mm_v_silu(g[p]);
+        const float r = w ? rinv[h] : 1.0f;
+        for (int64_t p0 = 0; p0 < dim; p0 += strip) {
+            const int64_t end = dim - p0 < strip ? dim : p0 + strip;
+            sigmoids(s, g + p0, end - p0);
+            if (!w) {
+                gated_parts(dy, dg, NULL, d_o, y, g, w, s, r, p0, end, false, false);
+            } else if (dw) {
+                gated_parts(dy, dg, dw, d_o, y, g, w, s, r, p0, end, true, true);
+            } else {
+                gated_parts(dy, dg, NULL, d_o, y, g, w, s, r, p0, end, true, false);
             }
         }
-#pragma GCC ivdep
-        for (int64_t p = 0; p < dim; p++) {
-            const float s = mm_v_sigmoid(g[p]), d = d_o[p] * w[p];
-            dg[p] = d * (y[p] * r) * mm_v_silu_slope(g[p], s);
-            dy[p] = d * (g[p] * s);
-        }
+        if (!w) continue;
         const float mean = dot(dy, y, dim) * r / (float)dim;
         for (int64_t p = 0; p < dim; p++) {
             dy[p] = r * (dy[p] - y[p] * r * mean);

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 #include "ops/cpu/vmath.h"
+#include "ops/cpu/sigmoid.h"
 
 #define LANES 8
 #define ROW_VECS 2

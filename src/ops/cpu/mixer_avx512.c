@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 #include "ops/cpu/vmath.h"
+#include "ops/cpu/sigmoid_avx512.h"
 
 #define LANES 16
 #define ROW_VECS 4

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 #include "ops/cpu/vmath.h"
+#include "ops/cpu/sigmoid.h"
 
 #define LANES 4
 #define ROW_VECS 4

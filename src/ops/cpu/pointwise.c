@@ -14,6 +14,10 @@ struct point_ctx {
 
 static void fill_span(void *ctx, void *const *at, int64_t n) {
     const struct point_ctx *c = ctx;
+    if (c->value == 0.0f && !signbit(c->value)) {
+        memset(at[0], 0, (size_t)n * mm_dtype_bytes(c->to));
+        return;
+    }
     if (c->to == mm_dtype_f32) {
         float *y = at[0];
         for (int64_t i = 0; i < n; i++)
@@ -48,7 +52,7 @@ static void copy_span(void *ctx, void *const *at, int64_t n) {
             from = between;
         }
         // A copy keeps what can be kept.
-        if (c->to == mm_dtype_bf16) mm_convert_keep_bf16(to, from, m);
+        if (c->to == mm_dtype_bf16) mm_convert_keep_bf16(c->isa, to, from, m);
         if (c->to == mm_dtype_f16) mm_from_f32(to, mm_dtype_f16, from, m);
     }
 }
