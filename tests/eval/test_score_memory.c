@@ -140,8 +140,8 @@ static void check(const struct mm_bench *bench) {
 
 static void test_memory(void **state) {
     (void)state;
-#ifdef __SANITIZE_ADDRESS__
-    skip();  // what is freed stays in its quarantine
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip();  // they take memory of their own
 #endif
     mm_log_set_level(mm_log_level_error);
     static const struct mm_bench *const benches[] = {&mm_bench_seed,    &mm_bench_mme,

@@ -20,7 +20,7 @@ recipe() { # recipe COMPUTE MAX_LENGTH RECOMPUTE
 }
 # The sanitizers take memory of their own, several times the program's.
 sanitized=
-grep -q '^MMAMBA_ASAN:BOOL=ON' "$build/CMakeCache.txt" && sanitized=1
+grep -qE '^MMAMBA_(ASAN|TSAN):BOOL=ON' "$build/CMakeCache.txt" && sanitized=1
 field() {
     sed -E "s/.*\"$1\": ([0-9]+).*/\1/" "$dir/out"
 }
