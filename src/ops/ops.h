@@ -14,7 +14,8 @@
 //   or f16. A product with a bf16 weight may round its other operand to bf16; it always
 //   accumulates in f32. A product with an f32 or f16 weight computes in f32. The weight of
 //   linear_fwd may also be quantized, q8 or q4: a dense view of (N, K) rows as base/quant.h lays
-//   them out, which also says what the product is.
+//   them out, which also says what the product is; rows of bf16 are taken as they are, not as
+//   codes.
 // - *_fwd overwrites its outputs. *_bwd overwrites activation gradients and ADDS to weight
 //   gradients (f32). Where an operand may be NULL (view.data == NULL) the comment says so.
 // - Operands do not overlap unless the comment says they may.
@@ -289,8 +290,10 @@ bool mm_mamba2_fwd(struct mm_backend *be, struct mm_view o, const struct mm_mamb
 // embed_bwd     dtable[ids[t]] += dy[t] for ids[t] >= 0, in the order of t (deterministic).
 // gather_rows   y[i] = x[idx[i]];  idx (n) i32, in range.   y (n, cols)
 // scatter_rows  y[idx[i]] = x[i];  idx without repeats; other rows of y keep their values.
-// argmax        y (rows) i32 = the column of the largest of x (rows, cols), the first of those that are
-//               alike; a column in banned (n) i32 or NULL does not count. -1 where it is not finite.
+// argmax        y (rows) i32 = the column of the largest of x (rows, cols), the first of those that
+// are
+//               alike; a column in banned (n) i32 or NULL does not count. -1 where it is not
+//               finite.
 //
 // patchify      pixels (n, 3, S, S) dense f32 -> y (n * (S/patch)^2, 3 * patch^2): row-major over
 //               patches; a row holds channel, then row, then column: the order of the (D, 3, p, p)
