@@ -54,7 +54,7 @@ struct mmamba_error {
 struct mmamba_engine;
 
 struct mmamba_engine_options {  // zeros and NULL: the defaults
-    const char *backend;        // "auto" (default), "cpu"
+    const char *backend;        // "auto" (default) and "cpu"; "cuda", "cuda:1": a GPU
     int n_threads;              // 0: all this process may use
     const char *dtype;          // "f32", "bf16", "f16"; default: as stored
 };

@@ -19,13 +19,8 @@ enum mm_code mm_cli_parse(struct mm_args **args, const struct mm_opt *opts, cons
 
 enum mm_code mm_cli_backend(struct mm_backend **be, const struct mm_args *args,
                             struct mm_error *err) {
-    const char *name = mm_args_string(args, "--backend");
-    const int n_threads = (int)mm_args_int(args, "--threads");
-    if (!strcmp(name, "cuda")) return mm_backend_open_cuda(be, 0, n_threads, err);
-    if (strcmp(name, "cpu") != 0 && strcmp(name, "auto") != 0) {
-        return mm_fail(err, mm_code_usage, "--backend is '%s', must be auto, cpu or cuda", name);
-    }
-    return mm_backend_open_cpu(be, n_threads, err);
+    return mm_backend_open(be, mm_args_string(args, "--backend"),
+                           (int)mm_args_int(args, "--threads"), err);
 }
 
 enum mm_code mm_cli_backend_reference(struct mm_backend **be, const struct mm_args *args,

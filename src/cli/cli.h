@@ -27,7 +27,7 @@ int mm_cmd_probe_tokens(int argc, char **argv);
 // Options every verb has; put MM_CLI_COMMON last in a verb's table (it ends the table).
 // clang-format off
 #define MM_CLI_COMMON                                                                              \
-    {"--backend", mm_opt_kind_string, "auto|cpu|cuda", "where to compute", "auto", 0, 0, false},   \
+    {"--backend", mm_opt_kind_string, "auto|cpu|cuda|cuda:N", "where to compute", "auto", 0, 0, false},   \
         {"--threads", mm_opt_kind_int, "N", "host threads (0: all this process may use)", "0", 0,  \
          4096, false},                                                                             \
         {"--json", mm_opt_kind_flag, NULL, "one JSON object on standard output", NULL, 0, 0,       \

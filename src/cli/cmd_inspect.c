@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/devices.h"
 #include "cli/inspect.h"
 
 static const struct mm_opt opts[] = {
@@ -19,6 +20,9 @@ static const struct mm_opt opts[] = {
      "show the weights in this type (default: as stored)", NULL, 0, 0, false},
     {"--recipe", mm_opt_kind_string, "FILE",
      "count what this recipe trains (default: the published one)", NULL, 0, 0, false},
+    {"--device", mm_opt_kind_flag, NULL,
+     "list what this machine can compute on; with a MODEL also how many sequences of --tokens fit",
+     NULL, 0, 0, false},
     MM_CLI_COMMON,
 };
 
@@ -150,7 +154,33 @@ static void print_json(const struct mm_inspection *x) {
     json_decref(o);
 }
 
+static enum mm_code run_devices(const struct mm_args *args, struct mm_error *err) {
+    struct mm_inspection x = {0};
+    const bool named = mm_args_n_positional(args) == 1;
+    struct mm_devices d;
+    MM_TRY(mm_devices_find(&d, err));
+    if (named) {
+        x.path = mm_args_positional(args, 0);
+        MM_TRY(open_inspection(&x, args, err));
+    } else {
+        static const char why[] = "--device without a MODEL lists devices only";
+        MM_TRY(mm_args_refuse(args, "--tokens", why, err));
+        MM_TRY(mm_args_refuse(args, "--keep", why, err));
+        MM_TRY(mm_args_refuse(args, "--dtype", why, err));
+        MM_TRY(mm_args_refuse(args, "--recipe", why, err));
+    }
+    if (mm_args_flag(args, "--json")) {
+        mm_devices_print_json(&d, named ? &x : NULL);
+    } else {
+        mm_devices_print(&d, named ? &x : NULL);
+    }
+    if (named) mm_model_deinit(&x.model);
+    return mm_code_ok;
+}
+
 static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
+    const bool devices = mm_args_flag(args, "--device");
+    if (devices && mm_args_n_positional(args) == 0) return run_devices(args, err);
     struct mm_inspection x = {.path = mm_args_positional(args, 0)};
     if (mm_args_n_positional(args) != 1) {
         return mm_fail(err, mm_code_usage, "inspect: wanted one MODEL, got %d arguments",
@@ -159,6 +189,7 @@ static enum mm_code run(const struct mm_args *args, struct mm_error *err) {
     static const char why[] = "nothing is computed";
     MM_TRY(mm_args_refuse(args, "--backend", why, err));
     MM_TRY(mm_args_refuse(args, "--threads", why, err));
+    if (devices) return run_devices(args, err);
     const enum mm_code code = open_inspection(&x, args, err);
     if (!code && mm_args_flag(args, "--json")) {
         print_json(&x);
@@ -174,7 +205,9 @@ int mm_cmd_inspect(int argc, char **argv) {
     struct mm_error err = {0};
     bool done = false;
     enum mm_code code =
-        mm_cli_parse(&args, opts, "mmamba inspect MODEL|CONFIG.json [OPTION]...",
+        mm_cli_parse(&args, opts,
+                     "mmamba inspect MODEL|CONFIG.json [OPTION]...\n       mmamba inspect --device "
+                     "[MODEL|CONFIG.json]",
                      "Shows a model's blocks and their mixers, its parameters and how many train "
                      "in each stage, and the bytes of weights, state and cache.",
                      argc, argv, &done, &err);

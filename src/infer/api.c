@@ -45,11 +45,7 @@ static enum mm_code open_backend(struct mm_backend **be, const struct mmamba_eng
     if (o->n_threads < 0 || o->n_threads > 4096) {
         return mm_fail(err, mm_code_usage, "n_threads is %d, must be 0 to 4096", o->n_threads);
     }
-    if (o->backend && strcmp(o->backend, "auto") != 0 && strcmp(o->backend, "cpu") != 0) {
-        return mm_fail(err, mm_code_unsupported, "backend '%.40s': this library has auto and cpu",
-                       o->backend);
-    }
-    return mm_backend_open_cpu(be, o->n_threads, err);
+    return mm_backend_open(be, o->backend ? o->backend : "auto", o->n_threads, err);
 }
 
 enum mmamba_code mmamba_engine_open(struct mmamba_engine **engine, const char *folder,

@@ -58,11 +58,25 @@ static void penalize(struct mm_sample_scratch *s, double penalty, const int32_t 
     }
 }
 
+// The first of the largest; -1: all are -inf or NaN. Lanes of their own make it a loop of vectors.
 static int32_t largest(const float *l, int64_t V) {
-    int32_t best = -1;
-    for (int64_t i = 0; i < V; i++) {
-        if (l[i] > (best < 0 ? -INFINITY : l[best])) best = (int32_t)i;
+    enum { lanes = 16 };
+    float most[lanes];
+    for (int k = 0; k < lanes; k++)
+        most[k] = -INFINITY;
+    int64_t at = 0;
+    for (; at + lanes <= V; at += lanes) {
+        for (int k = 0; k < lanes; k++)
+            most[k] = l[at + k] > most[k] ? l[at + k] : most[k];
     }
+    for (; at < V; at++)
+        most[0] = l[at] > most[0] ? l[at] : most[0];
+    for (int k = 1; k < lanes; k++)
+        most[0] = most[k] > most[0] ? most[k] : most[0];
+    if (most[0] == -INFINITY) return -1;
+    int32_t best = 0;
+    while (l[best] != most[0])
+        best++;
     return best;
 }
 

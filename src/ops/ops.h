@@ -266,6 +266,9 @@ enum mm_code mm_backend_open_cpu(struct mm_backend **be, int n_threads, struct m
 // Fails with a sentence where there is no plug-in, driver or GPU.
 enum mm_code mm_backend_open_cuda(struct mm_backend **be, int device, int n_threads,
                                   struct mm_error *err);
+// By the name that people give it: "auto" and "cpu", "cuda" (the first GPU), "cuda:N".
+enum mm_code mm_backend_open(struct mm_backend **be, const char *name, int n_threads,
+                             struct mm_error *err);
 // One line a GPU, its fields separated by tabs: number, name, bytes of memory, bytes free,
 // multiprocessors, compute capability.
 enum mm_code mm_backend_list_cuda(char *out, size_t n, int *count, struct mm_error *err);

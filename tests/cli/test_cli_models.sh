@@ -259,6 +259,19 @@ run 2 inspect "$dir/s" --dtype int8
 one_sentence "--dtype is 'int8'"
 run 2 inspect
 one_sentence "wanted one MODEL"
+
+# what there is to compute on: always a CPU, and a GPU or why there is none
+run 0 inspect --device
+says "GiB of memory free"
+run 0 inspect --device --json
+json_answer devices
+says '"backend": "cpu"'
+run 0 inspect --device "$t" --tokens 100 --json
+json_answer devices weight_bytes tokens
+says '"weights_fit": true'
+grep -qF '"sequences": 0}' "$dir/out" && complain "no sequence of a tiny model fits"
+run 2 inspect --device --tokens 100
+one_sentence "lists devices only"
 run 1 inspect "$dir/none"
 one_sentence "not a model folder"
 run 1 inspect "$dir/none.json"

@@ -112,7 +112,9 @@ static void mistakes_are_told(void **state) {
     assert_null(engine);
     assert_int_equal(mmamba_engine_open(&engine, "nothing", NULL, NULL), mmamba_code_input);
     SAYS(mmamba_engine_open(&engine, model, &(struct mmamba_engine_options){"gpu", 0, NULL}, &e),
-         mmamba_code_unsupported, "'gpu'");
+         mmamba_code_usage, "'gpu'");
+    SAYS(mmamba_engine_open(&engine, model, &(struct mmamba_engine_options){"cuda:x", 0, NULL}, &e),
+         mmamba_code_usage, "cuda:N");
     SAYS(mmamba_engine_open(&engine, model, &(struct mmamba_engine_options){NULL, -1, NULL}, &e),
          mmamba_code_usage, "n_threads is -1");
     SAYS(mmamba_engine_open(&engine, model, &(struct mmamba_engine_options){NULL, 0, "q4"}, &e),
