@@ -136,6 +136,35 @@ static void sequences(void **state) {
     compare(shapes[1], start, 6, 20.0);  // some forget everything
 }
 
+static void expect_finite(const char *what, struct mm_view v) {
+    for (int64_t r = 0; r < v.shape[0]; r++) {
+        for (int64_t c = 0; c < mm_view_cols(v); c++)
+            if (!isfinite(get(v, r, c))) fail_msg("%s (%d, %d) is not", what, (int)r, (int)c);
+    }
+}
+
+// Steps so absurd that logarithms of decays nearly leave f32 still give finite numbers.
+static void absurd_steps(void **state) {
+    (void)state;
+    static const int32_t start[] = {0, 300};
+    if (!testing_cuda()) skip();
+    struct world w;
+    world_open(&w, mm_isa_best(), 1);
+    const struct ssd x = ssd_new(&w, shapes[1], start, 1, 50.0);
+    put(x.dt, 70, 0, 0.0f);
+    for (int i = 0; i < 2; i++) {
+        put(x.a_log, 0, 0, i ? 80.0f : -80.0f);
+        forward(w.be[0], &x, 0, true);
+        backward(w.be[0], &x, 0, true);
+        expect_finite("y", x.y.v[0]);
+        expect_finite("state", x.state.v[0]);
+        expect_finite("dv, dk, dq", x.dvkq.v[0]);
+        expect_finite("ddt", x.ddt.v[0]);
+        expect_finite("da_log", x.da_log.v[0]);
+    }
+    world_close(&w);
+}
+
 // The same operands give the same bits.
 static void repeats(void **state) {
     (void)state;
@@ -162,6 +191,6 @@ static void repeats(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(lengths), cmocka_unit_test(sequences),
-                                       cmocka_unit_test(repeats)};
+                                       cmocka_unit_test(absurd_steps), cmocka_unit_test(repeats)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -157,12 +157,17 @@ struct mm_walker {
             }
     }
 
+    // Of a difference of sums, which rounding may leave above 0 where they are huge.
+    __device__ static float decay(float log2) {
+        return mm_exp2(fminf(log2, 0.0f));
+    }
+
     __device__ void scales(int stage) {
         const float total = sh.cum[stage][n - 1];
         for (int t = tid; t < q_len; t += threads) {
             const bool real = t < n;
             const float e = real ? mm_exp2(sh.cum[stage][t]) : 0.0f;
-            const float f = real ? mm_exp2(total - sh.cum[stage][t]) : 0.0f;
+            const float f = real ? decay(total - sh.cum[stage][t]) : 0.0f;
             const float fd = real ? f * sh.dt[stage][t] : 0.0f;
             sh.in_scale[t] = BACK ? e : fd;
             if constexpr (KIND > mm_walk_exact) sh.out_scale[t] = BACK ? fd : e;
@@ -170,11 +175,11 @@ struct mm_walker {
         }
     }
 
-    __device__ float weight(int stage, int out, int in, float *decay) const {
+    __device__ float weight(int stage, int out, int in, float *e) const {
         const bool seen = BACK ? in >= out && in < n : in <= out && out < n;
         const float *cum = sh.cum[stage];
-        *decay = seen ? mm_exp2(BACK ? cum[in] - cum[out] : cum[out] - cum[in]) : 0.0f;
-        return seen ? *decay * sh.dt[stage][BACK ? out : in] : 0.0f;
+        *e = seen ? decay(BACK ? cum[in] - cum[out] : cum[out] - cum[in]) : 0.0f;
+        return seen ? *e * sh.dt[stage][BACK ? out : in] : 0.0f;
     }
 
     // m (out, in) = (q_out k_in) E dt, rounded; a warp has 16 rows of it.
@@ -214,10 +219,10 @@ struct mm_walker {
                     for (int f = 0; f < 2; f++) {
                         const int out = r0 + r + 8 * e, in = c0 + 8 * i + c + f;
                         const float x = acc[i][2 * e + f];
-                        float decay;
-                        w[f] = weight(stage, out, in, &decay);
+                        float e_ij;
+                        w[f] = weight(stage, out, in, &e_ij);
                         if constexpr (KIND == mm_walk_sums) {
-                            const float u = x * xv[i][2 * e + f] * decay;
+                            const float u = x * xv[i][2 * e + f] * e_ij;
                             if (in == out) {
                                 sh.diag[in] = u;
                                 if (o.diag_qk && in < n) {
