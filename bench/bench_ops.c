@@ -22,7 +22,7 @@ struct bench {
     struct mm_view x, conv, w, bias, dconv, dw, dbias;  // convolution; conv holds v, k, q
     struct mm_view dt_raw, dt, ddt, head, dhead;
     double ceiling[3];  // f32, bf16, bytes read a second
-    struct mm_view past_k, past_v, z, conv_state;
+    struct mm_view past_k, past_v, z, conv_state, ffn_a, ffn_b, ffn_y, width, pos;
     int64_t n_past;
     bool one_pass;  // the backend has mm_mamba2_fwd
     struct mm_view a_log, y, dy, dvkq, o, gate, dgate, norm, dnorm, rinv, stats, state;
@@ -75,6 +75,11 @@ static void setup(struct bench *b) {
     b->past_v = matrix(b, long_past, b->g * b->p, -1, 1);
     b->z = matrix(b, t, c + hp + b->h, -1, 1);
     b->conv_state = matrix(b, b->n_seqs, c, -1, 1);
+    b->ffn_a = matrix(b, t, 4 * hp, -3, 3), b->ffn_b = matrix(b, t, 4 * hp, -3, 3);
+    b->ffn_y = matrix(b, t, 4 * hp, -3, 3);
+    b->width = as_vector(matrix(b, 1, hp, 0, 1));
+    b->pos = mm_view1(calloc((size_t)t, sizeof(int32_t)), mm_dtype_i32, t);
+    if (!b->pos.data) exit(1);
     b->state = matrix(b, b->n_seqs, b->h * b->p * b->p, -1, 1);
     b->start = malloc((size_t)(b->n_seqs + 1) * sizeof *b->start);
     for (int64_t s = 0; s <= b->n_seqs; s++) {
@@ -102,6 +107,20 @@ static struct mm_view part(const struct bench *b, struct mm_view all, char which
     return mm_view_split(mm_view_cut(all, 2 * gp, b->h * b->p), b->h, b->p);
 }
 #define VKQ(all) part(b, all, 'v'), part(b, all, 'k'), part(b, all, 'q')
+
+static void rmsnorm_fwd(struct bench *b) {
+    mm_rmsnorm_fwd(b->be, mm_view_flat(b->o), MM_NONE, mm_view_flat(b->y), b->width, 1e-5f);
+}
+static void add(struct bench *b) {
+    mm_add(b->be, mm_view_flat(b->o), mm_view_flat(b->dy), mm_view_flat(b->y));
+}
+static void swiglu_fwd(struct bench *b) {
+    mm_swiglu_fwd(b->be, b->ffn_y, b->ffn_a, b->ffn_b);
+}
+static void rope_fwd(struct bench *b) {
+    mm_qkv_rope_fwd(b->be, b->dy, part(b, b->dvkq, 'k'), part(b, b->dvkq, 'v'), b->x, b->pos, 1e4f,
+                    1.0f);
+}
 
 static void conv_silu_fwd(struct bench *b) {
     mm_conv_silu_fwd(b->be, b->dconv, b->x, b->w, b->bias, MM_NONE, b->segs);
@@ -281,6 +300,10 @@ static void run_case(struct bench *b, const char *title, int n_threads, bool tra
     measure(b, "ssd_fwd", ssd_fwd, ssd_flops(b, false), c + hp + th);
     measure(b, "ssd_step", ssd_step, 5 * st, 2 * st);
     measure(b, "head_norm_fwd", head_norm_fwd, 0, 2 * hp);
+    measure(b, "rmsnorm_fwd", rmsnorm_fwd, 0, 2 * hp);
+    measure(b, "add", add, 0, 3 * hp);
+    measure(b, "swiglu_fwd", swiglu_fwd, 0, 12 * hp);
+    measure(b, "qkv_rope_fwd", rope_fwd, 0, 2 * c);
     measure(b, "attention_fwd", attention_fwd, 4 * pairs, 2 * gp + 2 * hp);
     for (int i = 0; i < 2; i++) {
         b->n_past = i ? long_past : short_past;

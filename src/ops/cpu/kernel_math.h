@@ -8,15 +8,18 @@ MM_VINLINE vec load(const float *p) {
     return *(const vec *)p;
 }
 
-// The lanes are added pairwise.
+// The lanes are added pairwise, i with i + half.
 MM_VINLINE float sum_lanes(vec v) {
-    float lane[LANES];
-    memcpy(lane, &v, sizeof lane);
-    for (int half = LANES / 2; half > 0; half /= 2) {
+    typedef float four __attribute__((vector_size(16)));
+    four part[LANES / 4];
+    memcpy(part, &v, sizeof part);
+#pragma GCC unroll 2
+    for (int half = LANES / 8; half > 0; half /= 2) {
+#pragma GCC unroll 2
         for (int i = 0; i < half; i++)
-            lane[i] += lane[i + half];
+            part[i] += part[i + half];
     }
-    return lane[0];
+    return (part[0][0] + part[0][2]) + (part[0][1] + part[0][3]);
 }
 
 static float dot(const float *a, const float *b, int64_t n) {

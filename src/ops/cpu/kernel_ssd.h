@@ -9,16 +9,18 @@ MM_VINLINE vec vec_load(const float *p) {
 MM_VINLINE void vec_store(float *p, vec v) {
     *(vec *)p = v;
 }
-// The lanes are added pairwise, so that the order is the same wherever it is used.
+// The lanes are added pairwise, i with i + half, so that the order is the same wherever it is used.
 MM_VINLINE float vec_sum(vec v) {
-    float lane[LANES];
-    vec_store(lane, v);
-    for (int half = LANES / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; i++) {
-            lane[i] += lane[i + half];
-        }
+    typedef float four __attribute__((vector_size(16)));
+    four part[LANES / 4];
+    memcpy(part, &v, sizeof part);
+#pragma GCC unroll 2
+    for (int half = LANES / 8; half > 0; half /= 2) {
+#pragma GCC unroll 2
+        for (int i = 0; i < half; i++)
+            part[i] += part[i + half];
     }
-    return lane[0];
+    return (part[0][0] + part[0][2]) + (part[0][1] + part[0][3]);
 }
 
 // ---- products ----
