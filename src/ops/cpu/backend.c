@@ -158,7 +158,7 @@ enum mm_code mm_backend_open_cpu(struct mm_backend **out, int n_threads, struct 
         .product = mm_dtype_f32,
         .activations = mm_dtype_f32,
         .mamba2_fwd = isa == mm_isa_plain ? NULL : mm_mamba2_fwd_cpu,
-        .piece_tokens = 512,
+        .piece_tokens = 1024,
         .alloc = cpu_alloc,
         .release = cpu_release,
         .upload = cpu_move,
