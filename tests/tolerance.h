@@ -38,8 +38,8 @@ static const double tol_scan = 2e-5;
 // The same with operands rounded to bf16 (scan_rounds): 2^-9 of each of some factors in a row, with
 // random signs.
 static const double tol_scan_rounded = 8e-3;
-// Both after the gated norm, which divides by the norm of a head: where that is small, what was lost
-// is several times larger (most in heads of five elements, which no model has).
+// Both after the gated norm, which divides by the norm of a head: where that is small, what was
+// lost is several times larger (most in heads of five elements, which no model has).
 static const double tol_scan_normed = 5e-5;
 static const double tol_scan_rounded_normed = 4e-2;
 // The gradients of dt and a_log of the recurrence, made of operands in two halves, which leave out

@@ -4,6 +4,7 @@
 #ifndef MM_OPS_CPU_PACK_AMX_H
 #define MM_OPS_CPU_PACK_AMX_H
 
+#include "ops/cpu/tiles_lay_x86.h"
 #include <immintrin.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -47,40 +48,13 @@ MM_PACKS void mm_pack_row(uint32_t *to, int64_t r, __m512 x, __m512 y, const int
     if (parts == 2) _mm512_store_si512(to + mm_pack_words + r * 16, lo);
 }
 
-// 16 x 16 words.
-MM_PACKS void mm_pack_transpose(__m512i r[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int j = 0; j < 4; j++) {  // lanes of 128 bits: 0 and 2, then 1 and 3
-        const __m512i a = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88);
-        const __m512i b = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88);
-        const __m512i c = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xdd);
-        const __m512i d = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xdd);
-        t[j] = _mm512_shuffle_i32x4(a, b, 0x88);
-        t[8 + j] = _mm512_shuffle_i32x4(a, b, 0xdd);
-        t[4 + j] = _mm512_shuffle_i32x4(c, d, 0x88);
-        t[12 + j] = _mm512_shuffle_i32x4(c, d, 0xdd);
-    }
-    for (int i = 0; i < 16; i++)
-        r[i] = t[i];
-}
-
 MM_PACKS void mm_pack_store(uint32_t *to, __m512i hi[16], __m512i lo[16], bool turn,
                             const int parts) {
-    if (turn) mm_pack_transpose(hi);
+    if (turn) mm_turn_tile(hi);
     for (int r = 0; r < 16; r++)
         _mm512_store_si512(to + r * 16, hi[r]);
     if (parts == 1) return;
-    if (turn) mm_pack_transpose(lo);
+    if (turn) mm_turn_tile(lo);
     for (int r = 0; r < 16; r++)
         _mm512_store_si512(to + mm_pack_words + r * 16, lo[r]);
 }
