@@ -293,10 +293,9 @@ bool mm_mamba2_fwd(struct mm_backend *be, struct mm_view o, const struct mm_mamb
 // embed_bwd     dtable[ids[t]] += dy[t] for ids[t] >= 0, in the order of t (deterministic).
 // gather_rows   y[i] = x[idx[i]];  idx (n) i32, in range.   y (n, cols)
 // scatter_rows  y[idx[i]] = x[i];  idx without repeats; other rows of y keep their values.
-// argmax        y (rows) i32 = the column of the largest of x (rows, cols), the first of those that
-// are
-//               alike; a column in banned (n) i32 or NULL does not count. -1 where it is not
-//               finite.
+// argmax        y (rows) i32 = the column of the largest of x (rows, cols), the first of those
+//               that are alike; a column in banned (n) i32 or NULL does not count. -1 where it is
+//               not finite.
 //
 // patchify      pixels (n, 3, S, S) dense f32 -> y (n * (S/patch)^2, 3 * patch^2): row-major over
 //               patches; a row holds channel, then row, then column: the order of the (D, 3, p, p)
@@ -319,9 +318,8 @@ bool mm_mamba2_fwd(struct mm_backend *be, struct mm_view o, const struct mm_mamb
 // swiglu        y = silu(a) * b; y may be a or b.  bwd overwrites da, db; da may be a, db may be b
 //               (same storage).
 // ffn_fwd       y (T,D) = x + (silu(h w1^T) * (h w3^T)) w2^T: the feed-forward half of a block,
-// with
-//               no gradient to follow. w1, w3 (F,D), w2 (D,F) as linear_fwd takes them, all of one
-//               type; y may be x, not h.
+//               with no gradient to follow. w1, w3 (F,D), w2 (D,F) as linear_fwd takes them, all
+//               of one type; y may be x, not h.
 // gelu          y = x * Phi(x), the erf form.
 //
 // qkv_rope_fwd  qkv (T, (H+2G)P) packed a key/value group at a time: H/G query heads, one key
