@@ -206,6 +206,7 @@ static enum mm_code list(const char *text, struct mm_buf *out) {
     enum mm_code code = mm_members_open(&m, path, "an object", &err);
     free(path);
     mm_buf_reset(out);
+    const bool opened = code == mm_code_ok;
     while (code == mm_code_ok) {
         struct mm_str key;
         const json_t *value;
@@ -215,7 +216,7 @@ static enum mm_code list(const char *text, struct mm_buf *out) {
         mm_buf_addf(out, "%.*s=%s;", (int)key.n, key.s, shown);
         free(shown);
     }
-    if (code == mm_code_ok) mm_members_close(&m);
+    if (opened) mm_members_close(&m);
     return code;
 }
 
