@@ -74,8 +74,8 @@ TILES static void put_block(float *c, const float *block, int64_t ldc, int64_t r
 // ---- bf16 ----
 
 enum {
-    kept =
-        16,  // tiles of k of A that stay in the first cache while the panels of B pass by: 32 KiB
+    // Tiles of k of A that stay in the first cache while the panels of B pass by: 32 KiB.
+    kept = 16,
     // Measured on Granite Rapids: the first tile store after some 1,500 cycles without one takes
     // 700 to 1,000 cycles, whatever it stores and wherever the line is. One every so many tiles of
     // k that nobody reads keeps the store of a finished block short (docs/PERFORMANCE.md).
