@@ -100,7 +100,7 @@ static bool is_ascii(const char *s, size_t n) {
         bad |= ((w - ones) | w) & high;  // a zero byte borrows from its own high bit
     }
     for (; i < n; i++)
-        bad |= (uint64_t)(s[i] <= 0);
+        bad |= (uint64_t)(s[i] == '\0' || ((unsigned char)s[i] & 0x80));
     return bad == 0;
 }
 
