@@ -59,9 +59,11 @@ endif()
 
 add_executable(json_check tests/cli/json_check.c)
 target_link_libraries(json_check PRIVATE PkgConfig::JANSSON)
+add_executable(json_rows tests/cli/json_rows.c)
+target_link_libraries(json_rows PRIVATE PkgConfig::JANSSON)
 add_executable(st_tool tests/cli/st_tool.c)
 target_link_libraries(st_tool PRIVATE mmamba_lib)
-set_target_properties(json_check st_tool PROPERTIES
+set_target_properties(json_check json_rows st_tool PROPERTIES
   RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 
 # Every tests/<folder>/test_<name>.sh is a CTest test too; it gets the program and the build folder.

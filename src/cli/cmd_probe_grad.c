@@ -58,7 +58,8 @@ static enum mm_code write_grads(const char *path, const struct mm_model *m,
         t[n] = (struct mm_st_tensor){names[i], mm_dtype_f32, p->n_axes, {0}, values[i], bytes};
         memcpy(t[n++].shape, p->shape, sizeof p->shape);
     }
-    const enum mm_code code = mm_st_write(path, t, n, NULL, 0, err);
+    enum mm_code code = mm_backend_sync(m->be, err);
+    if (!code) code = mm_st_write(path, t, n, NULL, 0, err);
     for (int i = 0; i < m->n_params; i++)
         free(values[i]);
     free(values);

@@ -184,8 +184,14 @@ static void tell_unknown(const struct mm_model *m) {
 // The host hands out pages it does not have, and kills whoever touches them: what has to be copied
 // or converted is counted before anything is.
 static enum mm_code check_memory(const struct mm_model *m, size_t bytes, struct mm_error *err) {
-    const int64_t room = m->be->host_memory ? mm_memory_available() : INT64_MAX;
+    const int64_t room = m->be->host_memory ? mm_memory_available() : m->be->available(m->be);
     if (bytes <= (size_t)room) return mm_code_ok;
+    if (!m->be->host_memory) {
+        return mm_fail(err, mm_code_memory,
+                       "%s: the weights take %.2f GiB and %.2f GiB of the memory of %s are free",
+                       m->path, (double)bytes / 1073741824.0, (double)room / 1073741824.0,
+                       m->be->device);
+    }
     return mm_fail(
         err, mm_code_memory,
         "%s: the weights take %.2f GiB in %s, which is not how they are stored, and %.2f "

@@ -405,7 +405,7 @@ static enum mm_code alloc(struct mm_model *m, bool unused_too, struct mm_error *
             bytes += mm_view_bytes(m->params[i].w);
     }
     // The host hands out pages it does not have, and kills whoever touches them.
-    const int64_t room = m->be->host_memory ? mm_memory_available() : INT64_MAX;
+    const int64_t room = m->be->host_memory ? mm_memory_available() : m->be->available(m->be);
     if (bytes > (size_t)room) {
         return mm_fail(err, mm_code_memory, "%s: the weights take %.2f GiB and %.2f GiB are free",
                        *m->path ? m->path : "this config", (double)bytes / 1073741824.0,

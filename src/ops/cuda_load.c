@@ -88,12 +88,12 @@ enum mm_code mm_backend_open_cuda(struct mm_backend **out, int device, int n_thr
     // Operands in host memory, copied there and back around each operation: for tests.
     const char *mirror = getenv("MMAMBA_CUDA_MIRROR");
     if (!code) code = p.fill(&o->be, device, mirror && mirror[0] == '1', err);
+    o->device_close = o->be.close;  // set as soon as there is something to close
+    o->be.close = close_opened;
     if (code) {
         close_opened(&o->be);
         return code;
     }
-    o->device_close = o->be.close;
-    o->be.close = close_opened;
     *out = &o->be;
     return mm_code_ok;
 }

@@ -10,14 +10,13 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 mkdir -p "$dir/bin" "$dir/lib" "$dir/tests" "$dir/fonts"
 cp "$build/mmamba" "$build/scenes" "$build/libmmamba_cuda.so" "$dir/bin/"
-for b in bench_gpu_block bench_gpu_mixer; do
-    [ -e "$build/bench/$b" ] && cp "$build/bench/$b" "$dir/bin/"
-done
+cp "$build"/bench/bench_{gpu_block,gpu_mixer,soak} "$dir/bin/"
 for t in ops_rows ops_linear ops_attention ops_loss ops_grad ops_step mixer_rows mixer_ssd ops_ffn \
-    ops_halves mixer_halves halves_ssd halves_attention golden halves gradcheck carve layout; do
-    [ -e "$build/tests/test_$t" ] && cp "$build/tests/test_$t" "$dir/tests/"
+    ops_halves mixer_halves halves_ssd halves_attention golden halves gradcheck carve cuda_device \
+    api session snapshot batch engine; do
+    cp "$build/tests/test_$t" "$dir/tests/"
 done
-cp "$build/tests/st_tool" "$build/tests/json_check" "$dir/tests/" 2>/dev/null || true
+cp "$build"/tests/{st_tool,json_check,json_rows} "$dir/tests/"
 for f in "$dir"/bin/mmamba "$dir"/bin/scenes "$dir"/tests/*; do
     ldd "$f" | awk '$3 ~ /^\// {print $3}'
 done | sort -u | grep -vE '/(libc|libm|libpthread|libdl|librt|libgcc_s|libstdc\+\+)\.so' |

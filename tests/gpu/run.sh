@@ -1,65 +1,160 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA GPU: every operation against the CPU's reference, the golden numbers,
-# whole models on the device; ends with a table. Needs a pack of tests/gpu/pack.sh, or a build folder
-# with the plug-in.
-#   tests/gpu/run.sh PACK.tar.xz|BUILD [LOGS]
-# SANITIZE=SECONDS also runs compute-sanitizer over operations on halves, each tool and test for that
-# long at most.
+# On a machine with an NVIDIA GPU, everything that is to be known of the GPU side, by one command: every
+# operation against the CPU's reference, the golden numbers, gradients, whole models and the program on
+# the device, failures, compute-sanitizer, a soak, and then, with nothing beside them, the benchmarks.
+# Ends with one table: name, verdict or number, what it must be.
+#   tests/gpu/run.sh [PACK.tar.xz | BUILD] [LOGS] [OPTION]...
+#     PACK            of tests/gpu/pack.sh; BUILD: a build folder with the plug-in (default: `make cuda`)
+#     --only A,B      of parity, golden, program, training, faults, sanitize, soak, bench (default: all)
+#     --soak SECONDS      of the soak, which runs beside the others but for the benchmarks (600)
+#     --sanitize SECONDS  for each tool on each test, at most (150)
+#     --tools A,B         of compute-sanitizer (memcheck,racecheck,initcheck)
+#     --jobs N        tests side by side (as many as there are processors)
+# Exit 0: nothing failed. A number that misses what it must be is told, and is no failure.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-what=$1 logs=${2:-$(mktemp -d)}
+sections=parity,golden,program,training,faults,sanitize,soak,bench
+soak_seconds=600 sanitize_seconds=150 tools=memcheck,racecheck,initcheck jobs=$(nproc)
+places=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --only) sections=$2 && shift ;;
+    --soak) soak_seconds=$2 && shift ;;
+    --sanitize) sanitize_seconds=$2 && shift ;;
+    --tools) tools=$2 && shift ;;
+    --jobs) jobs=$2 && shift ;;
+    --*) echo "run.sh: '$1' is no option" && exit 2 ;;
+    *) places+=("$1") ;;
+    esac
+    shift
+done
+for s in ${sections//,/ }; do
+    case ,parity,golden,program,training,faults,sanitize,soak,bench, in
+    *,$s,*) ;;
+    *) echo "run.sh: '$s' is no section" && exit 2 ;;
+    esac
+done
+wants() { [[ ,$sections, = *,$1,* ]]; }
+
+# ---- where things are ---------------------------------------------------------------------------
+what=${places[0]:-build}
+logs=${places[1]:-$(mktemp -d)}
 mkdir -p "$logs"
+if [ ${#places[@]} = 0 ]; then make cuda || exit 1; fi
 if [ -d "$what" ]; then
-    bin=$(realpath "$what") tests=$bin/tests
+    root=$(realpath "$what") bin=$root benches=$root/bench
 else
-    pack=${GPU_PACK_DIR:-/tmp/mmamba-gpu}
-    mkdir -p "$pack"
-    [ -e "$pack/bin/mmamba" ] || xz -dc "$what" | tar -C "$pack" -xf -
-    bin=$pack/bin tests=$pack/tests
-    LD_LIBRARY_PATH=$pack/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    root=${GPU_PACK_DIR:-/tmp/mmamba-gpu}
+    bin=$root/bin benches=$root/bin
+    mkdir -p "$root"
+    [ -e "$bin/mmamba" ] || xz -dc "$what" | tar -C "$root" -xf - || exit 1
+    LD_LIBRARY_PATH=$root/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    [ -d "$root/fonts/dejavu" ] &&
+        export SCENES_FONTS="--emoji-font $root/fonts/NotoColorEmoji.ttf --fonts $root/fonts/dejavu"
 fi
+tests=$root/tests
 for d in /usr/local/cuda/lib64 /usr/local/cuda/targets/x86_64-linux/lib; do
     [ -d "$d" ] && LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$d
 done
-export LD_LIBRARY_PATH=$bin:$LD_LIBRARY_PATH
-passed=0 failed=0
-table=
-try() { # try NAME COMMAND...
-    local name=$1 began end
-    shift
-    began=$(date +%s%N)
-    if timeout 300 "$@" >"$logs/$name.log" 2>&1; then
-        passed=$((passed + 1)) verdict=ok
-    else
-        failed=$((failed + 1)) verdict=FAILED
-        echo "---- $name"
-        grep -E 'FAIL|ERROR|off by|bug:|mmamba:|error|rror:' "$logs/$name.log" | head -n 12
-    fi
-    end=$(date +%s%N)
-    table+=$(printf '%-28s %-7s %5d.%d s' "$name" "$verdict" $(((end - began) / 1000000000)) \
-        $(((end - began) / 100000000 % 10)))$'\n'
-}
+export LD_LIBRARY_PATH=$bin:${LD_LIBRARY_PATH:-} PATH=$PATH:/usr/local/cuda/bin
 "$bin/mmamba" inspect --help >/dev/null || { echo "the program does not start here"; exit 1; }
-export MMAMBA_TEST_BACKEND=cuda
-for t in ops_rows ops_linear ops_attention ops_loss ops_grad ops_step mixer_rows mixer_ssd ops_ffn \
-    ops_halves mixer_halves halves_ssd halves_attention golden halves gradcheck carve layout; do
-    try "$t" "$tests/test_$t"
-done
-if [ -n "${SANITIZE:-}" ]; then
-    for t in ops_halves mixer_halves; do
-        for tool in memcheck racecheck; do
-            MMAMBA_TEST_FEW=1 try "${tool}_$t" timeout "$SANITIZE" compute-sanitizer --tool $tool \
-                --error-exitcode 9 "$tests/test_$t"
-        done
-    done
+"$bin/mmamba" inspect --device || exit 1
+"$bin/mmamba" inspect --device --json | grep -q '"cuda:0"' || { echo "there is no GPU to test"; exit 1; }
+
+# ---- jobs ---------------------------------------------------------------------------------------
+rm -f "$logs"/*.result
+order=()
+began=$(date +%s)
+# job NAME SECONDS COMMAND...: beside the others, at most so long
+job() {
+    local name=$1 limit=$2
+    shift 2
+    order+=("$name")
+    while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+    (
+        from=$(date +%s%N)
+        timeout "$limit" "$@" >"$logs/$name.log" 2>&1 </dev/null
+        case $? in
+        0) verdict=ok ;;
+        124) verdict=SLOW ;;  # cut at its limit
+        *) verdict=FAILED ;;
+        esac
+        echo "$verdict $((($(date +%s%N) - from) / 100000000))" >"$logs/$name.result"
+    ) &
+}
+on_cuda() { job "$1" "$2" env MMAMBA_TEST_BACKEND=cuda "${@:3}"; }
+
+ops="ops_step ops_linear ops_attention mixer_ssd mixer_rows ops_rows ops_loss ops_grad ops_ffn ops_halves
+    mixer_halves halves_ssd halves_attention"
+if wants soak; then
+    order+=(soak)
+    (
+        from=$(date +%s%N)
+        timeout $((soak_seconds + 120)) "$benches/bench_soak" models/pico "$soak_seconds" cuda \
+            >"$logs/soak.log" 2>&1 && verdict=ok || verdict=FAILED
+        echo "$verdict $((($(date +%s%N) - from) / 100000000))" >"$logs/soak.result"
+    ) &
+    sleep 8  # what the device holds is looked at before others come
 fi
-unset MMAMBA_TEST_BACKEND
-# Whole models on device memory: the tests of `probe`, with the GPU as the backend.
+# Whole runs and the tests of `probe` with the GPU as the backend.
 wrapper=$logs/mmamba-cuda
 printf '#!/bin/sh\nexec "%s" "$@" --backend cuda\n' "$bin/mmamba" >"$wrapper"
 chmod +x "$wrapper"
-PROBE_ILL_CONDITIONED=2e-3 try probe_on_device bash tests/model/test_probe_model.sh "$wrapper" "$(dirname "$tests")"
+wants faults && JOBS=4 job faults 300 bash tests/gpu/check_faults.sh "$bin/mmamba" "$root"
+if wants training; then
+    job resume 300 env KILLS=3 bash tests/train/test_run_resume.sh "$wrapper" "$root"
+    job training 200 bash tests/gpu/check_training.sh "$bin/mmamba" "$root"
+fi
+wants program && job program 200 bash tests/gpu/check_program.sh "$bin/mmamba" "$root"
+if wants golden; then
+    on_cuda golden 200 "$tests/test_golden"
+    job probe 200 env PROBE_ILL_CONDITIONED=2e-3 bash tests/model/test_probe_model.sh "$wrapper" "$root"
+    for t in gradcheck halves carve; do on_cuda $t 200 "$tests/test_$t"; done
+    for t in api session snapshot batch engine; do on_cuda device_$t 200 "$tests/test_$t"; done
+fi
+if wants parity; then
+    for t in $ops cuda_device; do on_cuda "$t" 200 "$tests/test_$t"; done
+    # the paths of cards with less shared memory
+    for t in mixer_halves halves_ssd halves_attention; do
+        on_cuda "$t.as_8.9" 200 env MMAMBA_CUDA_AS=8.9 "$tests/test_$t"
+    done
+fi
+if wants sanitize; then
+    export MMAMBA_TEST_FEW=1
+    for tool in ${tools//,/ }; do
+        for t in $ops halves; do
+            on_cuda "$tool.$t" "$sanitize_seconds" compute-sanitizer --tool $tool --error-exitcode 9 \
+                --print-limit 20 "$tests/test_$t"
+        done
+    done
+    unset MMAMBA_TEST_FEW
+fi
+wait
+echo "checks: $(($(date +%s) - began)) s"
+
+# ---- numbers ------------------------------------------------------------------------------------
+if wants bench; then
+    began=$(date +%s)
+    bash tests/gpu/bench.sh "$bin/mmamba" "$benches" "$tests" "$logs" >"$logs/bench.table" 2>"$logs/bench.log" &&
+        echo "ok $((10 * ($(date +%s) - began)))" >"$logs/bench.result" ||
+        echo "FAILED $((10 * ($(date +%s) - began)))" >"$logs/bench.result"
+    order+=(bench)
+fi
+
+# ---- the table ----------------------------------------------------------------------------------
+passed=0 failed=0 table=
+for name in "${order[@]}"; do
+    read -r verdict tenths <"$logs/$name.result" || { verdict=FAILED tenths=0; }
+    if [ "$verdict" = ok ]; then passed=$((passed + 1)); else
+        failed=$((failed + 1))
+        echo "---- $name"
+        grep -E 'FAIL|ERROR|off by|bug:|mmamba:|error|rror:|[cC]omplain|must be|GROWS|=== ' "$logs/$name.log" | head -n 12
+    fi
+    table+=$(printf '%-26s %-6s %5d.%d s' "$name" "$verdict" $((tenths / 10)) $((tenths % 10)))$'\n'
+done
 echo
-printf '%s' "$table"
+printf '%s' "$table" | paste - - | column -t -s $'\t' 2>/dev/null || printf '%s' "$table"
+wants soak && tail -n 1 "$logs/soak.log"
+wants bench && cat "$logs/bench.table"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -12,6 +12,7 @@
 #include "infer/snapshot.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "ops/under_test.h"
 
 static struct mm_error err;
 static char fixture_dir[] = "/tmp/mm_infer_XXXXXX";
@@ -92,7 +93,11 @@ static inline struct mm_engine *fixture_engine(const char *folder) {
 static int fixture_begin(void **state) {
     (void)state;
     if (mkdtemp(fixture_dir) == NULL) return -1;
-    return mm_backend_open_cpu(&fixture_be, 2, &err) == mm_code_ok ? 0 : -1;
+    // with MMAMBA_TEST_BACKEND=cuda the model and its sessions lie in the device's memory
+    const char *name = testing_cuda() ? "cuda" : "cpu";
+    if (mm_backend_open(&fixture_be, name, 2, &err) == mm_code_ok) return 0;
+    print_error("%s\n", err.text);
+    return -1;
 }
 
 static int fixture_end(void **state) {

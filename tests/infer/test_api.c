@@ -10,9 +10,11 @@
 
 static struct mmamba_error e;
 static char *model;
+static struct mmamba_engine_options here;  // the CPU, or the GPU that is tested
 
 static int begin(void **state) {
     if (fixture_begin(state) != 0) return -1;
+    if (testing_cuda()) here.backend = "cuda";
     model = fixture_model("model", "pre_hybrid", "0,4", 7);
     return 0;
 }
@@ -34,7 +36,7 @@ static void a_conversation(void **state) {
     struct mmamba_engine *engine;
     struct mmamba_session *s, *t;
     struct mmamba_answer a, b;
-    FINE(mmamba_engine_open(&engine, model, NULL, &e));
+    FINE(mmamba_engine_open(&engine, model, &here, &e));
     assert_int_equal(e.code, mmamba_code_ok);
     struct mmamba_engine_info info;
     mmamba_engine_describe(engine, &info);
@@ -119,7 +121,8 @@ static void mistakes_are_told(void **state) {
          mmamba_code_usage, "n_threads is -1");
     SAYS(mmamba_engine_open(&engine, model, &(struct mmamba_engine_options){NULL, 0, "q4"}, &e),
          mmamba_code_usage, "'q4'");
-    FINE(mmamba_engine_open(&engine, model, &(struct mmamba_engine_options){"cpu", 1, "bf16"}, &e));
+    FINE(mmamba_engine_open(&engine, model,
+                            &(struct mmamba_engine_options){here.backend, 1, "bf16"}, &e));
     SAYS(mmamba_session_new(&s, engine, &(struct mmamba_session_options){.max_tiles = 100000}, &e),
          mmamba_code_input, "100000");
     assert_null(s);

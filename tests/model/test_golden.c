@@ -329,6 +329,7 @@ static void one_case(const struct golden_case *c, enum mm_isa isa, int n_threads
 
 static void reference_path(void **state) {
     (void)state;
+    if (testing_cuda()) skip();  // it is the CPU's
     for (int i = 0; i < n_cases; i++)
         one_case(&cases[i], mm_isa_plain, 1);
 }
@@ -336,10 +337,10 @@ static void reference_path(void **state) {
 static void fast_paths(void **state) {
     (void)state;
     // from the best down: oneDNN can be limited only once in a process
-    for (int isa = (int)mm_isa_best(); isa > mm_isa_plain; isa--) {
+    for (int isa = best_under_test(); isa > mm_isa_plain; isa--) {
         for (int i = 0; i < n_cases; i++) {
             one_case(&cases[i], (enum mm_isa)isa, 1);
-            one_case(&cases[i], (enum mm_isa)isa, 3);
+            if (!testing_cuda()) one_case(&cases[i], (enum mm_isa)isa, 3);
         }
     }
 }

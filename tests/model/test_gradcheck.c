@@ -208,7 +208,7 @@ static void gradients(struct mm_backend *be, const struct variant *v, bool recom
 static void paths(void **state) {
     (void)state;
     struct mm_backend *plain = open_isa(mm_isa_plain, 1);
-    for (int isa = (int)mm_isa_best(); isa >= 0; isa--) {
+    for (int isa = best_under_test(); isa >= 0; isa--) {
         struct mm_backend *be = open_isa((enum mm_isa)isa, 2);
         for (int i = 0; i < n_variants; i++) {
             const struct variant *v = &variants[i];

@@ -166,7 +166,7 @@ static inline struct mm_segs segs_of(const struct packed *p) {
 // The fast instruction sets that are here, the best first (oneDNN keeps the first limit it is given
 // for the whole process); a test goes through all. Index -1 stands for the reference.
 static inline int n_fast_isas(void) {
-    return (int)mm_isa_best();
+    return best_under_test();
 }
 static inline enum mm_isa fast_isa(int i) {
     return i < 0 ? mm_isa_plain : (enum mm_isa)(n_fast_isas() - i);

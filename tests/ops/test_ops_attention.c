@@ -61,7 +61,7 @@ static void full_and_gradient(struct world *w, struct shape s, struct mm_segs se
 
 static void test_attention(void **state) {
     (void)state;
-    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+    for (int isa = best_under_test(); isa > 0; isa--) {
         struct world w;
         world_open(&w, (enum mm_isa)isa, 2);
         for (int i = 0; i < 25; i++) {
@@ -79,7 +79,7 @@ static void test_attention(void **state) {
 static void test_long_attention(void **state) {
     (void)state;
     static const int32_t start[] = {0, 530, 533};
-    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+    for (int isa = best_under_test(); isa > 0; isa--) {
         struct world w;
         world_open(&w, (enum mm_isa)isa, 3);
         full_and_gradient(&w, shapes[1], segs_from(start, 2), 3);
@@ -153,7 +153,7 @@ static void test_step(void **state) {
     (void)state;
     static const int64_t sizes[][2] = {{0, 1}, {1, 1}, {6, 3},    {65, 4},   {511, 1}, {600, 2},
                                        {0, 5}, {9, 7}, {130, 65}, {1030, 5}, {300, 50}};
-    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+    for (int isa = best_under_test(); isa > 0; isa--) {
         struct world w;
         world_open(&w, (enum mm_isa)isa, 2);
         for (int i = 0; i < 55; i++) {
@@ -213,7 +213,7 @@ static void rope(struct world *w, struct shape s, int64_t rows, int64_t pad, flo
 static void test_rope(void **state) {
     (void)state;
     static const int64_t lengths[] = {1, 2, 7, 65, 200};
-    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+    for (int isa = best_under_test(); isa > 0; isa--) {
         struct world w;
         world_open(&w, (enum mm_isa)isa, 2);
         for (int i = 0; i < 25; i++) {

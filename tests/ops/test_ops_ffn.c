@@ -45,7 +45,7 @@ static void parity(void **state) {
                                    mm_dtype_q4};
     // more than one pass over k, block of rows, and slice of rows
     const int64_t deep[3] = {40, 2130, 130}, tall[3] = {1060, 24, 140}, taller[3] = {4200, 24, 40};
-    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+    for (int isa = best_under_test(); isa > 0; isa--) {
         struct world w;
         world_open(&w, (enum mm_isa)isa, 2);
         for (int t = 0; t < 5; t++) {

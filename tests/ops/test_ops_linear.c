@@ -95,7 +95,7 @@ static void quantized_parity(void **state) {
     (void)state;
     const int64_t more[][3] = {{1, 5, 127},  {1, 9, 128},   {2, 17, 129},   {6, 33, 385},
                                {8, 70, 640}, {9, 130, 511}, {70, 45, 1000}, {3, 100, 2560}};
-    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+    for (int isa = best_under_test(); isa > 0; isa--) {
         struct world w;
         world_open(&w, (enum mm_isa)isa, 2);
         for (int v = 0; v < 4; v++) {
@@ -144,7 +144,7 @@ static void quantized_reference(void **state) {
 static void parity(void **state) {
     (void)state;
     const enum mm_dtype types[] = {mm_dtype_f32, mm_dtype_bf16, mm_dtype_f16};
-    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+    for (int isa = best_under_test(); isa > 0; isa--) {
         struct world w;
         world_open(&w, (enum mm_isa)isa, 2);
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -167,7 +167,7 @@ static void parity(void **state) {
 static void wide_weights(void **state) {
     (void)state;
     const int64_t tall[3] = {5, 2100, 700}, deep[3] = {6, 70, 20000};
-    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+    for (int isa = best_under_test(); isa > 0; isa--) {
         struct world w;
         world_open(&w, (enum mm_isa)isa, 2);
         forward(&w, tall, mm_dtype_bf16, true, true, 0);
@@ -184,7 +184,7 @@ static void many_blocks(void **state) {
     (void)state;
     const int64_t deep[3] = {140, 300, 2130}, tall[3] = {1100, 70, 40}, wide[3] = {17, 1130, 100};
     const int64_t deep_codes[3] = {140, 100, 4200};
-    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+    for (int isa = best_under_test(); isa > 0; isa--) {
         struct world w;
         world_open(&w, (enum mm_isa)isa, 2);
         for (int v = 0; v < 3; v++) {

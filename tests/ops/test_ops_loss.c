@@ -88,7 +88,7 @@ static void optimizer(struct world *w, int64_t rows, int64_t cols, int64_t pad) 
 }
 
 static void sweep(void (*test)(struct world *, int64_t rows, int64_t cols, int64_t pad)) {
-    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
+    for (int isa = best_under_test(); isa > 0; isa--) {
         struct world w;
         world_open(&w, (enum mm_isa)isa, 2);
         for (int i = 0; i < 50; i++) {

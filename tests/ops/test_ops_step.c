@@ -242,11 +242,6 @@ static double tolerance_of(enum mm_dtype type) {
     return testing_cuda() && type == mm_dtype_bf16 ? tol_step_bf16_rounded : tol_step;
 }
 
-// The GPU is one, whatever the CPU could do.
-static int isas(void) {
-    return testing_cuda() ? 1 : (int)mm_isa_best();
-}
-
 static void against_reference(void **state) {
     (void)state;
     struct mm_backend *plain = open_isa(mm_isa_plain, 1);
@@ -260,7 +255,7 @@ static void against_reference(void **state) {
         seqs_init(&want_seqs, &m, pasts, n);
         result_init(&want, &m, n);
         go(plain, &m, &want_seqs, 0, n, &want);
-        for (int isa = isas(); isa > 0; isa--) {
+        for (int isa = best_under_test(); isa > 0; isa--) {
             struct mm_backend *be = open_isa((enum mm_isa)isa, 2);
             struct seqs q;
             struct result r;
@@ -285,7 +280,7 @@ static void against_reference(void **state) {
 static void alone_and_together(void **state) {
     (void)state;
     static const int counts[] = {1, 2, 3};
-    for (int isa = isas(); isa > 0; isa--) {
+    for (int isa = best_under_test(); isa > 0; isa--) {
         for (int v = 0; v < (testing_cuda() ? 10 : 5); v++) {
             struct model m;
             make_model(&m, shapes[v < 5 ? v % 4 : 4 + v % 2], types[v % 5], (uint64_t)v);

@@ -12,6 +12,11 @@ static inline bool testing_cuda(void) {
     return name && strcmp(name, "cuda") == 0;
 }
 
+// The instruction sets to go through, from the best down to 1: a GPU is one.
+static inline int best_under_test(void) {
+    return testing_cuda() ? 1 : (int)mm_isa_best();
+}
+
 static inline enum mm_code open_under_test(struct mm_backend **be, enum mm_isa isa, int n_threads,
                                            struct mm_error *err) {
     if (isa != mm_isa_plain && testing_cuda()) {

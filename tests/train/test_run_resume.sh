@@ -40,7 +40,7 @@ killed() {
 
 # undisturbed, then killed: both must end alike. $length becomes the seconds of the first.
 twice() {
-    local name=$1 kills=$2 started
+    local name=$1 kills=${KILLS:-$2} started
     shift 2
     started=$(seconds)
     run 0 "${@//OUT/$dir/$name}" --json
@@ -50,6 +50,7 @@ twice() {
     same_run "$dir/$name" "$dir/$name-killed"
 }
 
+# on a GPU, where a start takes a while, KILLS says how often
 RANDOM=${SEED:-$$}
 twice teacher 8 train --config "$dir/config" --out OUT --recipe "$dir/f32.json" "${data[@]}"
 twice teacher16 8 train --model "$dir/teacher/model" --out OUT --recipe "$dir/bf16.json" "${data[@]}"

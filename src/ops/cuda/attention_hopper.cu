@@ -273,6 +273,7 @@ static __global__ void is_hopper(int *yes) {
 
 bool mm_hopper_here(struct mm_backend *be) {
     static int known = -1;
+    if (mm_cuda_of(be)->as_older) return false;
     if (known >= 0) return known;
     int *yes = (int *)mm_cuda_scratch(be, mm_cuda_slot_a, sizeof *yes);
     if (!yes) return false;

@@ -30,15 +30,25 @@ enum mm_cuda_slot {
     mm_cuda_slot_count,
 };
 
+// A failure on purpose (fault.cu); zeros: none.
+struct mm_cuda_fault {
+    int64_t call, launch;  // how many more there are until the one that fails; 0: none does
+};
+
 // be->impl
 struct mm_cuda {
     int device;
-    bool mirror;  // operands are host memory (mirror.cu): every operation waits for its end
+    int sms;             // multiprocessors
+    size_t shared_most;  // bytes of shared memory that a block may have: 99 KiB on cards for desks
+    bool as_older;       // MMAMBA_CUDA_AS: kernels of this card alone are not to be used
+    bool mirror;         // operands are host memory (mirror.cu): every operation waits for its end
     cudaStream_t stream;
     struct mm_cuda_products *products;  // product.cu
     void *scratch[mm_cuda_slot_count];
     size_t scratch_bytes[mm_cuda_slot_count];
-    size_t held, peak;          // bytes of the device: allocations, scratch, workspace
+    size_t held, peak;  // bytes of the device: allocations, scratch, workspace
+    size_t limit;       // held stays below
+    struct mm_cuda_fault fault;
     struct mm_step_plan *step;  // step_plan.cu
     int step_slots;             // of its kernel's queues; 0: not asked yet, -1: it cannot run here
 };
@@ -47,8 +57,31 @@ void mm_cuda_products_close(struct mm_cuda *cuda);
 extern const struct mm_gauges mm_cuda_gauges;
 // Waits; returns be->error.
 enum mm_code mm_backend_sync_cuda(struct mm_backend *be, struct mm_error *err);
+enum mm_code mm_cuda_fail(struct mm_error *err, enum mm_code code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+// ---- memory (memory.cu) ----
+
+// MMAMBA_CUDA_MEMORY in bytes; SIZE_MAX where it is not set, 0 and *err where it is no size.
+size_t mm_cuda_memory_limit(struct mm_error *err);
+// Memory of the device, counted; give it back with mm_cuda_give. NULL: *err has a sentence, with
+// numbers where it does not fit, and the backend goes on.
+void *mm_cuda_take(struct mm_backend *be, size_t bytes, const char *what, struct mm_error *err);
+void mm_cuda_give(struct mm_backend *be, void *p, size_t bytes);
 // Counts memory of the device that was taken or given back.
 void mm_cuda_count(struct mm_backend *be, int64_t bytes);
+enum mm_code mm_cuda_alloc(struct mm_backend *be, size_t bytes, void **out, struct mm_error *err);
+void mm_cuda_release(struct mm_backend *be, void *p, size_t bytes);
+int64_t mm_cuda_available(struct mm_backend *be);
+
+// ---- failures on purpose (fault.cu) ----
+
+// MMAMBA_CUDA_FAULT: "call:N" or "launch:N".
+enum mm_code mm_cuda_fault_parse(struct mm_cuda_fault *f, struct mm_error *err);
+// What the program is to see of a call that gave e.
+cudaError_t mm_cuda_fault_call(struct mm_cuda *cuda, cudaError_t e);
+// After a launch.
+void mm_cuda_fault_launch(struct mm_cuda *cuda);
 
 static inline struct mm_cuda *mm_cuda_of(struct mm_backend *be) {
     return (struct mm_cuda *)be->impl;

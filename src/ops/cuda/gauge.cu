@@ -39,19 +39,20 @@ static double best_time(struct mm_backend *be, const struct gauge *g, double sec
         !mm_cuda_ok(be, cudaEventCreate(&to), "cudaEventCreate"))
         return INFINITY;
     run_once(be, g);
+    const cudaStream_t stream = mm_cuda_of(be)->stream;
     while (!be->error.code && (sum < (float)seconds * 1e3f || best == INFINITY)) {
         float took = 0.0f;
-        cudaEventRecord(from, mm_cuda_of(be)->stream);
+        mm_cuda_ok(be, cudaEventRecord(from, stream), "a gauge");
         run_once(be, g);
-        cudaEventRecord(to, mm_cuda_of(be)->stream);
-        if (!mm_cuda_ok(be, cudaEventSynchronize(to), "a gauge") ||
+        if (!mm_cuda_ok(be, cudaEventRecord(to, stream), "a gauge") ||
+            !mm_cuda_ok(be, cudaEventSynchronize(to), "a gauge") ||
             !mm_cuda_ok(be, cudaEventElapsedTime(&took, from, to), "a gauge"))
             break;
         sum += took;
         if (took < best) best = took;
     }
-    cudaEventDestroy(from);
-    cudaEventDestroy(to);
+    mm_cuda_ok(be, cudaEventDestroy(from), "a gauge");
+    mm_cuda_ok(be, cudaEventDestroy(to), "a gauge");
     return (double)best * 1e-3;
 }
 
@@ -61,9 +62,8 @@ static enum mm_code ceiling(struct mm_backend *be, enum mm_ceiling which, double
     const enum mm_dtype t = f32 ? mm_dtype_f32 : mm_dtype_bf16;
     const int64_t side = copies ? 16384 : f32 ? 4096 : 8192;
     const size_t bytes = (size_t)(side * side) * mm_dtype_bytes(t);
-    char *block = NULL;
-    if (!mm_cuda_ok(be, cudaMalloc((void **)&block, 3 * bytes), "cudaMalloc for a gauge"))
-        return mm_backend_sync_cuda(be, err);
+    char *block = (char *)mm_cuda_take(be, 3 * bytes, "measuring what the card can do", err);
+    if (!block) return be->error.code ? be->error.code : mm_code_memory;
     struct gauge g = {mm_view2(block, t, side, side), mm_view2(block + bytes, t, side, side),
                       mm_view2(block + 2 * bytes, t, side, side), copies ? bytes : 0};
     for (void *p : {g.a.data, g.b.data}) {
@@ -81,7 +81,7 @@ static enum mm_code ceiling(struct mm_backend *be, enum mm_ceiling which, double
            : which == mm_ceiling_bf16
                ? "bf16 products of 8192 x 8192 x 8192"
                : "bf16 products of 8192 x 8192 x 8192, to which codes are widened";
-    mm_cuda_ok(be, cudaFree(block), "cudaFree");
+    mm_cuda_give(be, block, 3 * bytes);
     return mm_backend_sync_cuda(be, err);
 }
 

@@ -106,7 +106,7 @@ struct mirror {
                 memcpy(spans[i].begin, now, bytes);
             }
             free(now);
-            cudaFree(spans[i].dev);
+            if (spans[i].dev) mm_cuda_ok(be, cudaFree(spans[i].dev), "giving memory back");
         }
     }
 };

@@ -31,10 +31,10 @@ struct mm_cuda_products {
 };
 
 static void forget(struct choice *c) {
-    if (c->desc) cublasLtMatmulDescDestroy(c->desc);
+    if (c->desc) (void)cublasLtMatmulDescDestroy(c->desc);
     cublasLtMatrixLayout_t layouts[] = {c->a, c->b, c->c, c->d};
     for (cublasLtMatrixLayout_t l : layouts)
-        if (l) cublasLtMatrixLayoutDestroy(l);
+        if (l) (void)cublasLtMatrixLayoutDestroy(l);
     memset(c, 0, sizeof *c);
 }
 
@@ -43,8 +43,8 @@ void mm_cuda_products_close(struct mm_cuda *cuda) {
     if (!p) return;
     for (struct choice &c : p->table)
         forget(&c);
-    if (p->lt) cublasLtDestroy(p->lt);
-    cudaFree(p->workspace);
+    if (p->lt) (void)cublasLtDestroy(p->lt);
+    (void)cudaFree(p->workspace);
     free(p);
     cuda->products = NULL;
 }
@@ -59,14 +59,16 @@ static struct mm_cuda_products *products_of(struct mm_backend *be) {
         mm_cuda_ok(be, cudaErrorMemoryAllocation, "memory for products");
         return NULL;
     }
-    if (!mm_cuda_blas_ok(be, cublasLtCreate(&p->lt), "cublasLtCreate") ||
-        !mm_cuda_ok(be, cudaMalloc(&p->workspace, workspace_bytes),
-                    "cudaMalloc of the products' workspace")) {
+    struct mm_error why = {};
+    if (mm_cuda_blas_ok(be, cublasLtCreate(&p->lt), "cublasLtCreate")) {
+        p->workspace = mm_cuda_take(be, workspace_bytes, "what products work in", &why);
+    }
+    if (!p->workspace) {
+        if (!be->error.code) be->error = why;
         mm_cuda_products_close(cuda);
         return NULL;
     }
     be->scratch_bytes += workspace_bytes;
-    mm_cuda_count(be, workspace_bytes);
     return p;
 }
 
@@ -125,7 +127,7 @@ static bool choose(struct mm_backend *be, struct mm_cuda_products *p, struct cho
         s = cublasLtMatmulAlgoGetHeuristic(p->lt, c->desc, c->a, c->b, c->c, c->d, wish, 1, &found,
                                            &n);
     }
-    cublasLtMatmulPreferenceDestroy(wish);
+    (void)cublasLtMatmulPreferenceDestroy(wish);
     if (s == CUBLAS_STATUS_SUCCESS && n == 0) s = CUBLAS_STATUS_NOT_SUPPORTED;
     c->algo = found.algo;
     return mm_cuda_blas_ok(be, s, "choosing how to compute a matrix product");

@@ -38,10 +38,7 @@ static int64_t count_spans(struct mm_segs segs, int64_t length) {
 }
 
 // Long enough that about two spans meet on a multiprocessor, whole chunks.
-static int64_t span_length(int64_t tokens, int64_t heads, int64_t longest) {
-    int device = 0, sms = 132;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device);
+static int64_t span_length(int sms, int64_t tokens, int64_t heads, int64_t longest) {
     int64_t n = tokens * heads / (2 * sms);
     n = (n + mm_walk_q - 1) / mm_walk_q * mm_walk_q;
     return n > longest ? longest : n < 2 * mm_walk_q ? 2 * mm_walk_q : n;
@@ -72,7 +69,7 @@ bool mm_ssd_plan_of(struct mm_backend *be, struct mm_ssd_plan *p, struct mm_view
     p->n_tokens = q.shape[0], p->n_seqs = (int)segs.n;
     p->a_log = mm_cuda_vector(be, mm_cuda_slot_d, a_log);
     p->d = mm_cuda_vector(be, mm_cuda_slot_e, d);
-    const int64_t length = span_length(p->n_tokens, p->heads, longest);
+    const int64_t length = span_length(mm_cuda_of(be)->sms, p->n_tokens, p->heads, longest);
     p->n_spans = (int)count_spans(segs, length);
     const size_t table = (size_t)p->n_spans * sizeof(struct mm_span);
     const size_t bytes = table + (size_t)(segs.n + 1) * sizeof(int32_t);
@@ -124,15 +121,6 @@ static void launch_stages(struct mm_backend *be, const struct mm_ssd_plan *p,
     MM_LAUNCH(be, walk, grid, D * 2, bytes, w);
 }
 
-// What a block may have of shared memory: less than 100 KiB on cards for desks.
-static size_t shared_limit(struct mm_backend *be) {
-    int device = 0, bytes = 0;
-    mm_cuda_ok(be, cudaGetDevice(&device), "cudaGetDevice");
-    mm_cuda_ok(be, cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-               "asking for the size of shared memory");
-    return (size_t)bytes;
-}
-
 template <int D, bool BACK, int KIND>
 static void launch(struct mm_backend *be, const struct mm_ssd_plan *p, const struct mm_walk &w) {
     if constexpr (KIND == mm_walk_sums) {
@@ -140,7 +128,7 @@ static void launch(struct mm_backend *be, const struct mm_ssd_plan *p, const str
     } else {
         constexpr size_t bytes = sizeof(struct mm_walk_shared<D, KIND, 2>);
         if constexpr (bytes > 96 * 1024) {
-            if (shared_limit(be) < bytes) {
+            if (mm_cuda_of(be)->shared_most < bytes) {
                 launch_stages<D, BACK, KIND, 1>(be, p, w);
                 return;
             }
