@@ -1,6 +1,6 @@
 // A soak: reading, decoding, distilling and talking in turns, as a process that lives long does it,
-// and whether memory grows: what the backend holds, what of the device is used (everybody's: run it
-// alone, or where the rest is quiet at the beginning and the end), what malloc gave, the resident
+// and whether memory grows: what the backend holds, what of the device is used (everybody's: others
+// who use it must come after the line "warm" and go before the end), what malloc gave, the resident
 // size. What is computed again must come out the same, too.
 //     build/bench/bench_soak MODEL [SECONDS [BACKEND]]     a folder (a teacher); 600 s; cpu, cuda
 // A line every ten seconds or so; the last says "ok", or what grew and exit 1. A fourth argument
@@ -24,7 +24,10 @@ enum { own_malloc = 0 };  // freed memory is kept for a while; the sanitizer fin
 enum { own_malloc = 1 };
 #endif
 
-enum { warm_rounds = 4, n_prompts = 5, n_stages = 3, leaked_bytes = 1 << 20 };
+enum { n_prompts = 5, n_stages = 3, leaked_bytes = 1 << 20, patience_s = 60 };
+// All kinds of rounds have come by after 30; on a device kernels are loaded when they are first
+// used.
+enum { warm_host = 4, warm_device = 32 };
 enum {
     mib = 1 << 20,
     device_slack = 4 * mib,  // a driver takes memory two at a time
@@ -201,18 +204,29 @@ static bool grew(const char *what, int64_t from, int64_t to, int64_t slack) {
     return to - from > slack;
 }
 
-// The least of the first quarter of the rounds against the least of the last one.
-static bool judge(const struct soak *s, const struct sample *x, int n, double seconds) {
-    const int quarter = (n - warm_rounds + 3) / 4;
-    struct sample first = x[warm_rounds], last = x[n - 1];
-    for (int i = 0; i < quarter; i++) {
-        least(&first, &x[warm_rounds + i]);
+// Others who use the device may need a while to go.
+static void wait_for_others(const struct soak *s, int64_t wanted, struct sample *last) {
+    for (int i = 0; i < patience_s && last->used > wanted; i++) {
+        sleep(1);
+        const struct sample now = look(s);
+        least(last, &now);
+    }
+}
+
+// The least of the first rounds after `warm` against the least of as many last ones.
+static bool judge(const struct soak *s, const struct sample *x, int n, int warm, double seconds) {
+    const int some = (n - warm + 3) / 4;
+    struct sample first = x[warm], last = x[n - 1];
+    for (int i = 0; i < some; i++) {
+        least(&first, &x[warm + i]);
         least(&last, &x[n - 1 - i]);
     }
+    first.used = x[warm].used;  // others come after that
+    if (!s->be->host_memory) wait_for_others(s, first.used + device_slack, &last);
     bool bad = false;
     printf("soak: %.0f s, %d rounds: ", seconds, n);
     if (!s->be->host_memory) {
-        bad |= grew("held", x[warm_rounds].held, x[n - 1].held, 0);
+        bad |= grew("held", x[warm].held, x[n - 1].held, 0);
         bad |= grew("device", first.used, last.used, device_slack);
     }
     if (own_malloc) {
@@ -245,13 +259,18 @@ int main(int argc, char **argv) {
     double said = 0.0;
     int n = 0, cap = 0;
     struct sample *x = NULL;
-    while (mm_now() - from < length || n < 2 * warm_rounds) {
+    const int warm = s.be->host_memory ? warm_host : warm_device;
+    while (mm_now() - from < length || n < 2 * warm) {
         one_round(&s, n);
         if (n == cap) x = mm_xrealloc(x, (size_t)(cap = 2 * cap + 4096) * sizeof *x);
         x[n++] = look(&s);
-        if (mm_now() - said >= 10.0) said = mm_now(), say(said - from, n, &x[n - 1]);
+        if (n == warm + 1) printf("warm\n");
+        if (n == warm + 1 || mm_now() - said >= 10.0) {
+            said = mm_now();
+            say(said - from, n, &x[n - 1]);
+        }
     }
-    const bool ok = judge(&s, x, n, mm_now() - from);
+    const bool ok = judge(&s, x, n, warm, mm_now() - from);
     unlink(s.file);
     mm_bench_source_close(&s.source);
     mm_backend_close(s.be);

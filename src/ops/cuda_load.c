@@ -87,7 +87,7 @@ enum mm_code mm_backend_open_cuda(struct mm_backend **out, int device, int n_thr
     enum mm_code code = mm_pool_new(&o->be.pool, n_threads, err);
     // Operands in host memory, copied there and back around each operation: for tests.
     const char *mirror = getenv("MMAMBA_CUDA_MIRROR");
-    if (!code) code = p.fill(&o->be, device, mirror && mirror[0] == '1', err);
+    if (!code) code = p.fill(&o->be, device, mirror && *mirror && *mirror != '0', err);
     o->device_close = o->be.close;  // set as soon as there is something to close
     o->be.close = close_opened;
     if (code) {

@@ -8,7 +8,7 @@ says() { grep -qE -e "$1" "$dir/out" || complain "the answer has no '$1': $(head
 
 world=$dir/world
 "$(dirname "$mmamba")/scenes" --out "$world" --things 40 --words short:20 --pictures 40 --test 120 --seed 3 -q \
-    ${SCENES_FONTS:-} >"$dir/out" 2>"$dir/err" || { shown=scenes; complain "no world"; }
+    --table tools/scenes/things.tsv ${SCENES_FONTS:-} >"$dir/out" 2>"$dir/err" || { shown=scenes; complain "no world"; }
 
 # ---- inspect ------------------------------------------------------------------------------------
 run 0 inspect --device

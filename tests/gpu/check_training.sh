@@ -9,7 +9,7 @@ set -uo pipefail
 
 world=$dir/world
 "$(dirname "$mmamba")/scenes" --out "$world" --things 40 --words short:20 --pictures 300 --test 0 --seed 5 -q \
-    ${SCENES_FONTS:-} >"$dir/out" 2>"$dir/err" || { shown=scenes; complain "no world"; }
+    --table tools/scenes/things.tsv ${SCENES_FONTS:-} >"$dir/out" 2>"$dir/err" || { shown=scenes; complain "no world"; }
 how=(--recipe models/pico/demo-recipe.json --steps 12,12,30 --data "$world/meta.json" --threads 4 --json -q)
 
 distil() { # distil STATUS OUT BACKEND [OPTION]...

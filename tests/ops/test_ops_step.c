@@ -245,7 +245,7 @@ static double tolerance_of(enum mm_dtype type) {
 static void against_reference(void **state) {
     (void)state;
     struct mm_backend *plain = open_isa(mm_isa_plain, 1);
-    for (int v = 0; v < (testing_cuda() ? 30 : 20); v++) {
+    for (int v = 0; v < (testing_cuda() ? 30 : 20); v += test_few() ? 7 : 1) {
         const int n = v % 5 == 0 ? 9 : 2;
         const enum mm_dtype type = types[v % 5];
         struct model m;
@@ -281,7 +281,7 @@ static void alone_and_together(void **state) {
     (void)state;
     static const int counts[] = {1, 2, 3};
     for (int isa = best_under_test(); isa > 0; isa--) {
-        for (int v = 0; v < (testing_cuda() ? 10 : 5); v++) {
+        for (int v = 0; v < (testing_cuda() ? 10 : 5); v += test_few() ? 4 : 1) {
             struct model m;
             make_model(&m, shapes[v < 5 ? v % 4 : 4 + v % 2], types[v % 5], (uint64_t)v);
             struct seqs alone;

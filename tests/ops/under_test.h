@@ -12,6 +12,11 @@ static inline bool testing_cuda(void) {
     return name && strcmp(name, "cuda") == 0;
 }
 
+// Under a sanitizer, where everything takes many times as long: fewer sizes, no finite differences.
+static inline bool test_few(void) {
+    return getenv("MMAMBA_TEST_FEW") != NULL;
+}
+
 // The instruction sets to go through, from the best down to 1: a GPU is one.
 static inline int best_under_test(void) {
     return testing_cuda() ? 1 : (int)mm_isa_best();
@@ -20,7 +25,7 @@ static inline int best_under_test(void) {
 static inline enum mm_code open_under_test(struct mm_backend **be, enum mm_isa isa, int n_threads,
                                            struct mm_error *err) {
     if (isa != mm_isa_plain && testing_cuda()) {
-        setenv("MMAMBA_CUDA_MIRROR", "1", 1);
+        setenv("MMAMBA_CUDA_MIRROR", "1", 0);  // or "exact", for sanitizers
         return mm_backend_open_cuda(be, 0, n_threads, err);
     }
     setenv("MMAMBA_ISA", mm_isa_name(isa), 1);

@@ -34,11 +34,18 @@ __device__ static void begin(struct shared_of<D, ROWS> &sh) {
     if (threadIdx.x == 0) {
         mm_barrier_init(&sh.own_here, 1);
         for (int i = 0; i < stages; i++) {
-            mm_barrier_init(&sh.here[i], 1), mm_barrier_init(&sh.free[i], 2);
+            mm_barrier_init(&sh.here[i], 1), mm_barrier_init(&sh.free[i], 8);
         }
         mm_barrier_inits_done();
     }
     __syncthreads();
+}
+
+// Each of the eight warps says so itself: what it read by itself, lse and delta, no other one
+// knows.
+__device__ static void done_with(uint64_t *free) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) mm_barrier_arrive(free);
 }
 
 template <int D, int ROWS>
@@ -148,7 +155,7 @@ __device__ static void run_keys(const struct mm_attention &o, struct shared_of<D
         mm_wgmma_hold(dv);
         mm_wgmma_hold(p);
         mm_wgmma_hold(ds);
-        if (k > 0 && threadIdx.x % 128 == 0) mm_barrier_arrive(&sh.free[(k - 1) % stages]);
+        if (k > 0) done_with(&sh.free[(k - 1) % stages]);
         score<D, pass_q>(dp, sh.own_b, sh.b[at], group);
         mm_wgmma_wait<1>();
         mm_wgmma_hold(s);
@@ -217,7 +224,7 @@ __device__ static void run_queries(const struct mm_attention &o,
         mm_wgmma_wait<1>();  // the product before: its registers are free for dp
         mm_wgmma_hold(dq);
         mm_wgmma_hold(ds);
-        if (k > 0 && threadIdx.x % 128 == 0) mm_barrier_arrive(&sh.free[(k - 1) % stages]);
+        if (k > 0) done_with(&sh.free[(k - 1) % stages]);
         score<D, pass_k>(dp, sh.own_b, sh.b[at], group);
         mm_wgmma_wait<1>();
         mm_wgmma_hold(s);

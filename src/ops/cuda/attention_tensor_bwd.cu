@@ -6,12 +6,16 @@
 
 enum { n_warps = 4, own_rows = n_warps * 16, pass_rows = 32, n_threads = n_warps * 32 };
 
-// One warp a (row, head).
+// One warp a (row, head); zeros for rows that fill up the last tile.
 static __global__ void prepare(struct mm_attention o, struct mm_attention_sums out) {
     const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
-    if (i >= o.n_q * o.n_heads) return;
+    if (i >= out.ld * o.n_heads) return;
     const int lane = threadIdx.x % 32, h = (int)(i % o.n_heads);
     const int64_t t = i / o.n_heads;
+    if (t >= o.n_q) {
+        if (lane == 0) out.delta[h * out.ld + t] = out.lse[h * out.ld + t] = 0.0f;
+        return;
+    }
     float sum = 0.0f;
     for (int p = lane * 2; p < o.dim; p += 64) {
         const uint32_t a = *(const uint32_t *)(o.dy.p + t * o.dy.ld + h * o.dim + p);
@@ -31,7 +35,7 @@ bool mm_attention_prepare(struct mm_backend *be, const struct mm_attention *o,
                                       (size_t)(2 * s->ld * o->n_heads) * sizeof(float));
     if (!s->lse) return false;
     s->delta = s->lse + s->ld * o->n_heads;
-    const int64_t warps = o->n_q * o->n_heads;
+    const int64_t warps = s->ld * o->n_heads;
     MM_LAUNCH(be, prepare, (unsigned)((warps + 7) / 8), 256, 0, *o, *s);
     return true;
 }

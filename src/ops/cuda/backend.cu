@@ -34,7 +34,9 @@ bool mm_cuda_ok(struct mm_backend *be, cudaError_t e, const char *what) {
 
 bool mm_cuda_blas_ok(struct mm_backend *be, cublasStatus_t s, const char *what) {
     if (s == CUBLAS_STATUS_SUCCESS) return true;
-    die(be, mm_code_device, what, cublasGetStatusString(s));
+    // it is told of faults of kernels before, without their names
+    const cudaError_t e = cudaStreamSynchronize(mm_cuda_of(be)->stream);
+    die(be, mm_code_device, what, e ? cudaGetErrorString(e) : cublasGetStatusString(s));
     return false;
 }
 
@@ -88,6 +90,7 @@ static void cuda_close(struct mm_backend *be) {
     for (int i = 0; i < mm_cuda_slot_count; i++)
         (void)cudaFree(cuda->scratch[i]);
     mm_cuda_products_close(cuda);
+    mm_cuda_mirror_close(cuda);
     if (cuda->stream) (void)cudaStreamDestroy(cuda->stream);
     free(cuda);
     be->impl = NULL;
@@ -135,6 +138,19 @@ extern "C" __attribute__((visibility("default"))) int mm_cuda_list(char *out, si
     return count;
 }
 
+// What a device is, asked once: it takes milliseconds.
+static bool properties(struct mm_backend *be, int device, cudaDeviceProp *prop) {
+    static cudaDeviceProp known;
+    static int of = -1;
+    if (of != device) {
+        if (!mm_cuda_ok(be, cudaGetDeviceProperties(&known, device), "cudaGetDeviceProperties"))
+            return false;
+        of = device;
+    }
+    *prop = known;
+    return true;
+}
+
 // MMAMBA_CUDA_AS=8.0, 8.6 or 8.9: the recurrence and attention take the paths that they have for
 // such a card, so that these can be tested on a newer one.
 static enum mm_code pretend(struct mm_cuda *cuda, struct mm_error *err) {
@@ -180,14 +196,15 @@ extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(stru
     cuda->limit = limit;
     cuda->fault = fault;
     cuda->device = device;
+    const char *exact = getenv("MMAMBA_CUDA_MIRROR");
     cuda->mirror = mirror;
+    cuda->mirrored.exact = exact && strcmp(exact, "exact") == 0;
     be->name = "cuda";
     be->ops = mirror ? &mm_cuda_mirror_table : &table;
     be->impl = cuda;
     be->close = cuda_close;
     snprintf(be->device, sizeof be->device, "GPU %d", device);
-    if (!mm_cuda_ok(be, cudaSetDevice(device), "cudaSetDevice") ||
-        !mm_cuda_ok(be, cudaGetDeviceProperties(&prop, device), "cudaGetDeviceProperties") ||
+    if (!mm_cuda_ok(be, cudaSetDevice(device), "cudaSetDevice") || !properties(be, device, &prop) ||
         !mm_cuda_ok(be, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
                     "cudaStreamCreate")) {
         if (err) *err = be->error;

@@ -35,6 +35,13 @@ struct mm_cuda_fault {
     int64_t call, launch;  // how many more there are until the one that fails; 0: none does
 };
 
+// Where operands in host memory are while an operation runs (mirror.cu).
+struct mm_cuda_mirror {
+    bool exact;
+    char *dev, *host;  // (bytes); host is pinned
+    size_t bytes;
+};
+
 // be->impl
 struct mm_cuda {
     int device;
@@ -49,6 +56,7 @@ struct mm_cuda {
     size_t held, peak;  // bytes of the device: allocations, scratch, workspace
     size_t limit;       // held stays below
     struct mm_cuda_fault fault;
+    struct mm_cuda_mirror mirrored;
     struct mm_step_plan *step;  // step_plan.cu
     int step_slots;             // of its kernel's queues; 0: not asked yet, -1: it cannot run here
 };
@@ -104,6 +112,8 @@ const float *mm_cuda_vector(struct mm_backend *be, enum mm_cuda_slot slot, struc
 void *mm_cuda_converted(struct mm_backend *be, enum mm_cuda_slot slot, struct mm_view v,
                         enum mm_dtype to);
 
+bool mm_cuda_mirror_room(struct mm_backend *be, size_t bytes);
+void mm_cuda_mirror_close(struct mm_cuda *cuda);
 // A token step on copies of its operands (mirror.cu).
 void mm_cuda_mirror_step(struct mm_backend *be, const struct mm_step *s,
                          void (*run)(struct mm_backend *, const struct mm_step *));

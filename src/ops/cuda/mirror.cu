@@ -1,32 +1,57 @@
 // The CUDA operations on host memory: before each one its operands are copied to the device, after
 // it what changed is copied back. Slow, and the way in which the tests of operations, which look at
-// both sides, and the whole program can be run against the CPU's reference
-// (MMAMBA_CUDA_MIRROR=1).
+// both sides, and the whole program can be run against the CPU's reference (MMAMBA_CUDA_MIRROR=1).
+// Operands lie in one piece of memory with gaps of 0xff between them, NaN to who reads there; an
+// operation that writes there is told. MMAMBA_CUDA_MIRROR=exact gives each an allocation of its
+// own, for tools that know where allocations end.
 #include "ops/cuda/cuda.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+bool mm_cuda_mirror_room(struct mm_backend *be, size_t bytes) {
+    struct mm_cuda_mirror *m = &mm_cuda_of(be)->mirrored;
+    if (bytes <= m->bytes) return true;
+    mm_cuda_mirror_close(mm_cuda_of(be));
+    const size_t size = bytes + bytes / 2;
+    if (!mm_cuda_ok(be, cudaMalloc((void **)&m->dev, size), "cudaMalloc of operands") ||
+        !mm_cuda_ok(be, cudaMallocHost((void **)&m->host, size), "cudaMallocHost of operands"))
+        return false;
+    m->bytes = size;
+    return true;
+}
+
+void mm_cuda_mirror_close(struct mm_cuda *cuda) {
+    struct mm_cuda_mirror *m = &cuda->mirrored;
+    if (m->dev) (void)cudaFree(m->dev);
+    if (m->host) (void)cudaFreeHost(m->host);
+    m->dev = m->host = NULL;
+    m->bytes = 0;
+}
+
 namespace {
 
 struct span {
     char *begin, *end;
-    char *dev;
+    char *dev;  // where begin is on the device
+    size_t at;  // of begin, in the piece of all
 };
+enum { line = 256, gap = 256 };
 
 // The operands' memory: overlapping operands share one span, as they do on the host.
 struct mirror {
     struct mm_backend *be;
     struct span *spans = nullptr;
     int n = 0, cap = 0;
+    size_t bytes = 0;  // of the piece of all
 
     ~mirror() {
         free(spans);
     }
 
-    void add(const void *p, int64_t bytes) {
-        if (!p || bytes <= 0) return;
-        struct span s = {(char *)p, (char *)p + bytes, nullptr};
+    void add(const void *p, int64_t size) {
+        if (!p || size <= 0) return;
+        struct span s = {(char *)p, (char *)p + size, nullptr, 0};
         for (int i = 0; i < n;) {
             if (s.begin < spans[i].end && spans[i].begin < s.end) {
                 if (spans[i].begin < s.begin) s.begin = spans[i].begin;
@@ -66,23 +91,44 @@ struct mirror {
                    "copying an operand") &&
                mm_cuda_ok(be, cudaStreamSynchronize(mm_cuda_of(be)->stream), "copying an operand");
     }
+    // Operands keep their place inside a line: kernels may rely on how they are aligned.
+    static size_t inside(const struct span &s) {
+        return (uintptr_t)s.begin % line;
+    }
+    static size_t bytes_of(const struct span &s) {
+        return (size_t)(s.end - s.begin);
+    }
     bool place() {
+        struct mm_cuda_mirror *m = &mm_cuda_of(be)->mirrored;
+        if (m->exact) return place_exactly();
+        bytes = gap;
         for (int i = 0; i < n; i++) {
-            const size_t bytes = (size_t)(spans[i].end - spans[i].begin);
-            // to the same place inside a line: kernels may rely on how operands are aligned
-            if (!mm_cuda_ok(be, cudaMalloc((void **)&spans[i].dev, bytes + 256), "cudaMalloc"))
-                return false;
-            if (!copy(at(i), spans[i].begin, bytes)) return false;
+            spans[i].at = bytes + inside(spans[i]);
+            bytes = (spans[i].at + bytes_of(spans[i]) + gap + line - 1) / line * line;
+        }
+        if (n == 0) return true;
+        if (!mm_cuda_mirror_room(be, bytes)) return false;
+        memset(m->host, 0xff, bytes);
+        for (int i = 0; i < n; i++) {
+            spans[i].dev = m->dev + spans[i].at;
+            memcpy(m->host + spans[i].at, spans[i].begin, bytes_of(spans[i]));
+        }
+        return copy(m->dev, m->host, bytes);
+    }
+    bool place_exactly() {
+        for (int i = 0; i < n; i++) {
+            char *p = nullptr;
+            const size_t all = bytes_of(spans[i]) + inside(spans[i]);
+            if (!mm_cuda_ok(be, cudaMalloc((void **)&p, all), "cudaMalloc")) return false;
+            spans[i].dev = p + inside(spans[i]);
+            if (!copy(spans[i].dev, spans[i].begin, bytes_of(spans[i]))) return false;
         }
         return true;
-    }
-    char *at(int i) {
-        return spans[i].dev + (uintptr_t)spans[i].begin % 256;
     }
     void *moved(const void *p) {
         for (int i = 0; i < n; i++)
             if ((const char *)p >= spans[i].begin && (const char *)p < spans[i].end)
-                return at(i) + ((const char *)p - spans[i].begin);
+                return spans[i].dev + ((const char *)p - spans[i].begin);
         return nullptr;
     }
     struct mm_view map(struct mm_view v) {
@@ -97,16 +143,32 @@ struct mirror {
     T map(T x) {
         return x;
     }
+    // What did not change may be a mapped file, which cannot be written.
+    static void take_back(const struct span &s, const char *now) {
+        if (memcmp(now, s.begin, bytes_of(s)) != 0) memcpy(s.begin, now, bytes_of(s));
+    }
     void back() {
+        struct mm_cuda_mirror *m = &mm_cuda_of(be)->mirrored;
+        if (m->exact) {
+            back_exactly();
+            return;
+        }
+        if (n == 0 || be->error.code || !copy(m->host, m->dev, bytes)) return;
         for (int i = 0; i < n; i++) {
-            const size_t bytes = (size_t)(spans[i].end - spans[i].begin);
-            char *now = spans[i].dev && !be->error.code ? (char *)malloc(bytes) : nullptr;
-            // what did not change may be a mapped file, which cannot be written
-            if (now && copy(now, at(i), bytes) && memcmp(now, spans[i].begin, bytes) != 0) {
-                memcpy(spans[i].begin, now, bytes);
-            }
+            take_back(spans[i], m->host + spans[i].at);
+            memset(m->host + spans[i].at, 0xff, bytes_of(spans[i]));
+        }
+        if (m->host[0] != (char)0xff || memcmp(m->host, m->host + 1, bytes - 1) != 0) {
+            mm_cuda_ok(be, cudaErrorIllegalAddress, "an operation that writes beside its operands");
+        }
+    }
+    void back_exactly() {
+        for (int i = 0; i < n && spans[i].dev; i++) {
+            const size_t size = bytes_of(spans[i]);
+            char *now = !be->error.code ? (char *)malloc(size) : nullptr;
+            if (now && copy(now, spans[i].dev, size)) take_back(spans[i], now);
             free(now);
-            if (spans[i].dev) mm_cuda_ok(be, cudaFree(spans[i].dev), "giving memory back");
+            mm_cuda_ok(be, cudaFree(spans[i].dev - inside(spans[i])), "giving memory back");
         }
     }
 };

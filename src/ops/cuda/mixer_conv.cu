@@ -164,6 +164,34 @@ __global__ void conv_bwd(struct conv o, struct mm_mat dx, struct mm_mat dy, floa
     }
 }
 
+// The same for any width, with dz (rows, C) of all rows.
+__global__ void conv_bwd_wide(struct conv o, struct mm_mat dx, const float *dz, float *part) {
+    const int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    const int64_t run = (int64_t)blockIdx.y * blockDim.y + threadIdx.y, t0 = run * rows_down;
+    if (c >= o.chans || t0 >= o.rows) return;
+    const int64_t t1 = t0 + rows_down < o.rows ? t0 + rows_down : o.rows;
+    const float *w = o.w + c * o.width;
+    for (int j = -1; j <= (part ? o.width : -1); j++) {
+        float sum = 0.0f;  // over rows, of dw[j]; at the end of dbias
+        int s = o.seq_of(t0);
+        for (int64_t t = t0; t < t1; t++) {
+            while (t >= o.end_of(s))
+                s++;
+            if (j >= 0) {
+                const float x =
+                    j < o.width ? tap<1>(o, s, o.first_of(s), t - o.width + 1 + j, c).x[0] : 1.0f;
+                sum += dz[t * o.chans + c] * x;
+                continue;
+            }
+            float d = 0.0f;
+            for (int i = 0; i < o.width && t + i < o.end_of(s); i++)
+                d += dz[(t + i) * o.chans + c] * w[o.width - 1 - i];
+            dx(t, c) = d;
+        }
+        if (j >= 0) part[(run * (o.width + 1) + j) * o.chans + c] = sum;
+    }
+}
+
 // dw (C, K) += and dbias (C) += the runs' parts, in their order
 __global__ void add_parts(float *dw, float *dbias, const float *part, int64_t runs, int width,
                           int chans) {
@@ -225,40 +253,47 @@ void forward(struct mm_backend *be, const struct conv &o, struct mm_view y, stru
     MM_LAUNCH(be, keep_last, grid, 128, 0, o, (float *)state.data);
 }
 
+// The width as a constant: the gradients of K rows stay in registers.
 template <int W, int K>
 void launch_bwd(struct mm_backend *be, const struct conv &o, struct mm_mat dx, struct mm_mat dy,
-                struct mm_view dw, struct mm_view dbias) {
+                float *part) {
+    MM_LAUNCH(be, (conv_bwd<W, K>), grid_of(o, W), dim3(32, 4), 0, o, dx, dy, part);
+}
+
+void launch_bwd_wide(struct mm_backend *be, const struct conv &o, struct mm_mat dx,
+                     struct mm_mat dy, float *part) {
+    float *dz =
+        (float *)mm_cuda_scratch(be, mm_cuda_slot_d, (size_t)(o.rows * o.chans) * sizeof(float));
+    if (!dz) return;
+    mm_each(be, o.rows, o.chans, [=] __device__(int64_t t, int64_t c) {
+        const weights<1, 0> w(o, c);
+        dz[t * o.chans + c] = gradient_before_silu(o, w, dy, o.seq_of(t), t, c).x[0];
+    });
+    MM_LAUNCH(be, conv_bwd_wide, grid_of(o, 1), dim3(32, 4), 0, o, dx, dz, part);
+}
+
+void backward(struct mm_backend *be, const struct conv &o, struct mm_mat dx, struct mm_mat dy,
+              struct mm_view dw, struct mm_view dbias) {
     const int64_t runs = (o.rows + rows_down - 1) / rows_down;
     float *part = NULL;
     if (dw.data) {
         part = (float *)mm_cuda_scratch(be, mm_cuda_slot_c,
-                                        (size_t)(runs * (K + 1) * o.chans) * sizeof(float));
+                                        (size_t)(runs * (o.width + 1) * o.chans) * sizeof(float));
         if (!part) return;
     }
-    MM_LAUNCH(be, (conv_bwd<W, K>), grid_of(o, W), dim3(32, 4), 0, o, dx, dy, part);
-    if (!part) return;
-    const dim3 grid((unsigned)((o.chans + 31) / 32), K + 1);
-    MM_LAUNCH(be, add_parts, grid, dim3(32, 8), 0, (float *)dw.data, (float *)dbias.data, part,
-              runs, K, o.chans);
-}
-
-// The width as a constant: the gradients of K rows stay in registers.
-template <int K>
-void backward(struct mm_backend *be, const struct conv &o, struct mm_mat dx, struct mm_mat dy,
-              struct mm_view dw, struct mm_view dbias) {
-    if (o.width == K) {
-        if constexpr (K == 2) {
-            if (mm_wide(o.chans, o.x, dx, dy)) {
-                launch_bwd<8, K>(be, o, dx, dy, dw, dbias);
-                return;
-            }
-        }
-        launch_bwd<1, K>(be, o, dx, dy, dw, dbias);
-    } else if constexpr (K < 16) {
-        backward<K + 1>(be, o, dx, dy, dw, dbias);
+    if (o.width == 2 && mm_wide(o.chans, o.x, dx, dy)) {
+        launch_bwd<8, 2>(be, o, dx, dy, part);
+    } else if (o.width == 2) {
+        launch_bwd<1, 2>(be, o, dx, dy, part);
+    } else if (o.width == 4) {
+        launch_bwd<1, 4>(be, o, dx, dy, part);
     } else {
-        mm_cuda_ok(be, cudaErrorNotSupported, "the backward of a convolution wider than 16");
+        launch_bwd_wide(be, o, dx, dy, part);
     }
+    if (!part) return;
+    const dim3 grid((unsigned)((o.chans + 31) / 32), (unsigned)o.width + 1);
+    MM_LAUNCH(be, add_parts, grid, dim3(32, 8), 0, (float *)dw.data, (float *)dbias.data, part,
+              runs, o.width, o.chans);
 }
 
 }  // namespace
@@ -285,5 +320,5 @@ void mm_conv_silu_bwd_cuda(struct mm_backend *be, struct mm_view dx, struct mm_v
     struct conv o;
     if (x.shape[0] == 0 || !conv_of(be, &o, x, w, bias, MM_NONE, segs)) return;
     const struct mm_mat dxm = mm_mat_of(dx), dym = mm_mat_of(dy);
-    backward<1>(be, o, dxm, dym, dw, dbias);
+    backward(be, o, dxm, dym, dw, dbias);
 }
