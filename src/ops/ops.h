@@ -217,6 +217,14 @@ struct mm_mamba2 {
     struct mm_segs segs;
 };
 
+// Memory in n parts of one size that grow where they lie: nothing of it moves or is copied.
+struct mm_parts {
+    int64_t n;           // set by the owner, all else zero at first
+    void *at;            // of part 0; each next part begins `room` bytes on
+    size_t room, bytes;  // of a part: its addresses, and how many of them have memory (zeroed)
+    void *impl;          // the backend's own
+};
+
 struct mm_backend {
     const struct mm_ops *ops;
     const struct mm_gauges *gauges;
@@ -255,6 +263,11 @@ struct mm_backend {
     void (*move)(struct mm_backend *, void *dst, const void *src, size_t bytes);
     enum mm_code (*sync)(struct mm_backend *, struct mm_error *err);  // waits; returns be->error
     int64_t (*available)(struct mm_backend *);  // bytes that alloc could still give
+    // Gives each part at least `bytes`, or fails and changes nothing. NULL: the backend's memory
+    // cannot grow; use alloc and move.
+    enum mm_code (*grow)(struct mm_backend *, struct mm_parts *p, size_t bytes,
+                         struct mm_error *err);
+    void (*release_parts)(struct mm_backend *, struct mm_parts *p);
     void (*close)(struct mm_backend *);
     bool host_memory;  // device pointers can be read by the host (CPU): uploads may be skipped
 };
