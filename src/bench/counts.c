@@ -34,12 +34,22 @@ double mm_bench_prefill_ops(const struct mm_model *m, int64_t text, int64_t tile
         (double)text + (double)tiles * shown,
     };
     double ops = 0.0;
+    // Of the last block, what follows its mixer is made for the last row only (mm_forward's tail).
+    const struct mm_block *last = &m->blocks[m->n_blocks - 1];
+    static const enum mm_role after[] = {mm_role_wo, mm_role_w1, mm_role_w2, mm_role_w3};
+    for (int i = 0; i < 4 && c->embed.n_blocks < m->n_blocks; i++) {
+        if (last->p[after[i]] >= 0) {
+            ops -= 2.0 * (T[1] - 1.0) * (double)mm_view_count(m->params[last->p[after[i]]].w);
+        }
+    }
     for (int64_t i = 0; i < m->n_blocks; i++) {
         const struct mm_block *b = &m->blocks[i];
         const double rows = T[i < c->embed.n_blocks ? 0 : 1];
         ops += 2.0 * rows * mm_bench_block_weights(m, b);
         if (b->mixer == mm_mixer_mha) {  // row t meets t + 1 keys, and as many values
-            ops += 4.0 * (double)(b->stack->H * b->stack->P) * rows * (rows + 1.0) / 2.0;
+            const bool tail = b == last && i >= c->embed.n_blocks;
+            const double met = tail ? rows : rows * (rows + 1.0) / 2.0;
+            ops += 4.0 * (double)(b->stack->H * b->stack->P) * met;
         }
     }
     const double vision =

@@ -90,6 +90,7 @@ enum mm_code mm_piece_run(struct mm_piece_memory *p, struct mm_model *m, struct 
     struct mm_view px = mm_take4(&p->device, n_tiles, 3, S, S);
     if (n_tiles > 0) m->be->upload(m->be, px.data, pixels, bytes);
     struct mm_forward f = {0};
+    if (!tap && m->config.embed.n_blocks < m->n_blocks) f.tail = p->n_logits > 0 ? p->n_logits : 1;
     mm_model_fwd(m, &l, px, state, &f, false, false, tap, &p->device);
     *hidden = f.hidden;
     return mm_backend_sync(m->be, err);

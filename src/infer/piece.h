@@ -30,8 +30,9 @@ enum mm_code mm_piece_memory_reserve(struct mm_piece_memory *p, struct mm_model 
 void mm_piece_memory_deinit(struct mm_piece_memory *p);
 
 // Feeds ids[0..n) (whole tiles) with their pixels (n_tiles, 3, S, S) f32 on the host to the state.
-// Afterwards hidden rows, after the final norm, are in *hidden (n, D), device memory that the next
-// call reuses. `what` names the input for messages.
+// Afterwards hidden rows, after the final norm, are in *hidden: with a tap all n, else as many at
+// the end as logits were reserved for, at least one. Device memory that the next call reuses.
+// `what` names the input for messages.
 enum mm_code mm_piece_run(struct mm_piece_memory *p, struct mm_model *m, struct mm_state *state,
                           const int32_t *ids, int64_t n, const float *pixels, int64_t n_tiles,
                           const struct mm_tap *tap, struct mm_view *hidden, const char *what,

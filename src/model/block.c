@@ -5,7 +5,7 @@ void mm_block_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_
                   struct mm_block_acts *acts, struct mm_view y, struct mm_view x,
                   struct mm_block_state *state, bool keep, bool whole, struct mm_arena *arena) {
     const struct mm_stack_config *s = b->stack;
-    const int64_t T = st->T;
+    int64_t T = st->T;
     const float eps = (float)s->rms_eps;
     *acts = (struct mm_block_acts){.x = x};
     acts->rinv1 = keep ? mm_take1(arena, T) : MM_NONE;
@@ -14,6 +14,12 @@ void mm_block_fwd(struct mm_model *m, const struct mm_block *b, const struct mm_
                    eps);
     mm_mixer_fwd(m, b, st, &acts->mix, state, keep, arena);
     whole = whole || keep;
+    if (st->tail > 0 && st->tail < T) {  // the mixer has seen all rows
+        x = mm_view_rows(x, T - st->tail, st->tail);
+        y = mm_view_rows(y, T - st->tail, st->tail);
+        acts->mix.o = mm_view_rows(acts->mix.o, T - st->tail, st->tail);
+        T = st->tail;
+    }
     acts->x2 = whole ? mm_acts2(m, arena, T, s->D) : y;
     mm_linear_add_fwd(m->be, acts->x2, acts->mix.o, mm_block_w(m, b, mm_role_wo), x);
 

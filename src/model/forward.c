@@ -64,16 +64,23 @@ static struct mm_view run_blocks(struct mm_model *m, int64_t begin, int64_t end,
         turn[0] = mm_acts2(m, arena, st->T, m->config.llm.D);
         turn[1] = mm_acts2(m, arena, st->T, m->config.llm.D);
     }
+    struct mm_stream last = *st;
+    last.tail = f->tail;
     for (int64_t i = begin; i < end; i++) {
+        const bool is_last = i + 1 == m->n_blocks;
         struct mm_view y =
             keep ? mm_acts2(m, arena, st->T, m->config.llm.D) : turn[(i - begin) % 2];
         const size_t mark = mm_arena_mark(arena);
         struct mm_block_acts local, *acts = keep ? &f->blocks[i] : &local;
-        mm_block_fwd(m, &m->blocks[i], st, acts, y, x, state ? &state->blocks[i] : NULL,
-                     keep && !recompute, tap && tap->whole, arena);
+        mm_block_fwd(m, &m->blocks[i], is_last ? &last : st, acts, y, x,
+                     state ? &state->blocks[i] : NULL, keep && !recompute, tap && tap->whole,
+                     arena);
         if (tap) tap->fn(tap->arg, i, st, acts, y, arena);
         if (!keep || recompute) mm_arena_release(arena, mark);
         x = y;
+    }
+    if (end == m->n_blocks && end > begin && f->tail > 0 && f->tail < st->T) {
+        x = mm_view_rows(x, st->T - f->tail, f->tail);
     }
     return x;
 }
@@ -82,7 +89,9 @@ void mm_model_fwd(struct mm_model *m, const struct mm_layout *l, struct mm_view 
                   struct mm_state *state, struct mm_forward *f, bool keep, bool recompute,
                   const struct mm_tap *tap, struct mm_arena *arena) {
     const int64_t n_embed = m->config.embed.n_blocks;
+    assert(f->tail == 0 || (state && !keep && !tap && l->llm.segs.n == 1 && n_embed < m->n_blocks));
     f->hidden = mm_acts2(m, arena, l->llm.T, m->config.llm.D);
+    if (f->tail > 0 && f->tail < l->llm.T) f->hidden = mm_view_rows(f->hidden, 0, f->tail);
     f->last_rinv = keep ? mm_take1(arena, l->llm.T) : MM_NONE;
     const size_t mark = mm_arena_mark(arena);
     enter(m, l, pixels, f, keep, arena);

@@ -140,8 +140,8 @@ enum mm_code mm_layout_make(struct mm_layout *l, const struct mm_model *m, struc
     struct twin *all[] = {&pos[0], &pos[1], &rows, &img, &sp_rows, &sp_ids, &from, &to, &img_to};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         send(m, *all[i]);
-    l->embed = (struct mm_stream){c.T_embed, make_segs(m, starts[0]), pos[0].view, longest[0]};
-    l->llm = (struct mm_stream){c.T, make_segs(m, starts[1]), pos[1].view, longest[1]};
+    l->embed = (struct mm_stream){c.T_embed, make_segs(m, starts[0]), pos[0].view, longest[0], 0};
+    l->llm = (struct mm_stream){c.T, make_segs(m, starts[1]), pos[1].view, longest[1], 0};
     l->ids = rows.view;
     l->img_rows = img.view;
     l->special_rows = sp_rows.view;
@@ -164,8 +164,8 @@ void mm_layout_plan(struct mm_layout *l, const struct mm_model *m, struct mm_are
     *l = (struct mm_layout){.n_tiles = n_tiles};
     plan_view(device, n_seqs + 1);
     plan_view(device, n_seqs + 1);
-    l->embed = (struct mm_stream){T_embed, {n_seqs, NULL, NULL}, plan_view(device, T_embed), 0};
-    l->llm = (struct mm_stream){T, {n_seqs, NULL, NULL}, plan_view(device, T), 0};
+    l->embed = (struct mm_stream){T_embed, {n_seqs, NULL, NULL}, plan_view(device, T_embed), 0, 0};
+    l->llm = (struct mm_stream){T, {n_seqs, NULL, NULL}, plan_view(device, T), 0, 0};
     l->ids = plan_view(device, T_embed);
     l->img_rows = plan_view(device, img_embed);
     // any token may be a special one; the worst case is planned only where there are some

@@ -91,8 +91,10 @@ static void attention_fwd(struct mm_model *m, const struct mm_block *b, const st
         const int64_t past = st->longest - T;
         rope_fwd(m, b, st, a->q, mm_view_rows(state->k, past, T), mm_view_rows(state->v, past, T),
                  qkv);
-        mm_attention_step(m->be, a->y, a->q, mm_view_rows(state->k, 0, past + T),
-                          mm_view_rows(state->v, 0, past + T), past);
+        const int64_t n = st->tail > 0 && st->tail < T ? st->tail : T;
+        mm_attention_step(m->be, mm_view_rows(a->y, T - n, n), mm_view_rows(a->q, T - n, n),
+                          mm_view_rows(state->k, 0, past + T), mm_view_rows(state->v, 0, past + T),
+                          past + T - n);
     }
     mm_arena_release(arena, mark);
     a->o = mm_view_flat(a->y);

@@ -237,6 +237,7 @@ struct mm_stream {  // one for each stack; the same when the shuffle comes first
     struct mm_segs segs;
     struct mm_view pos;  // (T) i32
     int64_t longest;     // rows of the longest sequence, `past` included
+    int64_t tail;        // rows at the end that a block has to make; 0: all of them
 };
 struct mm_layout {
     int64_t n_tiles;
@@ -273,6 +274,7 @@ struct mm_state {
     struct mm_block_state *blocks;  // (L)
     void *fixed, *cache;            // device memory
     size_t fixed_bytes, cache_bytes;
+    struct mm_parts parts;  // in place of `cache` where memory can grow: k and v of each block
 };
 enum mm_code mm_state_init(struct mm_state *s, struct mm_model *m, struct mm_error *err);
 void mm_state_deinit(struct mm_state *s);
@@ -352,6 +354,10 @@ struct mm_forward {
     struct mm_view llm_in, norm_rinv;  // decoder input; of the optional L2 norm
     struct mm_view last, last_rinv;    // output of the last block; of the final norm
     struct mm_view hidden;             // (llm.T, D) after the final norm: times `output` = logits
+    // Set by the caller, with a state, one sequence and no tap: `hidden` is wanted of this many
+    // rows at the end only, and has no others. What the last block does not owe its state is then
+    // not computed for the rest. 0: all rows.
+    int64_t tail;
 };
 // Called after block `block` with its output y (T, D) of its stream and its activations, before
 // they are released; for probes and layerwise losses. May take from the arena and give it back.
