@@ -70,6 +70,7 @@ void mm_state_deinit(struct mm_state *s) {
     struct mm_backend *be = s->model->be;
     if (s->fixed) be->release(be, s->fixed, s->fixed_bytes);
     if (s->cache) be->release(be, s->cache, s->cache_bytes);
+    if (s->parts.at) be->release_parts(be, &s->parts);
     free(s->blocks);
     *s = (struct mm_state){0};
 }
@@ -87,10 +88,34 @@ static int64_t rows_used(const struct mm_state *s, int64_t i) {
     return i < s->model->config.embed.n_blocks ? s->n_embed : s->n_llm;
 }
 
+// Where memory can grow, k and v of each kept block have a part of it, and never move.
+static enum mm_code grow(struct mm_state *s, int64_t tokens, struct mm_error *err) {
+    struct mm_model *m = s->model;
+    size_t widest = 0;
+    s->parts.n = 0;
+    for (int64_t i = 0; i < m->n_blocks; i++) {
+        const size_t row = bytes_of(m, &m->blocks[i]).row;
+        if (row > 0) s->parts.n += 2;
+        if (row > widest) widest = row;
+    }
+    MM_TRY(m->be->grow(m->be, &s->parts, widest * (size_t)tokens, err));
+    s->cap = (int64_t)(s->parts.bytes / widest);
+    char *at = s->parts.at;
+    for (int64_t i = 0; i < m->n_blocks; i++) {
+        const struct mm_stack_config *c = m->blocks[i].stack;
+        if (bytes_of(m, &m->blocks[i]).row == 0) continue;
+        s->blocks[i].k = mm_view3(at, mm_model_act(m), s->cap, c->G, c->P);
+        s->blocks[i].v = mm_view3(at + s->parts.room, mm_model_act(m), s->cap, c->G, c->P);
+        at += 2 * s->parts.room;
+    }
+    return mm_code_ok;
+}
+
 enum mm_code mm_state_reserve(struct mm_state *s, int64_t tokens, struct mm_error *err) {
     struct mm_model *m = s->model;
     const size_t per_token = mm_model_cache_bytes_per_token(m);
     if (per_token == 0 || tokens <= s->cap) return mm_code_ok;
+    if (m->be->grow) return grow(s, tokens, err);
     int64_t cap = s->cap ? s->cap : 256;
     while (cap < tokens)
         cap += cap / 2;

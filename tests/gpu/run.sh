@@ -118,7 +118,7 @@ if wants golden; then
     for t in api session snapshot batch engine; do on_cuda device_$t 200 "$tests/test_$t"; done
 fi
 if wants parity; then
-    for t in $ops cuda_device; do on_cuda "$t" 200 "$tests/test_$t"; done
+    for t in $ops cuda_device parts; do on_cuda "$t" 200 "$tests/test_$t"; done
     # the paths of cards with less shared memory
     for t in mixer_halves halves_ssd halves_attention; do
         on_cuda "$t.as_8.9" 200 env MMAMBA_CUDA_AS=8.9 "$tests/test_$t"

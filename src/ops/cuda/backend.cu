@@ -222,9 +222,15 @@ extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(stru
     be->move = cuda_move;
     be->sync = mm_backend_sync_cuda;
     be->available = mm_cuda_available;
+    if (!mirror && mm_cuda_can_grow(be)) {
+        be->grow = mm_cuda_grow;
+        be->release_parts = mm_cuda_release_parts;
+    }
     be->host_memory = mirror;
     be->gauges = &mm_cuda_gauges;
-    be->piece_tokens = 8192;  // fills the card, and keeps what a piece needs under half a GiB
+    // Fills the card evenly (ffn.cu, and attention's tiles of 128 rows), and keeps what a piece
+    // needs under half a GiB.
+    be->piece_tokens = 64 * (int64_t)cuda->sms;
     be->activations = mirror ? mm_dtype_f32 : mm_dtype_bf16;
     return mm_code_ok;
 }

@@ -82,6 +82,13 @@ enum mm_code mm_cuda_alloc(struct mm_backend *be, size_t bytes, void **out, stru
 void mm_cuda_release(struct mm_backend *be, void *p, size_t bytes);
 int64_t mm_cuda_available(struct mm_backend *be);
 
+// ---- memory that grows where it lies: struct mm_parts (parts.cu) ----
+
+bool mm_cuda_can_grow(struct mm_backend *be);
+enum mm_code mm_cuda_grow(struct mm_backend *be, struct mm_parts *p, size_t bytes,
+                          struct mm_error *err);
+void mm_cuda_release_parts(struct mm_backend *be, struct mm_parts *p);
+
 // ---- failures on purpose (fault.cu) ----
 
 // MMAMBA_CUDA_FAULT: "call:N" or "launch:N".
