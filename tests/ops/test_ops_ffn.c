@@ -44,7 +44,7 @@ static void parity(void **state) {
     const enum mm_dtype types[] = {mm_dtype_f32, mm_dtype_bf16, mm_dtype_f16, mm_dtype_q8,
                                    mm_dtype_q4};
     // more than one pass over k, block of rows, and slice of rows
-    const int64_t deep[3] = {40, 2130, 130}, tall[3] = {1060, 24, 140}, taller[3] = {4200, 24, 40};
+    const int64_t deep[3] = {40, 2130, 130}, tall[3] = {1060, 24, 140}, taller[3] = {8500, 8, 520};
     for (int isa = best_under_test(); isa > 0; isa--) {
         struct world w;
         world_open(&w, (enum mm_isa)isa, 2);

@@ -2,6 +2,7 @@
 // bf16 weight rounds the other operand to bf16 and runs on the tensor cores with f32 sums; f32 and
 // f16 weights compute in f32.
 #include "ops/cuda/product.cuh"
+#include "ops/cuda/wide.cuh"
 
 // An operand in the product's type, dense or as it is.
 static struct mm_cuda_operand operand_of(struct mm_backend *be, enum mm_cuda_slot slot,
@@ -46,10 +47,60 @@ __device__ static void store(__nv_bfloat16 *out, float x) {
     *out = __float2bfloat16(x);
 }
 
-template <class T>
+// Eight neighbours of a row, to an address of theirs.
+__device__ static void store8(float *out, const float (&x)[8]) {
+    ((float4 *)out)[0] = make_float4(x[0], x[1], x[2], x[3]);
+    ((float4 *)out)[1] = make_float4(x[4], x[5], x[6], x[7]);
+}
+__device__ static void store8(__nv_bfloat16 *out, const float (&x)[8]) {
+    *(uint4 *)out = make_uint4(mm_two_halves(x[0], x[1]), mm_two_halves(x[2], x[3]),
+                               mm_two_halves(x[4], x[5]), mm_two_halves(x[6], x[7]));
+}
+
+// A thread expands 16 weights of a block of 128, whose 8 threads are neighbours: of q8 16
+// neighbours, of q4 the two halves of 8 bytes. Columns past the last are not written, a multiple
+// of 8.
+template <class T, bool Q4>
 static __global__ void expand_rows(T *out, const unsigned char *w, int64_t row_bytes,
-                                   int64_t code_bytes, int64_t rows, int cols, int blocks,
-                                   bool q4) {
+                                   int64_t code_bytes, int64_t rows, int cols, int blocks) {
+    const int per_row = blocks * 8;
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, r = i / per_row;
+    if (r >= rows) return;
+    const int at = (int)(i - r * per_row), b = at / 8, in = at % 8;
+    const unsigned char *row = w + r * row_bytes;
+    const __half *scales = (const __half *)(row + code_bytes);
+    const float scale = __half2float(scales[b]);
+    T *to = out + r * cols + b * mm_quant_block;
+    float x[2][8];
+    int c[2];
+    if constexpr (Q4) {
+        const uint2 raw = ((const uint2 *)row)[at];
+        const unsigned factors = ((const unsigned short *)(scales + blocks))[b] >> (in / 4 * 4);
+        const int u[2] = {(int)(factors & 15), (int)(factors >> 8 & 15)};
+        for (int h = 0; h < 2; h++) {
+            c[h] = h * 64 + in * 8;
+            for (int k = 0; k < 8; k++) {
+                const unsigned four = (k < 4 ? raw.x : raw.y) >> (8 * (k % 4) + 4 * h);
+                x[h][k] = scale * (float)(((int)(four & 15) - 8) * u[h]);
+            }
+        }
+    } else {
+        const uint4 raw = ((const uint4 *)row)[at];
+        const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};
+        for (int h = 0; h < 2; h++) {
+            c[h] = in * 16 + h * 8;
+            for (int k = 0; k < 8; k++)
+                x[h][k] = scale * (float)(signed char)(words[2 * h + k / 4] >> (8 * (k % 4)));
+        }
+    }
+    for (int h = 0; h < 2; h++)
+        if (b * mm_quant_block + c[h] < cols) store8(to + c[h], x[h]);
+}
+
+// The same for any number of columns, one weight at a time.
+template <class T>
+static __global__ void expand_any(T *out, const unsigned char *w, int64_t row_bytes,
+                                  int64_t code_bytes, int64_t rows, int cols, int blocks, bool q4) {
     const int64_t n = rows * cols, step = (int64_t)gridDim.x * blockDim.x;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
         const int64_t r = i / cols;
@@ -69,6 +120,25 @@ static __global__ void expand_rows(T *out, const unsigned char *w, int64_t row_b
     }
 }
 
+template <class T>
+static void expand(struct mm_backend *be, T *out, struct mm_view w, int64_t cols) {
+    const bool q4 = w.dtype == mm_dtype_q4;
+    const int64_t row = mm_quant_row_bytes(w.dtype, cols), rows = w.shape[0];
+    const int64_t codes = mm_quant_code_bytes(w.dtype, cols), blocks = mm_quant_blocks(cols);
+    const unsigned char *from = (const unsigned char *)w.data;
+    const unsigned grid = (unsigned)((rows * blocks * 8 + 255) / 256);
+    if (cols % 8 || (uintptr_t)from % 16) {
+        MM_LAUNCH(be, expand_any, 132 * 8, 256, 0, out, from, row, codes, rows, (int)cols,
+                  (int)blocks, q4);
+    } else if (q4) {
+        MM_LAUNCH(be, (expand_rows<T, true>), grid, 256, 0, out, from, row, codes, rows, (int)cols,
+                  (int)blocks);
+    } else {
+        MM_LAUNCH(be, (expand_rows<T, false>), grid, 256, 0, out, from, row, codes, rows, (int)cols,
+                  (int)blocks);
+    }
+}
+
 // x as the product takes it: f32 rows are rounded to what their codes stand for, as base/quant.h
 // says. Rows of bf16 have no more bits than a product of bf16 needs, and stay as they are.
 static struct mm_cuda_operand coded_rows(struct mm_backend *be, struct mm_view x) {
@@ -83,25 +153,19 @@ static struct mm_cuda_operand coded_rows(struct mm_backend *be, struct mm_view x
 
 static void quantized_fwd(struct mm_backend *be, struct mm_view y, struct mm_view x,
                           struct mm_view w, struct mm_view add) {
-    const int64_t cols = mm_view_cols(x);
-    const int blocks = (int)mm_quant_blocks(cols);
+    const int64_t cols = mm_view_cols(x), each = (int64_t)mm_dtype_bytes(x.dtype);
     const struct mm_cuda_operand xr = coded_rows(be, x);
-    // some rows of the weight at a time: 32 MiB at most
-    int64_t some = ((int64_t)8 << 20) / cols;
+    // some rows of the weight at a time: 32 MiB, so that the product finds most of it in the L2
+    int64_t some = ((int64_t)32 << 20) / each / cols;
     if (some > w.shape[0]) some = w.shape[0];
-    void *wf = mm_cuda_scratch(be, mm_cuda_slot_b, (size_t)(some * cols) * mm_dtype_bytes(x.dtype));
+    void *wf = mm_cuda_scratch(be, mm_cuda_slot_b, (size_t)(some * cols * each));
     if (!xr.p || !wf) return;
     for (int64_t n = 0; n < w.shape[0]; n += some) {
         const int64_t count = w.shape[0] - n < some ? w.shape[0] - n : some;
-        const unsigned char *from = (const unsigned char *)mm_view_at(w, n, 0);
-        const int64_t row = mm_quant_row_bytes(w.dtype, cols),
-                      codes = mm_quant_code_bytes(w.dtype, cols);
         if (x.dtype == mm_dtype_bf16) {
-            MM_LAUNCH(be, expand_rows, 132 * 8, 256, 0, (__nv_bfloat16 *)wf, from, row, codes,
-                      count, (int)cols, blocks, w.dtype == mm_dtype_q4);
+            expand(be, (__nv_bfloat16 *)wf, mm_view_rows(w, n, count), cols);
         } else {
-            MM_LAUNCH(be, expand_rows, 132 * 8, 256, 0, (float *)wf, from, row, codes, count,
-                      (int)cols, blocks, w.dtype == mm_dtype_q4);
+            expand(be, (float *)wf, mm_view_rows(w, n, count), cols);
         }
         mm_cuda_product(be, CUBLAS_OP_T, CUBLAS_OP_N, cols, mm_cuda_operand{wf, cols}, xr, x.dtype,
                         add.data ? mm_view_cut(mm_view_flat(add), n, count) : add,
