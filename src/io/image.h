@@ -73,6 +73,8 @@ enum mm_code mm_tiles_make(struct mm_tiles *t, const struct mm_image *im, int32_
                            struct mm_error *err);
 void mm_tiles_free(struct mm_tiles *t);
 // (n, size, size, 3) u8 -> (n, 3, size, size) f32, (x/255 - mean) / std with ImageNet's numbers.
+// The same for tiles on a device (mm_normalize): what each value of a channel becomes.
+void mm_tiles_table(float table[3][256]);
 void mm_tiles_normalize(float *pixels, const uint8_t *rgb, int64_t n, int64_t size);
 
 #endif

@@ -105,15 +105,20 @@ void mm_tiles_free(struct mm_tiles *t) {
     *t = (struct mm_tiles){0};
 }
 
-void mm_tiles_normalize(float *pixels, const uint8_t *rgb, int64_t n, int64_t size) {
+void mm_tiles_table(float table[3][256]) {
     static const float mean[3] = {0.485f, 0.456f, 0.406f};
     static const float std[3] = {0.229f, 0.224f, 0.225f};
-    float table[3][256];  // the same three roundings as torchvision's, once a value
     for (int c = 0; c < 3; c++) {
         for (int v = 0; v < 256; v++) {
+            // the same three roundings as torchvision's
             table[c][v] = ((float)v / 255.0f - mean[c]) / std[c];
         }
     }
+}
+
+void mm_tiles_normalize(float *pixels, const uint8_t *rgb, int64_t n, int64_t size) {
+    float table[3][256];
+    mm_tiles_table(table);
     const int64_t plane = size * size;
     for (int64_t t = 0; t < n; t++) {
         float *to = pixels + t * 3 * plane;         // (3, size, size)

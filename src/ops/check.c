@@ -149,6 +149,16 @@ static void check_argmax(struct mm_backend *be, struct mm_view y, struct mm_view
 
 // ---- pictures ----
 
+static void check_normalize(struct mm_backend *be, struct mm_view y, struct mm_view rgb,
+                            struct mm_view table) {
+    const int64_t side = y.shape[2];
+    (void)be;
+    WANT(f32(y, y.shape[0], 3 * side * side) && y.shape[1] == 3 && y.ld == cols(y));
+    WANT(has(rgb, y.shape[0], cols(y)) && rgb.dtype == mm_dtype_u8 && rgb.ld == cols(y));
+    WANT(rgb.shape[1] == side && rgb.shape[3] == 3);
+    WANT(f32(table, 3, 256) && table.ld == 256);
+}
+
 static void check_patchify(struct mm_backend *be, struct mm_view y, struct mm_view pixels,
                            int64_t patch) {
     const int64_t side = pixels.shape[2], grid = patch > 0 ? side / patch : 0;

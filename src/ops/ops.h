@@ -59,6 +59,8 @@ struct mm_backend;
     X(argmax, (struct mm_backend * be, struct mm_view y, struct mm_view x, struct mm_view banned), \
       (be, y, x, banned))                                                                          \
     /* ---- pictures ---- */                                                                       \
+    X(normalize, (struct mm_backend * be, struct mm_view y, struct mm_view rgb,                    \
+                  struct mm_view table), (be, y, rgb, table))                                      \
     X(patchify, (struct mm_backend * be, struct mm_view y, struct mm_view pixels, int64_t patch),  \
       (be, y, pixels, patch))                                                                      \
     X(add_position_fwd, (struct mm_backend * be, struct mm_view y, struct mm_view x,               \
@@ -310,6 +312,8 @@ bool mm_mamba2_fwd(struct mm_backend *be, struct mm_view o, const struct mm_mamb
 //               that are alike; a column in banned (n) i32 or NULL does not count. -1 where it is
 //               not finite.
 //
+// normalize     y (n, 3, S, S) dense f32 = table[c][rgb] for rgb (n, S, S, 3) dense u8; table
+//               (3, 256) dense f32 is what each value of a channel becomes (mm_tiles_table).
 // patchify      pixels (n, 3, S, S) dense f32 -> y (n * (S/patch)^2, 3 * patch^2): row-major over
 //               patches; a row holds channel, then row, then column: the order of the (D, 3, p, p)
 //               convolution weight, so that patch embedding is linear_fwd with that weight.

@@ -21,6 +21,10 @@ const char *mm_kl_reduction_name(enum mm_kl_reduction r) {
     return reduction_names[r];
 }
 
+static void meanwhile(const struct mm_objective *o) {
+    if (o->meanwhile) o->meanwhile(o->meanwhile_arg);
+}
+
 // ---- stages 1 and 2 -----------------------------------------------------------------------------
 
 struct layerwise {
@@ -64,6 +68,7 @@ static void run_layerwise(const struct mm_objective *o, const struct mm_objectiv
     const struct mm_tap tap = {layer_tap, &w, false};
     mm_model_fwd(t, &in->layout, in->pixels, NULL, &f, false, false, &tap, arena);
     if (mm_backend_is_dry(t->be)) return;
+    meanwhile(o);
     float losses[mm_max_blocks];
     t->be->download(t->be, losses, w.losses.data, (size_t)s->n_blocks * sizeof(float));
     for (int64_t i = 0; i < s->n_blocks; i++) {
@@ -210,7 +215,9 @@ static void run_logits(const struct mm_objective *o, const struct mm_objective_i
     mm_arena_release(arena, mark);
     mm_model_bwd(s, &in->layout, &f, g, dhidden, o->recompute, arena);
     free(f.blocks);
-    if (!dry) r->loss = sum_losses(s->be, &p) / o->scale;
+    if (dry) return;
+    meanwhile(o);
+    r->loss = sum_losses(s->be, &p) / o->scale;
 }
 
 // ---- how much there is to do --------------------------------------------------------------------
@@ -279,6 +286,10 @@ size_t mm_objective_plan(const struct mm_objective *o, struct mm_grads *g, int64
     const int64_t S = o->student->config.image_size;
     in.pixels = mm_view4(mm_arena_take(&arena, (size_t)(n_tiles * 3 * S * S) * sizeof(float)),
                          mm_dtype_f32, n_tiles, 3, S, S);
+    const size_t mark = mm_arena_mark(&arena);  // pixels as bytes, and what they become
+    mm_arena_take(&arena, (size_t)(n_tiles * 3 * S * S));
+    mm_take2(&arena, 3, 256);
+    mm_arena_release(&arena, mark);
     struct mm_objective_result r;
     struct mm_error err;
     const enum mm_code code = mm_objective_run(o, &in, g, &arena, &r, &err);

@@ -26,6 +26,10 @@ struct mm_objective {
     enum mm_kl_reduction reduction;
     bool recompute;  // activations of the student's blocks are computed again
     double scale;    // of the gradients and the loss: 1 / accumulation steps
+    // Called once in each run, when all of it has been given to the device and nothing of the input
+    // is needed on the host any more: what else the host has to do. May be NULL.
+    void (*meanwhile)(void *arg);
+    void *meanwhile_arg;
 };
 
 struct mm_objective_input {

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "io/image.h"
+#include "model/acts.h"
 #include "train/run_internal.h"
 
 struct stage {
@@ -14,14 +15,16 @@ struct stage {
     int number;
     const struct mm_stage_recipe *recipe;
     struct mm_data *data;
+    const struct mm_batch *batch;  // the next one; NULL: not read yet
+    enum mm_code batch_code;       // of reading it
+    struct mm_error batch_error;
+    bool last;  // no batch follows
     struct mm_objective objective;
     struct mm_grad_memory grads;
     struct mm_optim optim;
     void *block;  // the step's device memory
     size_t block_bytes;
     struct mm_arena device, host;
-    float *pixels;  // normalised tiles of a batch, host
-    size_t pixels_bytes;
 };
 
 struct mm_data_options mm_run_data_options(const struct mm_run_context *c, int stage,
@@ -66,8 +69,8 @@ static enum mm_code plan_memory(struct stage *s, int64_t T, int64_t n_seqs, int6
                                 struct mm_error *err) {
     struct mm_run_context *c = s->c;
     const enum mm_recompute choice = c->opt->recipe.recompute;
-    const size_t data = s->pixels_bytes + mm_data_max_bytes(s->data) +
-                        mm_layout_host_bytes(&c->student, T, n_seqs, n_tiles);
+    const size_t data =
+        mm_data_max_bytes(s->data) + mm_layout_host_bytes(&c->student, T, n_seqs, n_tiles);
     size_t held, more;
     count_memory(s, data, &held, &more);
     const size_t room = (size_t)c->be->available(c->be);
@@ -119,10 +122,7 @@ static enum mm_code open_stage(struct stage *s, struct mm_error *err) {
         .scale = 1.0 / (double)s->recipe->accumulate,
     };
     const int64_t T = mm_data_max_tokens(&d), tiles = mm_data_max_tiles(&d);
-    const int64_t S = c->student.config.image_size;
-    s->pixels_bytes = (size_t)(tiles * 3 * S * S) * sizeof(float);
     MM_TRY(plan_memory(s, T, d.micro_batch, tiles, err));
-    s->pixels = mm_xmalloc(s->pixels_bytes + 1);
     MM_TRY(c->be->alloc(c->be, s->block_bytes, &s->block, err));
     mm_arena_init_over(&s->device, s->block, s->block_bytes);
     return mm_arena_init(&s->host, mm_layout_host_bytes(&c->student, T, d.micro_batch, tiles), err);
@@ -131,7 +131,6 @@ static enum mm_code open_stage(struct stage *s, struct mm_error *err) {
 static void close_stage(struct stage *s) {
     mm_arena_deinit(&s->host);
     if (s->block) s->c->be->release(s->c->be, s->block, s->block_bytes);
-    free(s->pixels);
     mm_grad_memory_deinit(&s->grads);
     mm_optim_deinit(&s->optim);
     mm_data_close(s->data);
@@ -151,12 +150,47 @@ static enum mm_code check_targets(const struct stage *s, const struct mm_batch *
     return mm_code_ok;
 }
 
+// Pixels go to the device as bytes, a quarter of what they become there.
+static void unpack(struct stage *s, struct mm_view pixels, const uint8_t *rgb, size_t bytes) {
+    struct mm_backend *be = s->c->be;
+    float table[3][256];
+    mm_tiles_table(table);
+    const size_t mark = mm_arena_mark(&s->device);
+    const struct mm_view values = mm_take2(&s->device, 3, 256);
+    const struct mm_view from = mm_view4(mm_arena_take(&s->device, bytes), mm_dtype_u8,
+                                         pixels.shape[0], pixels.shape[2], pixels.shape[2], 3);
+    be->upload(be, values.data, table, sizeof table);
+    be->upload(be, from.data, rgb, bytes);
+    mm_normalize(be, pixels, from, values);
+    mm_arena_release(&s->device, mark);
+}
+
+// The next batch is put together while the device computes. Not behind the last step: what cannot
+// be used there is nobody's loss.
+static void read_ahead(void *arg) {
+    struct stage *s = arg;
+    if (s->last) return;
+    s->batch_code = mm_data_next(s->data, &s->batch, &s->batch_error);
+}
+
+static enum mm_code next_batch(struct stage *s, const struct mm_batch **b, struct mm_error *err) {
+    if (!s->batch && !s->batch_code) {
+        s->batch_code = mm_data_next(s->data, &s->batch, &s->batch_error);
+    }
+    *b = s->batch;
+    const enum mm_code code = s->batch_code;
+    if (code) *err = s->batch_error;
+    s->batch = NULL;
+    s->batch_code = mm_code_ok;
+    return code;
+}
+
 // One micro-batch: forward, backward, gradients added.
 static enum mm_code micro_step(struct stage *s, struct mm_objective_result *r, int64_t *tokens,
                                struct mm_error *err) {
     struct mm_run_context *c = s->c;
     const struct mm_batch *b;
-    MM_TRY(mm_data_next(s->data, &b, err));
+    MM_TRY(next_batch(s, &b, err));
     MM_TRY(check_targets(s, b, err));
     const int64_t S = c->student.config.image_size;
     mm_arena_release(&s->device, 0);
@@ -164,10 +198,10 @@ static enum mm_code micro_step(struct stage *s, struct mm_objective_result *r, i
     struct mm_objective_input in = {.targets = b->targets, .n_seqs = b->n_seqs};
     MM_TRY(mm_layout_make(&in.layout, &c->student, &s->host, &s->device, b->ids, b->start,
                           b->n_seqs, b->n_tiles, 0, 0, c->opt->data, err));
-    const size_t bytes = (size_t)(b->n_tiles * 3 * S * S) * sizeof(float);
-    mm_tiles_normalize(s->pixels, b->tiles, b->n_tiles, S);
-    in.pixels = mm_view4(mm_arena_take(&s->device, bytes), mm_dtype_f32, b->n_tiles, 3, S, S);
-    if (bytes > 0) c->be->upload(c->be, in.pixels.data, s->pixels, bytes);
+    const size_t bytes = (size_t)(b->n_tiles * 3 * S * S);
+    in.pixels = mm_view4(mm_arena_take(&s->device, bytes * sizeof(float)), mm_dtype_f32, b->n_tiles,
+                         3, S, S);
+    if (bytes > 0) unpack(s, in.pixels, b->tiles, bytes);
     *tokens += b->n_tokens;
     c->at.cursor = b->cursor;
     return mm_objective_run(&s->objective, &in, &s->grads.grads, &s->device, r, err);
@@ -205,6 +239,7 @@ static enum mm_code full_step(struct stage *s, double *loss, struct mm_error *er
     const struct mm_data_cursor before = c->at.cursor;
     for (int64_t i = 0; i < s->recipe->accumulate; i++) {
         struct mm_objective_result r;
+        s->last = c->at.step + 1 == s->recipe->steps && i + 1 == s->recipe->accumulate;
         const enum mm_code code = micro_step(s, &r, &tokens, err);
         if (code) {
             c->at.cursor = before;  // the step did not happen
@@ -234,6 +269,8 @@ static enum mm_code train_stage(struct stage *s, struct mm_error *err) {
     static const char *const names[] = {"train", "stage 1", "stage 2", "stage 3"};
     struct mm_run_context *c = s->c;
     struct mm_progress p;
+    s->objective.meanwhile = read_ahead;
+    s->objective.meanwhile_arg = s;
     mm_progress_begin(&p, names[s->number], "step", s->recipe->steps, c->at.step);
     double smooth = 0.0;
     enum mm_code code = mm_code_ok;

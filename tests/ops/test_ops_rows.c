@@ -185,6 +185,22 @@ static void pictures(struct world *w, int64_t rows, int64_t cols, int64_t pad) {
     const int64_t patch = 3, grid = 6, side = patch * grid, n = grid * grid;
     struct mm_view pixels = random_view(w, mm_dtype_f32, rows, 3 * side * side, 0, 1.0);
     pixels = mm_view4(pixels.data, mm_dtype_f32, rows, 3, side, side);
+    const struct out tiles = poisoned(w, rows, 3 * side * side, 0);
+    const struct mm_view table = random_view(w, mm_dtype_f32, 3, 256, 0, 1.0);
+    struct mm_view rgb = random_view(w, mm_dtype_f32, rows, 3 * side * side, 0, 1.0);
+    uint8_t *bytes = rgb.data;  // any: the floats' own
+    rgb = mm_view4(bytes, mm_dtype_u8, rows, side, side, 3);
+    for (int k = 0; k < 2; k++) {
+        struct mm_view v = mm_view4(tiles.v[k].data, mm_dtype_f32, rows, 3, side, side);
+        mm_normalize(w->be[k], v, rgb, table);
+        for (int64_t i = 0; i < rows * 3 * side * side; i++) {  // NCHW from NHWC
+            const int64_t at = i / (side * side), p = i % (side * side);
+            const uint8_t value = bytes[(at / 3 * side * side + p) * 3 + at % 3];
+            assert_true(((float *)v.data)[i] == ((float *)table.data)[at % 3 * 256 + value]);
+        }
+    }
+    expect_close("normalize", tiles, tol_exact);
+
     const struct out y = poisoned(w, rows * n, 3 * patch * patch, pad);
     for (int k = 0; k < 2; k++)
         mm_patchify(w->be[k], y.v[k], pixels, patch);

@@ -10,6 +10,28 @@ struct vision_job {
     bool back;
 };
 
+// A tile: from pixels with their channels side by side to planes.
+static void normalize_tiles(void *arg, int64_t begin, int64_t end, int thread) {
+    const struct vision_job *j = arg;
+    const int64_t plane = j->y.shape[2] * j->y.shape[2];
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        const uint8_t *from = mm_view_at(j->x, i, 0);  // (S, S, 3)
+        float *to = mm_view_at(j->y, i, 0);            // (3, S, S)
+        for (int64_t p = 0; p < plane; p++) {
+            to[p] = j->e[from[3 * p]];
+            to[plane + p] = j->e[256 + from[3 * p + 1]];
+            to[2 * plane + p] = j->e[512 + from[3 * p + 2]];
+        }
+    }
+}
+
+void mm_normalize_cpu(struct mm_backend *be, struct mm_view y, struct mm_view rgb,
+                      struct mm_view table) {
+    struct vision_job j = {.y = y, .x = rgb, .e = table.data};
+    mm_parallel_for(be->pool, y.shape[0], 1, normalize_tiles, &j);
+}
+
 // A row of y: channel, row and column of one patch.
 static void patch_rows(void *arg, int64_t begin, int64_t end, int thread) {
     const struct vision_job *j = arg;

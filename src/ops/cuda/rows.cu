@@ -106,42 +106,62 @@ void mm_embed_fwd_cuda(struct mm_backend *be, struct mm_view y, struct mm_view t
     });
 }
 
-// One block a row: the first row with an id adds up all rows with it, in their order.
+// One block a row: the first row with an id adds up all rows with it, in their order. They are
+// found a few thousand at a time, so that the sum's reads do not wait for each other.
+enum { embed_threads = 256, embed_span = 4096 };
+
 static __global__ void embed_bwd(struct mm_mat dtable, struct mm_mat dy, const int32_t *ids,
                                  int64_t n, int cols) {
-    __shared__ unsigned found[8];
+    __shared__ int found[embed_threads / 32], list[embed_span];
     const int64_t first = blockIdx.x;
     const int32_t id = ids[first];
     if (id < 0) return;
     int earlier = 0;
-    for (int64_t t = threadIdx.x; t < first; t += blockDim.x)
+    for (int64_t t = threadIdx.x; t < first; t += embed_threads)
         earlier |= ids[t] == id;
     if (__syncthreads_or(earlier)) return;
-    for (int c0 = 0; c0 < cols; c0 += (int)blockDim.x) {
-        const int c = c0 + (int)threadIdx.x;
-        float sum = c < cols ? dtable(id, c) : 0.0f;
-        for (int64_t base = first; base < n; base += blockDim.x) {
-            const int64_t t = base + threadIdx.x;
-            const unsigned mine = __ballot_sync(0xffffffffu, t < n && ids[t] == id);
-            if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = mine;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int64_t base = first; base < n; base += embed_span) {
+        int total = 0;  // rows found in this span
+        for (int64_t from = base; from < n && from < base + embed_span; from += embed_threads) {
+            const int64_t t = from + threadIdx.x;
+            const bool mine = t < n && ids[t] == id;
+            const unsigned votes = __ballot_sync(0xffffffffu, mine);
+            if (lane == 0) found[warp] = __popc(votes);
             __syncthreads();
-            for (int w = 0; w < (int)blockDim.x / 32; w++) {
-                for (unsigned bits = found[w]; bits; bits &= bits - 1) {
-                    const int64_t at = base + w * 32 + __ffs((int)bits) - 1;
-                    if (c < cols) sum += dy(at, c);
-                }
+            int at = total;
+            for (int w = 0; w < embed_threads / 32; w++) {
+                if (w < warp) at += found[w];
+                total += found[w];
             }
+            if (mine) list[at + __popc(votes & ((1u << lane) - 1))] = (int)(t - base);
             __syncthreads();
         }
-        if (c < cols) dtable(id, c) = sum;
+        for (int c = (int)threadIdx.x; c < cols; c += embed_threads) {
+            float sum = dtable(id, c);
+            int i = 0;
+            for (; i + 8 <= total; i += 8) {
+                float x[8];
+#pragma unroll
+                for (int k = 0; k < 8; k++)
+                    x[k] = dy(base + list[i + k], c);
+#pragma unroll
+                for (int k = 0; k < 8; k++)
+                    sum += x[k];
+            }
+            for (; i < total; i++)
+                sum += dy(base + list[i], c);
+            dtable(id, c) = sum;
+        }
+        __syncthreads();
     }
 }
 
 void mm_embed_bwd_cuda(struct mm_backend *be, struct mm_view dtable, struct mm_view dy,
                        struct mm_view ids) {
     if (dy.shape[0] == 0) return;
-    MM_LAUNCH(be, embed_bwd, (unsigned)dy.shape[0], 256, 0, mm_mat_of(dtable), mm_mat_of(dy),
-              (const int32_t *)ids.data, dy.shape[0], (int)mm_view_cols(dy));
+    MM_LAUNCH(be, embed_bwd, (unsigned)dy.shape[0], embed_threads, 0, mm_mat_of(dtable),
+              mm_mat_of(dy), (const int32_t *)ids.data, dy.shape[0], (int)mm_view_cols(dy));
 }
 
 void mm_gather_rows_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x,

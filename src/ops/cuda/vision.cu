@@ -1,6 +1,18 @@
 // Pictures to rows.
 #include "ops/cuda/cuda.h"
 
+void mm_normalize_cuda(struct mm_backend *be, struct mm_view y, struct mm_view rgb,
+                       struct mm_view table) {
+    float *to = (float *)y.data;
+    const uint8_t *from = (const uint8_t *)rgb.data;
+    const float *values = (const float *)table.data;
+    const int64_t plane = y.shape[2] * y.shape[2];
+    mm_each(be, y.shape[0] * 3, plane, [=] __device__(int64_t r, int64_t p) {
+        const int64_t tile = r / 3, c = r % 3;
+        to[r * plane + p] = values[c * 256 + from[(tile * plane + p) * 3 + c]];
+    });
+}
+
 void mm_patchify_cuda(struct mm_backend *be, struct mm_view y, struct mm_view pixels,
                       int64_t patch) {
     const struct mm_mat ym = mm_mat_of(y);

@@ -1,6 +1,20 @@
 // Plain reference: pictures to rows.
 #include "ops/cpu/ref/ref.h"
 
+void mm_normalize_ref(struct mm_backend *be, struct mm_view y, struct mm_view rgb,
+                      struct mm_view table) {
+    (void)be;
+    const int64_t plane = y.shape[2] * y.shape[2];
+    const uint8_t *from = rgb.data;
+    for (int64_t i = 0; i < y.shape[0]; i++) {
+        for (int64_t c = 0; c < 3; c++) {
+            for (int64_t p = 0; p < plane; p++) {
+                ref_put(y, i, c * plane + p, ref_get(table, c, from[(i * plane + p) * 3 + c]));
+            }
+        }
+    }
+}
+
 void mm_patchify_ref(struct mm_backend *be, struct mm_view y, struct mm_view pixels,
                      int64_t patch) {
     (void)be;
