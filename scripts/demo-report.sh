@@ -5,7 +5,7 @@
 set -euo pipefail
 verb=$1 out=$2
 benches="pope mme textvqa sqa gqa"
-models="start stage1 stage2 stage3 hybrid teacher"
+models="start stage1 stage2 stage3 hybrid ${DEMO_FINISHED:-} teacher"
 
 title() {
     case $1 in
@@ -32,7 +32,7 @@ score() {
 
 line() {
     local bench
-    printf '%-8s' "$(title "$1")"
+    printf '%-11s' "$(title "$1")"
     for bench in $benches; do printf '  %s %s%%' "$(title "$bench" | sed 's/.*(\(.*\))/\1/')" "$(score "$1" "$bench")"; done
     printf '\n'
 }
@@ -57,7 +57,8 @@ collect() {
 }
 
 table() {
-    awk -F'\t' '{ printf "%-28s", $1; for (i = 2; i <= NF; i++) printf "%9s", $i; print "" }' "$out/results.tsv"
+    awk -F'\t' '{ printf "%-28s", $1; for (i = 2; i <= NF; i++) printf (i > 6 && i < NF ? "%13s" : "%9s"), $i; print "" }' \
+        "$out/results.tsv"
     printf '\nthe linear student as a share of its teacher\n'
     awk -F'\t' 'NR > 1 {
         share[0] = 2; share[1] = 3; share[2] = 4; share[3] = 5

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # The demonstration: composes a small world, measures the bundled teacher, carves it, distils it in
-# three stages, measures after each, asks teacher and students about a picture, writes a report.
+# three stages, measures after each and the bundled students as well, asks teacher and students about
+# a picture, writes a report.
 #   scripts/demo.sh [--recipe FILE] [--steps N,N,N]
 # The published recipe, shorter: scripts/demo.sh --recipe recipes/paper.json --steps 40,40,200
 # Everything goes to out/demo. What is finished there is not done again, so an interrupted
 # demonstration goes on when it is started again; `make demo-clean` forgets it.
-# Variables: DEMO_OUT (folder), DEMO_TEACHER (model folder), DEMO_TINY=1 (a run of seconds that shows
-# that every part works, and nothing else), BUILD, MMAMBA, SCENES, BARS (what was built).
+# Variables: DEMO_OUT (folder), DEMO_TEACHER (model folder), DEMO_STUDENTS (folders of finished students
+# that are measured, too: a linear one and a hybrid; by default those bundled with models/pico),
+# DEMO_TINY=1 (a run of seconds that shows that every part works, and nothing else), BUILD, MMAMBA,
+# SCENES, BARS (what was built).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,6 +19,8 @@ scenes=${SCENES:-$build/scenes}
 bars=${BARS:-$build/bars}
 out=${DEMO_OUT:-out/demo}
 teacher=${DEMO_TEACHER:-models/pico}
+students=${DEMO_STUDENTS-}
+[ -n "${DEMO_TEACHER:-}${DEMO_STUDENTS+set}" ] || students="models/pico-linear models/pico-hybrid"
 recipe=models/pico/demo-recipe.json
 steps= hybrid_steps=60,60,250
 pictures=10000 questions=150 things=120 words=short:40
@@ -50,6 +55,9 @@ done
 [ -f "$teacher/config.json" ] || fail "$teacher holds no config.json; DEMO_TEACHER names a model folder"
 [ -n "$tiny" ] || [ -f "$teacher/model.safetensors" ] || [ -f "$teacher/model.safetensors.index.json" ] ||
     fail "$teacher holds no weights (model.safetensors)"
+for student in $students; do
+    [ -f "$student/model.safetensors" ] || fail "$student holds no model.safetensors; DEMO_STUDENTS names model folders"
+done
 mkdir -p "$out" || fail "cannot make the folder $out"
 if [ -n "$tiny" ]; then
     sed 's/"batch": 16/"batch": 2/' "$recipe" >"$out/tiny-recipe.json"
@@ -59,7 +67,8 @@ fi
 # The same folder must not mix two demonstrations.
 settings="pictures $pictures, questions $questions, steps ${steps:-as in the recipe}, hybrid $hybrid_steps
 teacher $(cat "$teacher"/config.json "$teacher"/*.safetensors 2>/dev/null | cksum)
-recipe $(cksum <"$recipe")"
+recipe $(cksum <"$recipe")
+students $(for student in $students; do cat "$student/config.json" "$student/model.safetensors"; done | cksum)"
 if [ -f "$out/settings" ] && [ "$(cat "$out/settings")" != "$settings" ]; then
     fail "$out holds a demonstration of another teacher, recipe or size; run make demo-clean first"
 fi
@@ -184,5 +193,16 @@ part "distil hybrid" distil_hybrid
 part "eval hybrid" evaluate hybrid "$out/run-hybrid/model"
 scripts/demo-report.sh line "$out" hybrid
 
+finished=
+if [ -n "$students" ]; then
+    say "Students that took the same road for longer, on a GPU: $students"
+    for student in $students; do
+        finished="$finished $(basename "$student")"
+        part "eval $(basename "$student")" evaluate "$(basename "$student")" "$student"
+        scripts/demo-report.sh line "$out" "$(basename "$student")"
+    done
+fi
+
+export DEMO_FINISHED=$finished
 export MMAMBA=$mmamba BARS=$bars DEMO_TEACHER=$teacher DEMO_RECIPE=$recipe
 scripts/demo-report.sh all "$out"

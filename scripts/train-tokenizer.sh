@@ -5,7 +5,7 @@
 #
 #   sh scripts/train-tokenizer.sh models/pico
 #
-# 2048 entries: 2043 pieces (byte fallback, every printable ASCII character, pieces of names) and
+# 2560 entries: 2555 pieces (byte fallback, every printable ASCII character, pieces of names) and
 # five added tokens. What the chat template and the benchmarks' prompts repeat word for word, and
 # the phrases around the names in questions, are user-defined symbols: one token each, never
 # split and never melted into a name. So a name is the same token in a question, an option and an
@@ -99,7 +99,7 @@ function put(text, times) { while (times-- > 0) print text }
 NR == 1 { next }
 {
     name = $2
-    if ($3 != "-") put($3, $4 > 0 ? 300 : 40)
+    if ($3 != "-") put($3, $4 > 0 ? 300 : 200)
     if (name !~ /[A-Z][A-Z]/ && name !~ /[^ -~]/) put(tolower(name), 3)
     if (!($7 in kind) && $7 != "-") { kind[$7] = 1; put($7, 600) }
 }
@@ -145,7 +145,7 @@ END
 
 # Run in the scratch folder: the model keeps these names, and has to come out the same every time.
 (cd "$work" && spm_train --input=corpus --model_prefix=tokenizer --model_type=bpe \
-    --vocab_size=2043 --character_coverage=1.0 --byte_fallback=true \
+    --vocab_size=2555 --character_coverage=1.0 --byte_fallback=true \
     --normalization_rule_name=identity --add_dummy_prefix=false --remove_extra_whitespaces=false \
     --split_by_whitespace=false --split_digits=true --max_sentencepiece_length=64 \
     --user_defined_symbols="$symbols" --unk_id=0 --bos_id=1 --eos_id=2 --pad_id=-1 \
@@ -158,11 +158,11 @@ cp "$work/tokenizer.model" "$out/tokenizer.model"
 special='"<|im_end|>", "<|im_start|>", "<img>", "</img>", "<IMG_CONTEXT>"'
 cat >"$out/added_tokens.json" <<'END'
 {
-  "<|im_end|>": 2043,
-  "<|im_start|>": 2044,
-  "<img>": 2045,
-  "</img>": 2046,
-  "<IMG_CONTEXT>": 2047
+  "<|im_end|>": 2555,
+  "<|im_start|>": 2556,
+  "<img>": 2557,
+  "</img>": 2558,
+  "<IMG_CONTEXT>": 2559
 }
 END
 cat >"$out/special_tokens_map.json" <<END
@@ -194,18 +194,18 @@ END
     entry 0 '<unk>' ,
     entry 1 '<s>' ,
     entry 2 '</s>' ,
-    entry 2043 '<|im_end|>' ,
-    entry 2044 '<|im_start|>' ,
-    entry 2045 '<img>' ,
-    entry 2046 '</img>' ,
-    entry 2047 '<IMG_CONTEXT>' ''
+    entry 2555 '<|im_end|>' ,
+    entry 2556 '<|im_start|>' ,
+    entry 2557 '<img>' ,
+    entry 2558 '</img>' ,
+    entry 2559 '<IMG_CONTEXT>' ''
     printf '  }\n}\n'
 } >"$out/tokenizer_config.json"
 cat >"$out/generation_config.json" <<'END'
 {
   "bos_token_id": 1,
-  "eos_token_id": [2, 2043],
+  "eos_token_id": [2, 2555],
   "pad_token_id": 2
 }
 END
-echo "$out: tokenizer of 2048 entries"
+echo "$out: tokenizer of 2560 entries"

@@ -7,7 +7,14 @@ set -u
 mkdir "$dir/bare"
 cp models/pico/*.json models/pico/tokenizer.model "$dir/bare"
 export DEMO_TEACHER=$dir/bare MMAMBA=$mmamba SCENES=$build/scenes BARS=$build/bars DEMO_TINY=1 DEMO_OUT=$dir/demo
-models="teacher start stage1 stage2 stage3 hybrid"
+# Two models in the place of finished students.
+for name in finished-linear finished-hybrid; do
+    keep=none
+    [ $name = finished-linear ] || keep=head-interleaved:2
+    run 0 carve models/pico "$dir/$name" --keep $keep -q
+done
+export DEMO_STUDENTS="$dir/finished-linear $dir/finished-hybrid"
+models="teacher start stage1 stage2 stage3 hybrid finished-linear finished-hybrid"
 
 # demo STATUS [OPTION]...
 demo() {
@@ -34,7 +41,7 @@ for model in $models; do
             complain "$model has not answered the 6 questions of $bench"
     done
 done
-[ "$(awk -F'\t' '{ print NF }' "$DEMO_OUT/results.tsv" | sort -u)" = 7 ] || complain "results.tsv has not 7 columns"
+[ "$(awk -F'\t' '{ print NF }' "$DEMO_OUT/results.tsv" | sort -u)" = 9 ] || complain "results.tsv has not 9 columns"
 [ "$(wc -l <"$DEMO_OUT/results.tsv")" = 7 ] || complain "results.tsv has not 7 rows"
 [ "$(wc -l <"$DEMO_OUT/answers.tsv")" -ge 4 ] || complain "answers.tsv has not 3 questions"
 # The picture with the bars, the loss, the sample and the world.
@@ -65,4 +72,6 @@ grep -q "make demo-clean" "$dir/err" || complain "standard error does not say wh
 demo 2 --what
 DEMO_TEACHER=$dir/nothing demo 1
 grep -q "holds no config.json" "$dir/err" || complain "standard error does not say what is missing"
+DEMO_STUDENTS=$dir/nothing demo 1
+grep -q "holds no model.safetensors" "$dir/err" || complain "standard error does not say what is missing"
 finish

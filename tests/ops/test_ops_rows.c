@@ -261,6 +261,10 @@ static void test_conversions(void **state) {
 static void test_embedding(void **state) {
     (void)state;
     sweep(embedding);
+    struct world w;
+    world_open(&w, mm_isa_best(), 2);
+    embedding(&w, 9001, 5, 3);  // each id hundreds of times
+    world_close(&w);
 }
 static void test_argmax(void **state) {
     (void)state;

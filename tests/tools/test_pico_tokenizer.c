@@ -1,6 +1,6 @@
 // The bundled tokenizer does what the small world was planned by: the chat template and the
-// benchmarks' instructions are few tokens, a name is the same single token wherever it stands, and
-// words in capitals are spelled letter by letter.
+// benchmarks' instructions are few tokens, the name of every thing is the same single token
+// wherever it stands, and words in capitals are spelled letter by letter.
 #include "cmocka_all.h"
 
 #include <stdio.h>
@@ -50,7 +50,16 @@ static int32_t only_id_of(const char *text) {
     return id;
 }
 
-// Everyday things: rows of the table with a rank.
+// "green apple" begins with a symbol of its own, "green ".
+static bool begins_with_colour(const char *name) {
+    static const char *const colours[] = {"red ", "green ", "blue ", "black ", "white "};
+    for (size_t i = 0; i < sizeof colours / sizeof colours[0]; i++) {
+        if (strncmp(name, colours[i], strlen(colours[i])) == 0) return true;
+    }
+    return false;
+}
+
+// What can appear in pictures: rows of the table with a plain name.
 static int read_names(char names[][32], int max) {
     struct mm_buf text = {0};
     struct mm_error err;
@@ -58,8 +67,8 @@ static int read_names(char names[][32], int max) {
     int n = 0;
     for (char *line = strtok(text.data, "\n"); line; line = strtok(NULL, "\n")) {
         char word[32];
-        int rank;
-        if (sscanf(line, "%*[^\t]\t%*[^\t]\t%31[^\t]\t%d", word, &rank) != 2 || rank == 0) continue;
+        if (sscanf(line, "%*[^\t]\t%*[^\t]\t%31[^\t]\t", word) != 1) continue;
+        if (strcmp(word, "word") == 0 || strcmp(word, "-") == 0) continue;
         assert_true(n < max);
         memcpy(names[n++], word, sizeof word);
     }
@@ -71,16 +80,16 @@ static void sizes_and_special(void **state) {
     (void)state;
     struct mm_chat_special s;
     struct mm_error err;
-    assert_int_equal(mm_tokenizer_size(tok), 2048);
+    assert_int_equal(mm_tokenizer_size(tok), 2560);
     assert_int_equal(mm_tokenizer_bos(tok), 1);
     assert_int_equal(mm_tokenizer_eos(tok), 2);
     assert_int_equal(mm_tokenizer_max_length(tok), 4096);
     assert_int_equal(mm_chat_special_find(&s, tok, folder, &err), mm_code_ok);
-    assert_int_equal(s.im_end, 2043);
-    assert_int_equal(s.im_start, 2044);
-    assert_int_equal(s.img, 2045);
-    assert_int_equal(s.img_end, 2046);
-    assert_int_equal(s.img_context, 2047);
+    assert_int_equal(s.im_end, 2555);
+    assert_int_equal(s.im_start, 2556);
+    assert_int_equal(s.img, 2557);
+    assert_int_equal(s.img_end, 2558);
+    assert_int_equal(s.img_context, 2559);
 }
 
 static void template_is_short(void **state) {
@@ -113,11 +122,18 @@ static void names_are_tokens(void **state) {
         {"Is the ", " above the dog?"},
         {"What color is the thing below the ", "?"},
     };
-    static char names[400][32];
-    const int n = read_names(names, 400);
-    assert_true(n >= 150);
+    static char names[800][32];
+    const int n = read_names(names, 800);
+    assert_true(n >= 600);
+    int pairs = 0;
     for (int i = 0; i < n; i++) {
+        if (begins_with_colour(names[i])) {
+            assert_int_equal(count_of(names[i]), 2);
+            pairs++;
+            continue;
+        }
         const int32_t id = only_id_of(names[i]);
+        if (strcmp(names[i], "leafy green") == 0) continue;  // where a space follows: "green "
         for (size_t k = 0; k < sizeof around / sizeof around[0]; k++) {
             char *text = mm_xasprintf("%s%s%s", around[k][0], names[i], around[k][1]);
             struct mm_ids ids = ids_of(text);
@@ -131,6 +147,7 @@ static void names_are_tokens(void **state) {
             free(text);
         }
     }
+    assert_int_equal(pairs, 7);
 }
 
 static void answers_are_tokens(void **state) {
