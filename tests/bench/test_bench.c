@@ -30,14 +30,14 @@ static struct mm_bench_row row_of(struct mm_model *m, const struct mm_bench_plan
 
 // ---- counting -----------------------------------------------------------------------------------
 
-// D 256, H 4, G 2, P 64, F 768, V 2048, 2 + 6 blocks, 112-pixel tiles of 16 tokens.
+// D 256, H 4, G 2, P 64, F 768, V 2560, 2 + 6 blocks, 112-pixel tiles of 16 tokens.
 static void counts_are_those_of_the_shapes(void **state) {
     (void)state;
     struct mm_bench_source s;
     source_open(&s, true, mm_dtype_f32);
     struct mm_model *teacher = form_of(&s, mm_bench_form_attention);
     struct mm_model *linear = form_of(&s, mm_bench_form_linear);
-    const double mlp = 3 * 256 * 768, wo = 256 * 256, output = 2048 * 256;
+    const double mlp = 3 * 256 * 768, wo = 256 * 256, output = 2560 * 256;
     const double mha = 512 * 256 + wo + mlp, mamba = (256 + 2 * 256 + 4) * 256 + wo + mlp;
     // of the last block, what follows its mixer's keys, values or state is for the last row only
     assert_true(mm_bench_prefill_ops(linear, 1000, 0) ==
