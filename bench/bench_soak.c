@@ -30,6 +30,7 @@ enum { n_prompts = 5, n_stages = 3, leaked_bytes = 1 << 20, patience_s = 60 };
 enum { warm_host = 4, warm_device = 32 };
 enum {
     mib = 1 << 20,
+    held_slack = mib,        // the last model's plan of a token step
     device_slack = 4 * mib,  // a driver takes memory two at a time
     heap_slack = mib,        // lists of the driver and of libraries that grow to their size
     resident_slack = 48 * mib,
@@ -85,6 +86,7 @@ static struct sample look(const struct soak *s) {
 }
 
 static void least(struct sample *a, const struct sample *b) {
+    if (b->held < a->held) a->held = b->held;
     if (b->used < a->used) a->used = b->used;
     if (b->heap < a->heap) a->heap = b->heap;
     if (b->resident < a->resident) a->resident = b->resident;
@@ -226,7 +228,7 @@ static bool judge(const struct soak *s, const struct sample *x, int n, int warm,
     bool bad = false;
     printf("soak: %.0f s, %d rounds: ", seconds, n);
     if (!s->be->host_memory) {
-        bad |= grew("held", x[warm].held, x[n - 1].held, 0);
+        bad |= grew("held", first.held, last.held, held_slack);
         bad |= grew("device", first.used, last.used, device_slack);
     }
     if (own_malloc) {

@@ -57,6 +57,28 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
     APPEND PROPERTY COMPILE_OPTIONS -fno-tree-vectorize)
 endif()
 
+# The GPU plug-in on a device made of host memory, beside the program in stand_in/: its host side is
+# tested where there is no GPU. It is C++, as the plug-in's files are to a host's compiler.
+include(CheckLanguage)
+check_language(CXX)
+if(CMAKE_CXX_COMPILER AND NOT CMAKE_CROSSCOMPILING AND TARGET mmamba)
+  enable_language(CXX)
+  set(stand_in ${CMAKE_BINARY_DIR}/stand_in)
+  foreach(part memory fault)
+    file(CONFIGURE OUTPUT ${stand_in}/${part}.cc CONTENT "#include \"ops/cuda/${part}.cu\"\n")
+  endforeach()
+  add_library(stand_in MODULE tests/gpu/stand_in/stand_in.cc ${stand_in}/memory.cc
+    ${stand_in}/fault.cc)
+  set_target_properties(stand_in PROPERTIES OUTPUT_NAME mmamba_cuda CXX_STANDARD 17
+    CXX_VISIBILITY_PRESET hidden LIBRARY_OUTPUT_DIRECTORY ${stand_in})
+  target_include_directories(stand_in PRIVATE tests/gpu/stand_in src)
+  target_link_libraries(stand_in PRIVATE mmamba_lib)
+  target_link_options(stand_in PRIVATE -Wl,-Bsymbolic)
+  foreach(file mmamba scenes tests bench)
+    file(CREATE_LINK ${CMAKE_BINARY_DIR}/${file} ${stand_in}/${file} SYMBOLIC)
+  endforeach()
+endif()
+
 add_executable(json_check tests/cli/json_check.c)
 target_link_libraries(json_check PRIVATE PkgConfig::JANSSON)
 add_executable(json_rows tests/cli/json_rows.c)
@@ -89,6 +111,10 @@ foreach(source ${MMAMBA_SCRIPT_TESTS})
     WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   label_test(${source} ${short})
 endforeach()
+
+if(TEST stand_in)
+  set_tests_properties(stand_in PROPERTIES SKIP_RETURN_CODE 77)
+endif()
 
 # The pool and the team once more under ThreadSanitizer, which cannot be combined with the others.
 if(NOT MMAMBA_ASAN AND NOT MMAMBA_TSAN)

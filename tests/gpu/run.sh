@@ -6,7 +6,7 @@
 #   tests/gpu/run.sh [PACK.tar.xz | BUILD] [LOGS] [OPTION]...
 #     PACK            of tests/gpu/pack.sh; BUILD: a build folder with the plug-in (default: `make cuda`)
 #     --only A,B      of parity, golden, program, training, faults, sanitize, soak, bench (default: all)
-#     --soak SECONDS      of the soak, which runs beside the others but for the benchmarks (600)
+#     --soak SECONDS      of the soak, which runs beside the others but for the benchmarks (170; 600 is a soak to quote)
 #     --sanitize SECONDS  for each tool on each test, at most (150)
 #     --tools A,B         of compute-sanitizer (memcheck,racecheck,initcheck)
 #     --jobs N        tests side by side (as many as there are processors)
@@ -14,7 +14,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 sections=parity,golden,program,training,faults,sanitize,soak,bench
-soak_seconds=600 sanitize_seconds=150 tools=memcheck,racecheck,initcheck jobs=$(nproc)
+soak_seconds=170 sanitize_seconds=150 tools=memcheck,racecheck,initcheck jobs=$(nproc)
 places=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -65,9 +65,32 @@ export LD_LIBRARY_PATH=$bin:${LD_LIBRARY_PATH:-} PATH=$PATH:/usr/local/cuda/bin
 "$bin/mmamba" inspect --device || exit 1
 "$bin/mmamba" inspect --device --json | grep -q '"cuda:0"' || { echo "there is no GPU to test"; exit 1; }
 
-# ---- jobs ---------------------------------------------------------------------------------------
-rm -f "$logs"/*.result
+# ---- the table ----------------------------------------------------------------------------------
 order=()
+the_table() {
+    local name verdict tenths passed=0 failed=0 table=
+    for name in "${order[@]}"; do
+        verdict=CUT tenths=0
+        [ -e "$logs/$name.result" ] && read -r verdict tenths <"$logs/$name.result"
+        if [ "$verdict" = ok ]; then passed=$((passed + 1)); else
+            failed=$((failed + 1))
+            echo "---- $name"
+            grep -E 'FAIL|ERROR|off by|bug:|mmamba:|error|rror:|[cC]omplain|must be|GROWS|=== ' "$logs/$name.log" |
+                head -n 12
+        fi
+        table+=$(printf '%-26s %-6s %5d.%d s' "$name" "$verdict" $((tenths / 10)) $((tenths % 10)))$'\n'
+    done
+    echo
+    printf '%s' "$table" | paste - - | column -t -s $'\t' 2>/dev/null || printf '%s' "$table"
+    wants soak && tail -n 1 "$logs/soak.log"
+    wants bench && [ -e "$logs/bench.table" ] && cat "$logs/bench.table"
+    echo "$passed passed, $failed failed"
+    [ "$failed" = 0 ]
+}
+trap 'trap - TERM; the_table; kill 0; exit 1' TERM INT
+
+# ---- jobs ---------------------------------------------------------------------------------------
+rm -f "$logs"/*.result "$logs/bench.table"
 began=$(date +%s)
 # job NAME SECONDS COMMAND...: beside the others, at most so long
 job() {
@@ -143,27 +166,14 @@ echo "checks: $(($(date +%s) - began)) s"
 
 # ---- numbers ------------------------------------------------------------------------------------
 if wants bench; then
-    began=$(date +%s)
-    bash tests/gpu/bench.sh "$bin/mmamba" "$benches" "$tests" "$logs" >"$logs/bench.table" 2>"$logs/bench.log" &&
-        echo "ok $((10 * ($(date +%s) - began)))" >"$logs/bench.result" ||
-        echo "FAILED $((10 * ($(date +%s) - began)))" >"$logs/bench.result"
     order+=(bench)
+    (
+        from=$(date +%s%N)
+        bash tests/gpu/bench.sh "$bin/mmamba" "$benches" "$tests" "$logs" >"$logs/bench.table" 2>"$logs/bench.log" &&
+            verdict=ok || verdict=FAILED
+        echo "$verdict $((($(date +%s%N) - from) / 100000000))" >"$logs/bench.result"
+    ) &
+    wait
 fi
-
-# ---- the table ----------------------------------------------------------------------------------
-passed=0 failed=0 table=
-for name in "${order[@]}"; do
-    read -r verdict tenths <"$logs/$name.result" || { verdict=FAILED tenths=0; }
-    if [ "$verdict" = ok ]; then passed=$((passed + 1)); else
-        failed=$((failed + 1))
-        echo "---- $name"
-        grep -E 'FAIL|ERROR|off by|bug:|mmamba:|error|rror:|[cC]omplain|must be|GROWS|=== ' "$logs/$name.log" | head -n 12
-    fi
-    table+=$(printf '%-26s %-6s %5d.%d s' "$name" "$verdict" $((tenths / 10)) $((tenths % 10)))$'\n'
-done
-echo
-printf '%s' "$table" | paste - - | column -t -s $'\t' 2>/dev/null || printf '%s' "$table"
-wants soak && tail -n 1 "$logs/soak.log"
-wants bench && cat "$logs/bench.table"
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+trap - TERM INT
+the_table

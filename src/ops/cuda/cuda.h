@@ -81,6 +81,8 @@ void mm_cuda_count(struct mm_backend *be, int64_t bytes);
 enum mm_code mm_cuda_alloc(struct mm_backend *be, size_t bytes, void **out, struct mm_error *err);
 void mm_cuda_release(struct mm_backend *be, void *p, size_t bytes);
 int64_t mm_cuda_available(struct mm_backend *be);
+bool mm_cuda_peak_reset(struct mm_backend *be);
+int64_t mm_cuda_peak(struct mm_backend *be);
 
 // ---- memory that grows where it lies: struct mm_parts (parts.cu) ----
 
@@ -130,6 +132,8 @@ void mm_cuda_mirror_step(struct mm_backend *be, const struct mm_step *s,
         kernel<<<grid, block, shared, mm_cuda_of(be)->stream>>>(__VA_ARGS__); \
         mm_cuda_launched(be, #kernel);                                        \
     } while (0)
+
+#ifdef __CUDACC__  // from here on code of the device
 
 // One element in memory, a float in arithmetic.
 struct mm_cell {
@@ -315,6 +319,8 @@ __device__ inline int mm_seq_of(const int32_t *start, int n, int64_t t) {
     }
     return low;
 }
+
+#endif  // __CUDACC__
 
 #define MM_OPS_DECLARE(name, params, args) void mm_##name##_cuda params;
 MM_OPS_TABLE(MM_OPS_DECLARE)

@@ -37,6 +37,9 @@ cudaError_t mm_cuda_fault_call(struct mm_cuda *cuda, cudaError_t e) {
 
 void mm_cuda_fault_launch(struct mm_cuda *cuda) {
     if (cuda->fault.launch == 0 || --cuda->fault.launch > 0) return;
-    write_nowhere<<<1, 1, 0, cuda->stream>>>((int *)64);
-    (void)cudaGetLastError();  // unchecked: what it did is to be found by those that come after
+    int *nowhere = (int *)64;
+    void *args[] = {&nowhere};
+    // what it does is to be found by those that come after
+    (void)cudaLaunchKernel((const void *)write_nowhere, dim3(1), dim3(1), args, 0, cuda->stream);
+    (void)cudaGetLastError();
 }

@@ -1,4 +1,4 @@
-// What the device can do when nothing is in the way, measured; and the memory this backend holds.
+// What the device can do when nothing is in the way, measured.
 #include "ops/cuda/product.cuh"
 
 #include <string.h>
@@ -85,15 +85,4 @@ static enum mm_code ceiling(struct mm_backend *be, enum mm_ceiling which, double
     return mm_backend_sync_cuda(be, err);
 }
 
-// What operations kept for sizes of before is given back, so that the count is of what follows.
-static bool peak_reset(struct mm_backend *be) {
-    mm_cuda_drop_scratch(be);
-    mm_cuda_of(be)->peak = mm_cuda_of(be)->held;
-    return true;
-}
-
-static int64_t peak(struct mm_backend *be) {
-    return (int64_t)mm_cuda_of(be)->peak;
-}
-
-const struct mm_gauges mm_cuda_gauges = {ceiling, peak_reset, peak};
+const struct mm_gauges mm_cuda_gauges = {ceiling, mm_cuda_peak_reset, mm_cuda_peak};

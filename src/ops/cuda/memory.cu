@@ -52,6 +52,17 @@ void mm_cuda_count(struct mm_backend *be, int64_t bytes) {
     if (cuda->held > cuda->peak) cuda->peak = cuda->held;
 }
 
+// What operations kept for sizes of before is given back, so that the count is of what follows.
+bool mm_cuda_peak_reset(struct mm_backend *be) {
+    mm_cuda_drop_scratch(be);
+    mm_cuda_of(be)->peak = mm_cuda_of(be)->held;
+    return true;
+}
+
+int64_t mm_cuda_peak(struct mm_backend *be) {
+    return (int64_t)mm_cuda_of(be)->peak;
+}
+
 void *mm_cuda_take(struct mm_backend *be, size_t bytes, const char *what, struct mm_error *err) {
     size_t left;
     void *p = NULL;
