@@ -80,10 +80,12 @@ static char *part_at(const struct mm_parts *p, int64_t i) {
 // Takes back what the first n parts got of a layer.
 static void drop_layer(struct mm_backend *be, struct mm_parts *p, struct layer *l, int64_t n) {
     const struct driver *d = driver_of(be);
+    bool gone = true;
     for (int64_t i = 0; i < n; i++) {
-        d->unmap((CUdeviceptr)(part_at(p, i) + l->from), l->bytes);
-        d->release(l->memory[i]);
+        gone &= d->unmap((CUdeviceptr)(part_at(p, i) + l->from), l->bytes) == CUDA_SUCCESS &&
+                d->release(l->memory[i]) == CUDA_SUCCESS;
     }
+    if (!gone) mm_cuda_ok(be, cudaErrorUnknown, "giving memory of a cache back");
     mm_cuda_count(be, -(int64_t)((size_t)n * l->bytes));
     free(l);
 }
@@ -94,15 +96,15 @@ static bool put_behind(struct mm_backend *be, struct mm_parts *p, struct layer *
     const CUdeviceptr at = (CUdeviceptr)(part_at(p, i) + l->from);
     if (d->create(&l->memory[i], l->bytes, &prop, 0) != CUDA_SUCCESS) return false;
     if (d->map(at, l->bytes, 0, l->memory[i], 0) != CUDA_SUCCESS) {
-        d->release(l->memory[i]);
+        (void)d->release(l->memory[i]);
         return false;
     }
     CUmemAccessDesc access = {};
     access.location = prop.location;
     access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
     if (d->access(at, l->bytes, &access, 1) != CUDA_SUCCESS) {
-        d->unmap(at, l->bytes);
-        d->release(l->memory[i]);
+        (void)d->unmap(at, l->bytes);
+        (void)d->release(l->memory[i]);
         return false;
     }
     mm_cuda_count(be, (int64_t)l->bytes);
@@ -180,7 +182,7 @@ void mm_cuda_release_parts(struct mm_backend *be, struct mm_parts *p) {
             before = l->before;
             drop_layer(be, p, l, p->n);
         }
-        driver_of(be)->free_addresses((CUdeviceptr)p->at, p->room * (size_t)p->n);
+        (void)driver_of(be)->free_addresses((CUdeviceptr)p->at, p->room * (size_t)p->n);
     }
     *p = mm_parts{};
 }

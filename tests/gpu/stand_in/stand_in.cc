@@ -252,6 +252,16 @@ const struct mm_gauges mm_cuda_gauges = {ceiling, mm_cuda_peak_reset, mm_cuda_pe
 void mm_cuda_products_close(struct mm_cuda *) {
 }
 
+// Its addresses have memory behind them or not: parts cannot grow, and caches take the other way.
+bool mm_cuda_can_grow(struct mm_backend *) {
+    return false;
+}
+enum mm_code mm_cuda_grow(struct mm_backend *, struct mm_parts *, size_t, struct mm_error *err) {
+    return mm_cuda_fail(err, mm_code_unsupported, "a stand-in's memory does not grow");
+}
+void mm_cuda_release_parts(struct mm_backend *, struct mm_parts *) {
+}
+
 extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(struct mm_backend *be,
                                                                             int device, bool mirror,
                                                                             struct mm_error *err) {
