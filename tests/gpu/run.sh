@@ -111,8 +111,7 @@ job() {
 }
 on_cuda() { job "$1" "$2" env MMAMBA_TEST_BACKEND=cuda "${@:3}"; }
 
-ops="ops_step ops_linear ops_attention mixer_ssd mixer_rows ops_rows ops_loss ops_grad ops_ffn ops_halves
-    mixer_halves halves_ssd halves_attention"
+ops=$(tests/gpu/op_tests.sh)
 if wants soak; then
     order+=(soak)
     (
@@ -141,7 +140,7 @@ if wants golden; then
     for t in api session snapshot batch engine; do on_cuda device_$t 200 "$tests/test_$t"; done
 fi
 if wants parity; then
-    for t in $ops cuda_device parts; do on_cuda "$t" 200 "$tests/test_$t"; done
+    for t in $ops; do on_cuda "$t" 200 "$tests/test_$t"; done
     # the paths of cards with less shared memory
     for t in mixer_halves halves_ssd halves_attention; do
         on_cuda "$t.as_8.9" 200 env MMAMBA_CUDA_AS=8.9 "$tests/test_$t"
@@ -154,7 +153,7 @@ if wants sanitize; then
         [ $tool = racecheck ] && mirror=1
         for t in $ops halves; do
             # finite differences; and writes of the copy engine are unknown to initcheck: cuBLAS's
-            case $tool.$t in *.ops_grad | initcheck.halves) continue ;; esac
+            case $tool.$t in *.ops_grad | *.cuda_device | initcheck.halves) continue ;; esac
             on_cuda "$tool.$t" "$sanitize_seconds" env MMAMBA_CUDA_MIRROR=$mirror compute-sanitizer \
                 --tool $tool --error-exitcode 9 --print-limit 20 "$tests/test_$t"
         done
