@@ -18,7 +18,7 @@ struct mm_batch {
     struct mm_engine *e;
     int max, n;
     struct seat *seats;            // (max) the first n are taken, in the order of joining
-    struct mm_session **stepping;  // (max) of this step
+    struct mm_writing **stepping;  // (max) of this step
 };
 
 enum mm_code mm_batch_new(struct mm_batch **out, struct mm_engine *e, int max,
@@ -27,12 +27,12 @@ enum mm_code mm_batch_new(struct mm_batch **out, struct mm_engine *e, int max,
     if (max < 1 || max > mm_batch_max) {
         return mm_fail(err, mm_code_input, "a batch of %d, wanted 1 to %d", max, mm_batch_max);
     }
-    MM_TRY(mm_stepper_reserve(&e->stepper, &e->model, max, err));
+    MM_TRY(mm_engine_reserve_steps(e, max, err));
     struct mm_batch *b = mm_xcalloc(1, sizeof *b);
     b->e = e;
     b->max = max;
     b->seats = mm_xcalloc((size_t)max, sizeof *b->seats);
-    b->stepping = mm_xcalloc((size_t)max, sizeof(struct mm_session *));
+    b->stepping = mm_xcalloc((size_t)max, sizeof(struct mm_writing *));
     *out = b;
     return mm_code_ok;
 }
@@ -70,10 +70,10 @@ enum mm_code mm_batch_step(struct mm_batch *b, struct mm_error *err) {
         struct seat *seat = &b->seats[i];
         if (is_over(seat)) continue;
         seat->code = mm_writing_draw(&seat->w, &seat->error);
-        if (!is_over(seat)) b->stepping[n++] = seat->w.s;
+        if (!is_over(seat)) b->stepping[n++] = &seat->w;
     }
     if (n == 0) return mm_code_ok;
-    const enum mm_code code = mm_sessions_read_token(b->stepping, n, err);
+    const enum mm_code code = mm_writings_read_token(b->stepping, n, err);
     for (int i = 0; code && i < b->n; i++) {
         struct seat *seat = &b->seats[i];
         if (is_over(seat)) continue;

@@ -119,6 +119,8 @@ void mm_engine_close(struct mm_engine *e) {
     if (e == NULL) return;
     mm_piece_memory_deinit(&e->memory);
     mm_stepper_deinit(&e->stepper);
+    free(e->rows);
+    free(e->drawn);
     mm_sample_scratch_deinit(&e->scratch);
     if (e->model.be) mm_model_deinit(&e->model);
     mm_tokenizer_close(e->tok);

@@ -14,6 +14,7 @@ struct mm_generation {
     int64_t min_new_tokens;  // the answer does not end before; 0: may be empty
 };
 
+struct mm_session;
 struct mm_engine {
     struct mm_backend *be;  // borrowed
     struct mm_model model;
@@ -27,7 +28,11 @@ struct mm_engine {
     struct mm_piece_memory memory;
     struct mm_stepper stepper;
     struct mm_sample_scratch scratch;
-    float *pixels;  // (n_pixel_tiles, 3, S, S): the tiles of the piece being read
+    struct mm_session **rows;  // (n_rows) whose last logits are in that row of the stepper; or NULL
+    int64_t n_rows;
+    int32_t *drawn;      // (n_rows)
+    uint64_t n_answers;  // that were begun
+    float *pixels;       // (n_pixel_tiles, 3, S, S): the tiles of the piece being read
     int64_t n_pixel_tiles;
 };
 

@@ -53,9 +53,47 @@ static enum mm_code read_tiles(struct mm_session *s, int64_t n, struct mm_error 
     return mm_code_ok;
 }
 
+// ---- logits that are still in the stepper's memory ----
+
+static void forget_row(struct mm_session *s) {
+    if (s->row >= 0) s->e->rows[s->row] = NULL;
+    s->row = -1;
+}
+
+// A session is the same before and after.
+enum mm_code mm_session_settle(const struct mm_session *s, struct mm_error *err) {
+    if (s->row < 0) return mm_code_ok;
+    const int64_t row = s->row;
+    forget_row((struct mm_session *)s);
+    return mm_stepper_logits(&s->e->stepper, row, s->logits, err);
+}
+
+// Before a step overwrites the first n rows.
+static enum mm_code fetch_rows(struct mm_engine *e, int64_t n, struct mm_error *err) {
+    for (int64_t i = 0; i < n && i < e->n_rows; i++) {
+        if (e->rows[i]) MM_TRY(mm_session_settle(e->rows[i], err));
+    }
+    return mm_code_ok;
+}
+
+enum mm_code mm_engine_reserve_steps(struct mm_engine *e, int n, struct mm_error *err) {
+    if (n <= e->n_rows) return mm_code_ok;
+    MM_TRY(fetch_rows(e, e->n_rows, err));
+    MM_TRY(mm_stepper_reserve(&e->stepper, &e->model, n, err));
+    e->rows = mm_xrealloc(e->rows, (size_t)n * sizeof *e->rows);
+    e->drawn = mm_xrealloc(e->drawn, (size_t)n * sizeof *e->drawn);
+    for (int64_t i = 0; i < n; i++)
+        e->rows[i] = NULL;
+    e->n_rows = n;
+    return mm_code_ok;
+}
+
 enum mm_code mm_sessions_read_token(struct mm_session *const *s, int n, struct mm_error *err) {
     struct mm_engine *e = s[0]->e;
-    MM_TRY(mm_stepper_reserve(&e->stepper, &e->model, n, err));
+    MM_TRY(mm_engine_reserve_steps(e, n, err));
+    for (int i = 0; i < n; i++)
+        forget_row(s[i]);
+    MM_TRY(fetch_rows(e, n, err));
     for (int i = 0; i < n; i++) {
         // logits of a token that others follow are wanted by nobody
         const bool last = s[i]->n_fed + 1 == s[i]->ids.n;
@@ -125,6 +163,7 @@ static enum mm_code read_all(struct mm_session *s, const struct mm_listener *l,
 static void take_back(struct mm_session *s) {
     struct mm_error ignored;
     s->broken = true;
+    forget_row(s);
     if (s->marked) mm_session_rewind(s, 1, &ignored);
 }
 
@@ -170,16 +209,59 @@ static enum mm_code make_room(struct mm_session *s, int64_t n, struct mm_error *
     if (bytes > room_bytes) bytes = room_bytes;
     mm_answer_text_begin(&s->answer, (size_t)bytes, (size_t)s->e->longest_piece);
     const int64_t rows = s->state.n_embed > s->state.n_llm ? s->state.n_embed : s->state.n_llm;
-    MM_TRY(mm_stepper_reserve(&s->e->stepper, &s->e->model, 1, err));
+    MM_TRY(mm_engine_reserve_steps(s->e, 1, err));
     return mm_state_reserve(&s->state, rows + n, err);
 }
 
-static int32_t draw(struct mm_session *s, bool may_end) {
-    const struct mm_chat_special *sp = &s->e->special;
-    // a picture cannot be said: its token has no embedding of its own
-    const int32_t banned[2] = {sp->img_context, sp->im_end};
+// What cannot come next. A picture cannot be said: its token has no embedding of its own.
+struct banned {
+    int32_t ids[2];
+    int n;
+};
+static struct banned banned_now(const struct mm_writing *w) {
+    const struct mm_chat_special *sp = &w->s->e->special;
+    const bool may_end = w->answer.new_tokens >= w->how.min_new_tokens;
+    return (struct banned){{sp->img_context, sp->im_end}, may_end ? 1 : 2};
+}
+
+static int32_t draw(struct mm_writing *w) {
+    struct mm_session *s = w->s;
+    if (w->ahead) {
+        w->ahead = false;
+        if (w->drawn >= 0) s->rng = w->rng;
+        return w->drawn;
+    }
+    const struct banned out = banned_now(w);
     return mm_sample(&s->e->scratch, s->logits, &s->sampling, &s->rng, s->ids.data + s->answer_from,
-                     s->ids.n - s->answer_from, banned, may_end ? 1 : 2);
+                     s->ids.n - s->answer_from, out.ids, out.n);
+}
+
+enum mm_code mm_writings_read_token(struct mm_writing *const *w, int n, struct mm_error *err) {
+    struct mm_engine *e = w[0]->s->e;
+    MM_TRY(mm_engine_reserve_steps(e, n, err));
+    for (int i = 0; i < n; i++)
+        forget_row(w[i]->s);
+    MM_TRY(fetch_rows(e, n, err));
+    for (int i = 0; i < n; i++) {
+        struct mm_session *s = w[i]->s;
+        const struct banned out = banned_now(w[i]);
+        e->stepper.states[i] = &s->state;
+        e->stepper.tokens[i] = s->ids.data[s->n_fed];
+        w[i]->rng = s->rng;
+        e->stepper.draws[i] = (struct mm_stepper_draw){
+            mm_sampling_draw(&s->sampling, &w[i]->rng, out.ids, out.n),
+            s->ids.data + s->answer_from, s->ids.n - s->answer_from, w[i]->number};
+    }
+    MM_TRY(mm_stepper_draw(&e->stepper, n, e->drawn, err));
+    for (int i = 0; i < n; i++) {
+        struct mm_session *s = w[i]->s;
+        s->n_fed++;
+        s->row = i;
+        e->rows[i] = s;
+        w[i]->drawn = e->drawn[i];
+        w[i]->ahead = true;
+    }
+    return mm_code_ok;
 }
 
 // Shows text[from, n_shown); false when the listener wants no more.
@@ -197,17 +279,19 @@ enum mm_code mm_writing_begin(struct mm_writing *w, struct mm_session *s,
     *w =
         (struct mm_writing){.s = s, .how = *g, .asked = s->asked_at > 0.0 ? s->asked_at : mm_now()};
     if (l) w->listener = *l;
+    w->number = ++s->e->n_answers;
     s->asked_at = 0.0;
     if (s->ids.n > s->n_answered) s->answer_from = s->ids.n;
     w->answer =
         (struct mm_answer){.prompt_tokens = s->ids.n - s->n_answered, .finish = mm_finish_length};
+    MM_TRY(mm_session_settle(s, err));
     MM_TRY(mm_session_prefill(s, l, err));
     const enum mm_code code = make_room(s, g->max_new_tokens, err);
     if (code) take_back(s);
     return code;
 }
 
-static void end(struct mm_writing *w) {
+static enum mm_code end(struct mm_writing *w, struct mm_error *err) {
     struct mm_session *s = w->s;
     struct mm_answer *a = &w->answer;
     w->over = true;
@@ -221,6 +305,7 @@ static void end(struct mm_writing *w) {
     s->n_answered = s->ids.n;
     a->text = s->answer.text.data;
     a->n_bytes = s->answer.text.len;
+    return mm_session_settle(s, err);
 }
 
 // True when the token just drawn is the answer's last.
@@ -244,7 +329,7 @@ static bool is_last(struct mm_writing *w, int32_t id) {
 
 enum mm_code mm_writing_draw(struct mm_writing *w, struct mm_error *err) {
     struct mm_session *s = w->s;
-    const int32_t id = draw(s, w->answer.new_tokens >= w->how.min_new_tokens);
+    const int32_t id = draw(w);
     if (id < 0) {
         mm_fail(err, mm_code_input,
                 "%s: the model's logits are not finite after %lld tokens; its weights are damaged "
@@ -257,14 +342,13 @@ enum mm_code mm_writing_draw(struct mm_writing *w, struct mm_error *err) {
     if (w->answer.new_tokens == 0) w->first = w->last;
     mm_ids_add(&s->ids, id);
     w->answer.new_tokens++;
-    if (is_last(w, id)) end(w);
-    return mm_code_ok;
+    return is_last(w, id) ? end(w, err) : mm_code_ok;
 }
 
 void mm_writing_cancel(struct mm_writing *w) {
     w->answer.finish = mm_finish_cancelled;
     if (w->answer.new_tokens == 0) w->first = w->last = mm_now();
-    end(w);
+    end(w, NULL);  // a device that failed says so at the next operation
 }
 
 void mm_writing_fail(struct mm_writing *w) {
@@ -279,7 +363,8 @@ enum mm_code mm_session_generate(struct mm_session *s, const struct mm_generatio
     for (;;) {
         MM_TRY(mm_writing_draw(&w, err));
         if (w.over) break;
-        const enum mm_code code = mm_sessions_read_token(&s, 1, err);
+        struct mm_writing *one = &w;
+        const enum mm_code code = mm_writings_read_token(&one, 1, err);
         if (code) {
             mm_writing_fail(&w);
             return code;

@@ -1,5 +1,5 @@
-// From logits to a token: the order is that of the published generate(): repetition penalty,
-// banned tokens, temperature, top-k, top-p, min-p, draw.
+// Settings of a draw, and one from logits in host memory. Sessions draw where the logits are, by
+// the operation draw_tokens; both give the same token (ops/draw.h).
 #ifndef MM_INFER_SAMPLE_H
 #define MM_INFER_SAMPLE_H
 
@@ -8,6 +8,7 @@
 
 #include "base/rng.h"
 #include "base/status.h"
+#include "ops/draw.h"
 
 struct mm_sampling {
     double temperature;         // 0: the largest logit; the settings below but the last are unused
@@ -24,17 +25,20 @@ enum mm_code mm_sampling_check(const struct mm_sampling *how, const char *what,
 
 struct mm_sample_scratch {
     int64_t V;
-    float *l;        // (V) logits after penalty and bans
-    int32_t *order;  // (V) candidates, a heap
-    uint8_t *seen;   // (V) all zero between calls
+    struct mm_draw_room room;
+    uint32_t *seen;  // a bit for each of V; all zero between calls
 };
 void mm_sample_scratch_init(struct mm_sample_scratch *s, int64_t V);
 void mm_sample_scratch_deinit(struct mm_sample_scratch *s);
 
-// Draws a token. `answer` holds the n_answer tokens of the answer so far; `banned` ids never come.
-// Ties go to the lower id, so top_k keeps exactly k. One 64-bit number of *rng a call, none when
-// greedy. -1: no logit is finite. Deterministic: the same logits, settings and rng give the same
-// token.
+// One draw as the operation takes it. One 64-bit number of *rng a call, none when greedy. banned:
+// two at most.
+struct mm_draw mm_sampling_draw(const struct mm_sampling *how, struct mm_rng *rng,
+                                const int32_t *banned, int n_banned);
+
+// Draws a token. `answer` holds the n_answer tokens of the answer so far; `banned` ids never come,
+// two at most. Ties go to the lower id, so top_k keeps exactly k. -1: no logit is finite; *rng is
+// then as it was. Deterministic: the same logits, settings and rng give the same token.
 int32_t mm_sample(struct mm_sample_scratch *s, const float *logits, const struct mm_sampling *how,
                   struct mm_rng *rng, const int32_t *answer, int64_t n_answer,
                   const int32_t *banned, int n_banned);

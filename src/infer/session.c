@@ -23,6 +23,7 @@ static void mark_drop(struct mm_engine *e, struct mm_mark *m) {
 static enum mm_code mark_new(struct mm_mark **out, struct mm_session *s, struct mm_error *err) {
     struct mm_backend *be = s->e->be;
     void *fixed = NULL;
+    MM_TRY(mm_session_settle(s, err));
     if (s->n_fed > 0 && s->state.fixed_bytes > 0) {
         MM_TRY(be->alloc(be, s->state.fixed_bytes, &fixed, err));
         be->move(be, fixed, s->state.fixed, s->state.fixed_bytes);
@@ -147,6 +148,7 @@ enum mm_code mm_session_new(struct mm_session **out, struct mm_engine *e,
         return code;
     }
     s->e = e;
+    s->row = -1;
     s->tiles = rule;
     s->piece_tokens = piece;
     s->max_marks = o->n_marks;
@@ -161,6 +163,7 @@ enum mm_code mm_session_new(struct mm_session **out, struct mm_engine *e,
 
 void mm_session_free(struct mm_session *s) {
     if (s == NULL) return;
+    if (s->row >= 0) s->e->rows[s->row] = NULL;
     for (int i = 0; i < s->n_marks; i++)
         mark_drop(s->e, s->marks[i]);
     free(s->marks);
@@ -193,6 +196,7 @@ static void copy_ids(struct mm_ids *to, const struct mm_ids *from) {
 enum mm_code mm_session_fork(struct mm_session **out, const struct mm_session *from,
                              struct mm_error *err) {
     *out = NULL;
+    MM_TRY(mm_session_settle(from, err));
     const struct mm_session_options o = {from->system, from->tiles.min_tiles, from->tiles.max_tiles,
                                          from->piece_tokens, from->max_marks};
     struct mm_session *s;

@@ -49,7 +49,8 @@ struct mm_session {
     int64_t n_answered;   // of ids, up to the end of the last answer
     int64_t answer_from;  // of ids, where the last answer begins
     int64_t n_turns;
-    float *logits;     // (V) after ids[n_fed - 1]
+    float *logits;     // (V) after ids[n_fed - 1], but for `row`
+    int64_t row;       // of the engine's stepper that still has them; -1: none. Within answers only
     bool have_logits;  // false only before the first token
     bool finished;     // the last answer ended with <|im_end|>, and nothing was added since
     bool marked;       // nothing but turns was added since the last mark
@@ -128,6 +129,9 @@ enum mm_code mm_session_fork(struct mm_session **to, const struct mm_session *fr
                              struct mm_error *err);
 // Takes back the last n turns, exactly: state, tokens, random numbers. At most s->n_marks.
 enum mm_code mm_session_rewind(struct mm_session *s, int n, struct mm_error *err);
+// Brings logits that are still in the stepper's memory (`row`) to the host, for those who look at
+// s->logits.
+enum mm_code mm_session_settle(const struct mm_session *s, struct mm_error *err);
 // Bytes of keys and values of kept attention that are in use.
 int64_t mm_session_cache_bytes(const struct mm_session *s);
 // Appends everything said: markers in place, pictures as "<image>".

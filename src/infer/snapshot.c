@@ -154,6 +154,7 @@ static void describe(struct metadata *m, struct mm_session *s) {
 
 enum mm_code mm_session_save(struct mm_session *s, const char *path, struct mm_error *err) {
     MM_TRY(mm_session_check(s, err));
+    MM_TRY(mm_session_settle(s, err));
     if (s->n_pictures > 0) MM_TRY(mm_session_prefill(s, NULL, err));
     struct mm_backend *be = s->e->be;
     MM_TRY(mm_backend_sync(be, err));

@@ -12,6 +12,10 @@ struct mm_writing {
     struct mm_answer answer;      // whole when `over`
     double asked, first, last;    // mm_now() of the question, the first token, the last
     bool over;
+    uint64_t number;    // of the engine's answers
+    bool ahead;         // the next token was drawn with the step before:
+    int32_t drawn;      // it, and
+    struct mm_rng rng;  // the random numbers after it
 };
 
 // Checks what is asked, reads what waits in the session, and makes room, so that no step allocates.
@@ -20,7 +24,7 @@ enum mm_code mm_writing_begin(struct mm_writing *w, struct mm_session *s,
                               const struct mm_generation *g, const struct mm_listener *l,
                               struct mm_error *err);
 // Draws the next token from the session's logits and shows its text. Afterwards either the answer
-// is over, or the token waits to be read (mm_sessions_read_token). When it fails the turn is taken
+// is over, or the token waits to be read (mm_writings_read_token). When it fails the turn is taken
 // back.
 enum mm_code mm_writing_draw(struct mm_writing *w, struct mm_error *err);
 // Ends an answer that is not over where it is, as a listener that returns false would.
@@ -28,6 +32,13 @@ void mm_writing_cancel(struct mm_writing *w);
 // After a failure of the step: the turn is taken back.
 void mm_writing_fail(struct mm_writing *w);
 
+// Reads the token that was drawn in each of n different sessions of one engine, and draws the next
+// ones where the logits are: nothing but those comes to the host. When it fails the turns must be
+// taken back.
+enum mm_code mm_writings_read_token(struct mm_writing *const *w, int n, struct mm_error *err);
+
+// Room for steps of n sessions: to be called before, so that steps take none.
+enum mm_code mm_engine_reserve_steps(struct mm_engine *e, int n, struct mm_error *err);
 // Reads the first token that waits in each of n different sessions of one engine, none a picture's;
 // each weight is read once for all of them.
 enum mm_code mm_sessions_read_token(struct mm_session *const *s, int n, struct mm_error *err);

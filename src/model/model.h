@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "io/safetensors.h"
 #include "model/config.h"
+#include "ops/draw.h"
 #include "ops/ops.h"
 
 // ---- the list of parameters ---------------------------------------------------------------------
@@ -381,18 +382,32 @@ void mm_model_bwd(struct mm_model *m, const struct mm_layout *l, struct mm_forwa
 
 // What token steps of up to `max` sequences side by side need: the model as mm_decode_step takes
 // it, and memory. Before a step the caller fills the first n of `states`, `tokens` and `wanted`.
+struct mm_stepper_draw {
+    struct mm_draw how;
+    // Where the penalty is not 1: the tokens it holds for, and a number, not 0, that is this
+    // answer's own among all that a stepper draws for.
+    const int32_t *ids;  // (n)
+    int64_t n;
+    uint64_t answer;
+};
 struct mm_stepper {
     struct mm_model *m;
     int64_t max;
     struct mm_state **states;  // different ones
     int32_t *tokens;           // not a picture's
     float **wanted;  // where the logits (V) after the token go, on the host; NULL: not wanted
+    struct mm_stepper_draw *draws;     // (max) of mm_stepper_draw, which the caller fills
     struct mm_step_block *blocks;      // (L)
     struct mm_step_seq *seqs;          // (max)
     struct mm_view x, hidden, logits;  // (max, D), (max, D), (max, V)
     struct mm_view ids;                // (max) i32
     struct mm_view drawn;              // (mm_stepper_ahead, max) i32, of mm_stepper_greedy
     struct mm_view banned;             // (mm_stepper_banned) i32
+    struct mm_view seen;               // (max, V / 32) i32: of which answers' tokens says seen_of
+    struct mm_stepper_seen *seen_of;   // (max)
+    uint32_t *words;                   // a row of `seen` on its way
+    int32_t *text;                     // (max) ids on their way
+    struct mm_draw *how;               // (max) of the draw being made
     void *memory;
     size_t bytes;
 };
@@ -403,6 +418,12 @@ void mm_stepper_deinit(struct mm_stepper *p);
 // Reads one token of each of n sequences; each weight is read once for all. Takes no memory, but
 // for keys and values that outgrow their room (mm_state_reserve).
 enum mm_code mm_stepper_run(struct mm_stepper *p, int64_t n, struct mm_error *err);
+// The same, and a next token of each drawn where the logits are, as `draws` says: only ids (n) come
+// to the host; -1 after logits that are not finite. `wanted` is not looked at.
+enum mm_code mm_stepper_draw(struct mm_stepper *p, int64_t n, int32_t *ids, struct mm_error *err);
+// The logits (V) of a row, as the last step with logits left them.
+enum mm_code mm_stepper_logits(struct mm_stepper *p, int64_t row, float *logits,
+                               struct mm_error *err);
 // `count` steps one after the other, each of the token with the largest logit after the last one,
 // from `tokens` on; the host waits only for the last. ids (count, n): what was drawn after each
 // step, so the last n have not been read yet; -1 after logits that are not finite. `wanted` is not

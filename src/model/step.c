@@ -47,15 +47,28 @@ static void describe(struct mm_step_block *to, const struct mm_model *m, const s
     to->g_norm = mm_block_w(m, b, mm_role_g_norm);
 }
 
+// Whose tokens a row of `seen` has, and how many of them.
+struct mm_stepper_seen {
+    uint64_t answer;
+    int64_t n;
+};
+
+static int64_t words_of(const struct mm_model *m) {
+    return (m->config.V + 31) / 32;
+}
+
 // Takes the rows from the arena; returns zeros for decays that are no parameter.
 static struct mm_view take_rows(struct mm_stepper *p, struct mm_arena *arena, int64_t n) {
     const struct mm_config *c = &p->m->config;
     p->x = mm_take2(arena, n, c->llm.D);
     p->hidden = mm_take2(arena, n, c->llm.D);
-    p->logits = mm_take2(arena, n, c->V);
+    // rows of logits begin at multiples of eight: products on a GPU want that
+    p->logits = mm_view_cut(mm_take2(arena, n, (c->V + 7) / 8 * 8), 0, c->V);
     p->ids = mm_take(arena, mm_dtype_i32, n);
     p->drawn = mm_take(arena, mm_dtype_i32, mm_stepper_ahead * n);
     p->banned = mm_take(arena, mm_dtype_i32, mm_stepper_banned);
+    const struct mm_view words = mm_take(arena, mm_dtype_i32, n * words_of(p->m));
+    p->seen = mm_view2(words.data, mm_dtype_i32, n, words_of(p->m));
     return mm_take1(arena, c->embed.H > c->llm.H ? c->embed.H : c->llm.H);
 }
 
@@ -79,6 +92,11 @@ enum mm_code mm_stepper_reserve(struct mm_stepper *p, struct mm_model *m, int64_
     p->states = mm_xcalloc((size_t)n, sizeof(struct mm_state *));
     p->tokens = mm_xcalloc((size_t)n, sizeof *p->tokens);
     p->wanted = mm_xcalloc((size_t)n, sizeof(float *));
+    p->draws = mm_xcalloc((size_t)n, sizeof *p->draws);
+    p->seen_of = mm_xcalloc((size_t)n, sizeof *p->seen_of);
+    p->words = mm_xcalloc((size_t)words_of(m), sizeof *p->words);
+    p->text = mm_xcalloc((size_t)n, sizeof *p->text);
+    p->how = mm_xcalloc((size_t)n, sizeof *p->how);
     p->seqs = mm_xcalloc((size_t)n, sizeof *p->seqs);
     p->blocks = mm_xcalloc((size_t)m->n_blocks, sizeof *p->blocks);
     for (int64_t i = 0; i < m->n_blocks; i++)
@@ -91,6 +109,11 @@ void mm_stepper_deinit(struct mm_stepper *p) {
     free(p->states);
     free(p->tokens);
     free(p->wanted);
+    free(p->draws);
+    free(p->seen_of);
+    free(p->words);
+    free(p->text);
+    free(p->how);
     free(p->seqs);
     free(p->blocks);
     *p = (struct mm_stepper){0};
@@ -103,12 +126,17 @@ static void embed(struct mm_stepper *p, int64_t n) {
     for (int64_t t = 0; t < n; t++) {
         assert(ids[t] >= 0 && ids[t] < V + m->config.n_special);
         assert(ids[t] != m->config.img_context_id);
-        const bool special = ids[t] >= V;
-        const int32_t id = special ? ids[t] - (int32_t)V : ids[t];
+        p->text[t] = ids[t] < V ? ids[t] : -1;
+    }
+    m->be->upload(m->be, p->ids.data, p->text, (size_t)n * sizeof *p->text);
+    mm_embed_fwd(m->be, mm_view_rows(p->x, 0, n), mm_model_w(m, mm_role_text),
+                 mm_view_rows(p->ids, 0, n));
+    for (int64_t t = 0; t < n; t++) {
+        if (ids[t] < V) continue;
+        const int32_t id = ids[t] - (int32_t)V;
         const struct mm_view at = mm_view_rows(p->ids, t, 1);
         m->be->upload(m->be, at.data, &id, sizeof id);
-        mm_embed_fwd(m->be, mm_view_rows(p->x, t, 1),
-                     mm_model_w(m, special ? mm_role_special : mm_role_text), at);
+        mm_embed_fwd(m->be, mm_view_rows(p->x, t, 1), mm_model_w(m, mm_role_special), at);
     }
 }
 
@@ -157,6 +185,51 @@ enum mm_code mm_stepper_run(struct mm_stepper *p, int64_t n, struct mm_error *er
                         (size_t)m->config.V * sizeof(float));
     }
     return mm_backend_sync(m->be, err);
+}
+
+// The tokens that row t's penalty holds for, where the row of `seen` has others: a step adds its
+// own.
+static void send_seen(struct mm_stepper *p, int64_t t) {
+    struct mm_backend *be = p->m->be;
+    const struct mm_stepper_draw *d = &p->draws[t];
+    struct mm_stepper_seen *is = &p->seen_of[t];
+    if (is->answer != d->answer || is->n != d->n) {
+        const int64_t V = p->m->config.V;
+        memset(p->words, 0, (size_t)words_of(p->m) * sizeof *p->words);
+        for (int64_t i = 0; i < d->n; i++) {
+            if (d->ids[i] < V) p->words[d->ids[i] / 32] |= (uint32_t)1 << d->ids[i] % 32;
+        }
+        be->upload(be, mm_view_at(p->seen, t, 0), p->words,
+                   (size_t)words_of(p->m) * sizeof *p->words);
+    }
+    *is = (struct mm_stepper_seen){d->answer, d->n + 1};
+}
+
+enum mm_code mm_stepper_draw(struct mm_stepper *p, int64_t n, int32_t *ids, struct mm_error *err) {
+    struct mm_backend *be = p->m->be;
+    assert(n <= p->max);
+    bool seen = false;
+    embed(p, n);
+    MM_TRY(step(p, n, true, err));
+    for (int64_t t = 0; t < n; t++) {
+        p->how[t] = p->draws[t].how;
+        if (p->how[t].penalty == 1.0) continue;
+        send_seen(p, t);
+        seen = true;
+    }
+    const struct mm_view drawn = mm_view_rows(p->drawn, 0, n);
+    mm_draw_tokens(be, drawn, mm_view_rows(p->logits, 0, n),
+                   seen ? mm_view_rows(p->seen, 0, n) : MM_NONE, p->how);
+    be->download(be, ids, drawn.data, (size_t)n * sizeof *ids);
+    return mm_backend_sync(be, err);
+}
+
+enum mm_code mm_stepper_logits(struct mm_stepper *p, int64_t row, float *logits,
+                               struct mm_error *err) {
+    struct mm_backend *be = p->m->be;
+    be->download(be, logits, mm_view_at(p->logits, row, 0),
+                 (size_t)p->m->config.V * sizeof *logits);
+    return mm_backend_sync(be, err);
 }
 
 enum mm_code mm_stepper_greedy(struct mm_stepper *p, int64_t n, int64_t count,

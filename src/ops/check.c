@@ -147,6 +147,15 @@ static void check_argmax(struct mm_backend *be, struct mm_view y, struct mm_view
     WANT(!given(banned) || ids_in(be, banned, banned.shape[0], INT32_MIN, INT32_MAX));
 }
 
+static void check_draw_tokens(struct mm_backend *be, struct mm_view y, struct mm_view logits,
+                              struct mm_view seen, const struct mm_draw *how) {
+    WANT(f32(logits, logits.shape[0], cols(logits)));
+    WANT(ids_in(be, y, logits.shape[0], INT32_MIN, INT32_MAX));
+    WANT(!given(seen) ||
+         (has(seen, logits.shape[0], (cols(logits) + 31) / 32) && seen.dtype == mm_dtype_i32));
+    WANT(how || logits.shape[0] == 0);
+}
+
 // ---- pictures ----
 
 static void check_normalize(struct mm_backend *be, struct mm_view y, struct mm_view rgb,

@@ -37,6 +37,7 @@ struct mm_segs {
 };
 
 struct mm_backend;
+struct mm_draw;  // ops/draw.h
 
 // One slot an operation; the same names and operands as the mm_* functions below, which say what
 // each computes. Every slot of every backend is filled; a test walks the table.
@@ -58,6 +59,8 @@ struct mm_backend;
                      struct mm_view idx), (be, y, x, idx))                                         \
     X(argmax, (struct mm_backend * be, struct mm_view y, struct mm_view x, struct mm_view banned), \
       (be, y, x, banned))                                                                          \
+    X(draw_tokens, (struct mm_backend * be, struct mm_view y, struct mm_view logits,               \
+                    struct mm_view seen, const struct mm_draw *how), (be, y, logits, seen, how))   \
     /* ---- pictures ---- */                                                                       \
     X(normalize, (struct mm_backend * be, struct mm_view y, struct mm_view rgb,                    \
                   struct mm_view table), (be, y, rgb, table))                                      \
@@ -311,6 +314,11 @@ bool mm_mamba2_fwd(struct mm_backend *be, struct mm_view o, const struct mm_mamb
 // argmax        y (rows) i32 = the column of the largest of x (rows, cols), the first of those
 //               that are alike; a column in banned (n) i32 or NULL does not count. -1 where it is
 //               not finite.
+// draw_tokens   y (n) i32 = a token of each row of logits (n, V) f32, drawn as how[0 .. n - 1], in
+//               host memory, says: see ops/draw.h, which also says why it is the same everywhere.
+//               -1 where the largest logit is not finite. seen (n, ceil(V / 32)) i32 or NULL: a bit
+//               for each token that the penalty holds for; where a row's penalty is not 1 the
+//               drawn token's is set.
 //
 // normalize     y (n, 3, S, S) dense f32 = table[c][rgb] for rgb (n, S, S, 3) dense u8; table
 //               (3, 256) dense f32 is what each value of a channel becomes (mm_tiles_table).

@@ -399,7 +399,8 @@ static void what_is_heard_is_the_answer(void **state) {
         assert_int_equal(h.n_read, a.prompt_tokens);
         assert_int_equal(h.text.len, a.n_bytes);
         assert_memory_equal(h.text.data, a.text, a.n_bytes);
-        assert_int_equal(strlen(a.text), a.n_bytes);
+        // <0x00> is a token like others
+        assert_int_equal(strlen(a.text) == a.n_bytes, !memchr(a.text, 0, a.n_bytes));
         if (a.n_bytes > 0) assert_true(a.text[0] != ' ' && a.text[a.n_bytes - 1] != ' ');
         assert_true(a.finish == mm_finish_stop || a.new_tokens == 60);
         // the same as decoding it at once, but for ids that no token has

@@ -1,0 +1,305 @@
+// Drawing tokens (ops/draw.h): a block a row of logits, which it meets some times over, from the
+// L2. The tokens that top-k and top-p leave are found by their logits' bits as whole numbers,
+// eleven bits at a time: how many there are, or what they weigh, in each of 2048 ranges, then the
+// same within the range where the limit falls.
+#include "ops/cuda/cuda.h"
+
+extern "C" {
+#include "ops/draw.h"
+}
+
+enum { threads = 1024, warps = threads / 32, bins = 2048, bin_bits = 11 };
+
+// What a row's kernel needs of struct mm_draw.
+struct draw {
+    double top_p, penalty;
+    int64_t top_k;
+    uint64_t bits, least;  // least: of min_p
+    float inverse;         // 1 / temperature
+    int greedy, banned[2];
+};
+
+struct limits {
+    uint32_t low, high;  // keys [low, high] are in
+};
+
+// Logits whose order is that of whole numbers.
+__device__ static uint32_t key_of(float l) {
+    const uint32_t b = __float_as_uint(__fadd_rn(l, 0.0f));  // -0 is 0
+    return b & 0x80000000u ? ~b : b | 0x80000000u;
+}
+
+// One row as all passes see it.
+struct row {
+    const float *logits;
+    const uint32_t *seen;
+    struct draw d;
+    int V;
+    float top;
+    uint32_t key;  // tokens with this key come up to id `last`; those above it all; 0: no limit
+    int last;
+
+    __device__ float logit(int i) const {
+        float l = logits[i];
+        if (seen && seen[i / 32] >> (i % 32) & 1) l = mm_draw_penalized(l, d.penalty);
+        return i == d.banned[0] || i == d.banned[1] ? -INFINITY : l;
+    }
+    __device__ uint64_t weight(float l) const {
+        return mm_draw_weight(__fadd_rn(l, -top), d.inverse);
+    }
+    __device__ bool kept(uint32_t k, int i) const {
+        return k > key || (k == key && i <= last);
+    }
+};
+
+struct shared {
+    uint32_t low[bins], high[bins];  // of the sums of 64 bits
+    uint64_t sum[warps];
+    float value[warps];
+    int place[warps];
+    uint64_t found[4];
+};
+
+// f(id, logit) for the ids of this thread; a warp's ids are neighbours, warps follow each other.
+template <class F>
+__device__ static void each(const struct row &w, const F &f) {
+    const int whole = (w.V + threads - 1) / threads * 32, warp = threadIdx.x / 32;
+    const int from = warp * whole + (int)threadIdx.x % 32, to = min(w.V, (warp + 1) * whole);
+#pragma unroll 4
+    for (int i = from; i < to; i += 32)
+        f(i, w.logit(i));
+}
+
+__device__ static uint64_t warp_sum(uint64_t x) {
+    for (int i = 16; i > 0; i >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, i);
+    return x;
+}
+
+// The sum of f(id, logit) over the row, in every thread; sh.sum has that of each warp's ids.
+template <class F>
+__device__ static uint64_t total_of(const struct row &w, struct shared &sh, const F &f) {
+    uint64_t sum = 0;
+    each(w, [&](int i, float l) { sum += f(i, l); });
+    sum = warp_sum(sum);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) sh.sum[threadIdx.x / 32] = sum;
+    __syncthreads();
+    sum = 0;
+    for (int i = 0; i < warps; i++)
+        sum += sh.sum[i];
+    return sum;
+}
+
+// The first id up to which f sums to more than `spot`, after total_of the same f; spot must be
+// below the total.
+template <class F>
+__device__ static int place_of(const struct row &w, struct shared &sh, uint64_t spot, const F &f) {
+    const int whole = (w.V + threads - 1) / threads * 32, lane = threadIdx.x % 32;
+    int warp = 0;
+    while (spot >= sh.sum[warp])
+        spot -= sh.sum[warp++];
+    if ((int)threadIdx.x / 32 == warp) {
+        uint64_t before = 0;
+        for (int base = warp * whole;; base += 32) {
+            const int i = base + lane;
+            uint64_t x = i < w.V ? f(i, w.logit(i)) : 0;
+            for (int k = 1; k < 32; k *= 2) {
+                const uint64_t other = __shfl_up_sync(0xffffffffu, x, k);
+                if (lane >= k) x += other;
+            }
+            const unsigned over = __ballot_sync(0xffffffffu, before + x > spot);
+            if (over) {
+                if (lane == 0) sh.place[0] = base + __ffs((int)over) - 1;
+                break;
+            }
+            before += __shfl_sync(0xffffffffu, x, 31);
+        }
+    }
+    __syncthreads();
+    const int id = sh.place[0];
+    __syncthreads();
+    return id;
+}
+
+__device__ static void add_to(struct shared &sh, int bin, uint64_t x) {
+    const uint32_t low = (uint32_t)x;
+    uint32_t high = (uint32_t)(x >> 32);
+    if (atomicAdd(&sh.low[bin], low) + low < low) high++;  // it went over
+    if (high) atomicAdd(&sh.high[bin], high);
+}
+
+// One warp: the first bin up to which the bins sum to `wanted` at least (there is one), what is
+// before it, and what is in it.
+__device__ static void find_bin(struct shared &sh, uint64_t wanted) {
+    enum { each_lane = bins / 32 };
+    const int lane = threadIdx.x;
+    uint64_t mine = 0;
+    for (int i = 0; i < each_lane; i++) {
+        const int b = lane * each_lane + i;
+        mine += (uint64_t)sh.high[b] << 32 | sh.low[b];
+    }
+    uint64_t up_to = mine;
+    for (int k = 1; k < 32; k *= 2) {
+        const uint64_t other = __shfl_up_sync(0xffffffffu, up_to, k);
+        if (lane >= k) up_to += other;
+    }
+    const unsigned over = __ballot_sync(0xffffffffu, up_to >= wanted);
+    if (lane != __ffs((int)over) - 1) return;
+    uint64_t before = up_to - mine;
+    for (int b = lane * each_lane;; b++) {
+        const uint64_t in = (uint64_t)sh.high[b] << 32 | sh.low[b];
+        if (before + in >= wanted) {
+            sh.found[0] = (uint64_t)b, sh.found[1] = before, sh.found[2] = in;
+            return;
+        }
+        before += in;
+    }
+}
+
+// The key up to which, from the largest down, f(logit) of the keys within `in` sums to `wanted` at
+// least. *before: the sum of those above it; *at: of those that have it.
+template <class F>
+__device__ static uint32_t key_where(const struct row &w, struct shared &sh, struct limits in,
+                                     uint64_t wanted, const F &f, uint64_t *before, uint64_t *at) {
+    *before = 0;
+    for (;;) {
+        const uint32_t span = in.high - in.low;
+        const int bits = 32 - __clz((int)span), shift = bits > bin_bits ? bits - bin_bits : 0;
+        for (int b = threadIdx.x; b < bins; b += threads)
+            sh.low[b] = sh.high[b] = 0;
+        __syncthreads();
+        each(w, [&](int, float l) {
+            const uint32_t k = key_of(l);
+            if (k < in.low || k > in.high) return;
+            const uint64_t x = f(l);
+            if (x) add_to(sh, (int)((in.high - k) >> shift), x);
+        });
+        __syncthreads();
+        if (threadIdx.x < 32) find_bin(sh, wanted - *before);
+        __syncthreads();
+        const uint32_t bin = (uint32_t)sh.found[0];
+        *before += sh.found[1];
+        *at = sh.found[2];
+        __syncthreads();
+        in.high -= bin << shift;
+        if (shift == 0) return in.high;
+        const uint32_t width = ((uint32_t)1 << shift) - 1;
+        if (in.high - in.low > width) in.low = in.high - width;
+    }
+}
+
+// Where many are alike, only the first m of them by id.
+__device__ static void limit(struct row &w, struct shared &sh, uint32_t key, uint64_t m) {
+    const auto alike = [=](int, float l) { return (uint64_t)(key_of(l) == key); };
+    const uint64_t n = total_of(w, sh, alike);
+    w.last = m < n ? place_of(w, sh, m - 1, alike) : INT32_MAX;
+    w.key = key;
+}
+
+__device__ static void cut(struct row &w, struct shared &sh) {
+    struct limits in = {key_of(-INFINITY) + 1, key_of(w.top)};
+    const auto weight = [&](float l) { return w.weight(l); };
+    const auto one = [&](float l) { return (uint64_t)(w.weight(l) > 0); };
+    uint64_t before = 0, at = 0, total = 0, most = UINT64_MAX;
+    if (w.d.top_k > 0 && w.d.top_k < w.V) {
+        const uint64_t n = total_of(w, sh, [&](int, float l) { return one(l); });
+        if ((uint64_t)w.d.top_k < n) {
+            const uint32_t key = key_where(w, sh, in, (uint64_t)w.d.top_k, one, &before, &at);
+            most = (uint64_t)w.d.top_k - before;
+            in.low = key;
+            limit(w, sh, key, most);
+        }
+    }
+    if (w.d.top_p >= 1.0) return;
+    total = total_of(w, sh, [&](int i, float l) { return w.kept(key_of(l), i) ? w.weight(l) : 0; });
+    const uint64_t wanted = mm_draw_part(w.d.top_p, total);
+    const uint32_t key = key_where(w, sh, in, wanted, weight, &before, &at);
+    // all that have this key weigh the same
+    const float l = __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
+    const uint64_t each_one = w.weight(l);
+    uint64_t m = (wanted - before + each_one - 1) / each_one;
+    if (w.key == key && m > most) m = most;
+    limit(w, sh, key, m);
+}
+
+// The largest logit, and the first that has it.
+__device__ static int largest(const struct row &w, struct shared &sh, float *top) {
+    float most = -INFINITY;
+    int at = INT32_MAX;
+    each(w, [&](int i, float l) {
+        if (l > most) most = l, at = i;  // a thread's ids rise
+    });
+    for (int k = 16; k > 0; k >>= 1) {
+        const float other = __shfl_xor_sync(0xffffffffu, most, k);
+        const int place = __shfl_xor_sync(0xffffffffu, at, k);
+        if (other > most || (other == most && place < at)) most = other, at = place;
+    }
+    if (threadIdx.x % 32 == 0) sh.value[threadIdx.x / 32] = most, sh.place[threadIdx.x / 32] = at;
+    __syncthreads();
+    most = sh.value[0], at = sh.place[0];
+    for (int i = 1; i < warps; i++)  // warps' ids rise, too
+        if (sh.value[i] > most) most = sh.value[i], at = sh.place[i];
+    __syncthreads();
+    *top = most;
+    return isfinite(most) ? at : -1;
+}
+
+static __global__ void __launch_bounds__(threads)
+    draw_rows(int32_t *y, int64_t y_ld, const float *logits, int64_t ld, int V, uint32_t *seen,
+              int64_t seen_ld, const struct draw *how) {
+    __shared__ struct shared sh;
+    const int64_t r = blockIdx.x;
+    struct row w;
+    w.logits = logits + r * ld, w.V = V, w.d = how[r];
+    w.seen = seen && w.d.penalty != 1.0 ? seen + r * seen_ld : NULL;
+    w.key = 0, w.last = 0;
+    int id = largest(w, sh, &w.top);
+    if (id >= 0 && !w.d.greedy) {
+        cut(w, sh);
+        const auto weight = [&](int i, float l) -> uint64_t {
+            if (!w.kept(key_of(l), i)) return 0;
+            const uint64_t x = w.weight(l);
+            return x < w.d.least ? 0 : x;
+        };
+        const uint64_t total = total_of(w, sh, weight);
+        id = place_of(w, sh, mm_draw_spot(w.d.bits, total), weight);
+    }
+    if (threadIdx.x) return;
+    y[r * y_ld] = id;
+    if (w.seen && id >= 0) seen[r * seen_ld + id / 32] |= (uint32_t)1 << id % 32;
+}
+
+void mm_draw_tokens_cuda(struct mm_backend *be, struct mm_view y, struct mm_view logits,
+                         struct mm_view seen, const struct mm_draw *how) {
+    enum { most = 128 };  // rows a launch, whose settings are copied from the stack
+    const int64_t n = logits.shape[0];
+    for (int64_t from = 0; from < n; from += most) {
+        struct draw host[most];
+        const int64_t some = n - from < most ? n - from : most;
+        for (int64_t i = 0; i < some; i++) {
+            const struct mm_draw *d = &how[from + i];
+            const bool greedy = d->temperature == 0.0;
+            host[i] = {d->top_p,
+                       d->penalty,
+                       d->top_k,
+                       d->bits,
+                       greedy ? 0 : mm_draw_least(d),
+                       greedy ? 0.0f : mm_draw_inverse(d),
+                       greedy,
+                       {d->banned[0], d->banned[1]}};
+        }
+        struct draw *dev = (struct draw *)mm_cuda_scratch(be, mm_cuda_slot_a, sizeof host);
+        // a copy from pageable memory has read it when the call returns
+        if (!dev || !mm_cuda_ok(be,
+                                cudaMemcpyAsync(dev, host, (size_t)some * sizeof *dev,
+                                                cudaMemcpyDefault, mm_cuda_of(be)->stream),
+                                "copying how tokens are drawn"))
+            return;
+        const bool any = seen.data != NULL;
+        MM_LAUNCH(be, draw_rows, (unsigned)some, threads, 0, (int32_t *)mm_view_at(y, from, 0),
+                  y.ld, (const float *)mm_view_at(logits, from, 0), logits.ld,
+                  (int)mm_view_cols(logits), any ? (uint32_t *)mm_view_at(seen, from, 0) : NULL,
+                  seen.ld, dev);
+    }
+}
