@@ -32,7 +32,9 @@ static const struct mm_opt opts[] = {
     {"--lengths", mm_opt_kind_string, "A:B[:F]",
      "in place of --prompt: from A to B, each F times the one before (4)", NULL, 0, 0, false},
     {"--new", mm_opt_kind_int, "N", "tokens to decode", "64", 1, 1 << 20, false},
-    {"--batch", mm_opt_kind_int, "N", "sequences that decode side by side", "1", 1, 1024, false},
+    {"--batch", mm_opt_kind_string, "N,N,...",
+     "sequences that decode side by side, 1 to 1024; each number makes rows of its own", "1", 0, 0,
+     false},
     {"--tiles", mm_opt_kind_int, "N", "tiles of pictures before the text", "0", 0, 100000, false},
     {"--piece", mm_opt_kind_int, "N",
      "tokens of the prompt that are read at a time (0: as many as suit the backend)", "0", 0,
@@ -62,6 +64,8 @@ struct bench {
     struct mm_bench_plan plan;  // what all rows share
     int64_t prompts[most_rows];
     int n_prompts;
+    int64_t batches[most_rows];
+    int n_batches;
     enum mm_bench_form forms[mm_bench_form_count];
     int n_forms;
     struct mm_bench_report report;
@@ -101,6 +105,24 @@ static enum mm_code parse_prompts(struct bench *b, const char *text, struct mm_e
                            text, mm_bench_prompt_max);
         }
         MM_TRY(add_length(b, n, text, err));
+        if (*at == '\0') return mm_code_ok;
+    }
+}
+
+static enum mm_code parse_batches(struct bench *b, const char *text, struct mm_error *err) {
+    for (const char *at = text;; at++) {
+        const int64_t n = length(&at);
+        if (n < 1 || n > 1024 || (*at != ',' && *at != '\0')) {
+            return mm_fail(err, mm_code_usage,
+                           "bench: --batch is '%s', wanted numbers such as 1,8,64, each from 1 to "
+                           "1024",
+                           text);
+        }
+        if (b->n_batches == most_rows) {
+            return mm_fail(err, mm_code_usage, "bench: '%s' are more than %d numbers", text,
+                           most_rows);
+        }
+        b->batches[b->n_batches++] = n;
         if (*at == '\0') return mm_code_ok;
     }
 }
@@ -195,11 +217,12 @@ static enum mm_code parse_rows(struct bench *b, struct mm_error *err) {
     }
     MM_TRY(lengths ? parse_lengths(b, lengths, err)
                    : parse_prompts(b, prompts ? prompts : "512", err));
+    MM_TRY(parse_batches(b, mm_args_string(a, "--batch"), err));
     if (mixers) MM_TRY(parse_mixers(b, mixers, err));
     b->plan = (struct mm_bench_plan){
         .tiles = mm_args_int(a, "--tiles"),
         .new_tokens = mm_args_int(a, "--new"),
-        .batch = mm_args_int(a, "--batch"),
+        .batch = b->batches[0],
         .piece = mm_args_int(a, "--piece"),
         .repeats = (int)mm_args_int(a, "--repeat"),
         .max_seconds = mm_args_float(a, "--max-seconds"),
@@ -268,7 +291,8 @@ static int64_t pair_of(const struct bench *b, int64_t prompt) {
     int64_t least = prompt;
     for (int i = 0; i < b->n_prompts; i++)
         least = b->prompts[i] < least ? b->prompts[i] : least;
-    return b->plan.batch == 1 && least <= 4096 && prompt >= 8 * least ? least : 0;
+    return b->n_batches == 1 && b->plan.batch == 1 && least <= 4096 && prompt >= 8 * least ? least
+                                                                                           : 0;
 }
 
 // The ceilings once more, for the rows since the last time and those that follow. Short rows share
@@ -290,10 +314,11 @@ static enum mm_code run_rows(struct bench *b, struct mm_model *m, enum mm_bench_
     const struct mm_bench_rate *read = &b->report.ceilings.of[mm_ceiling_read];
     const enum mm_dtype dtype = mm_bench_dtype(m);
     MM_TRY(measure_ceilings(b, dtype, false, err));
-    for (int i = 0; i < b->n_prompts; i++) {
+    for (int i = 0; i < b->n_prompts * b->n_batches; i++) {
         struct mm_bench_plan plan = b->plan;
         struct mm_bench_row row = {.read_before = mm_bench_last(read)};
-        plan.prompt = b->prompts[i];
+        plan.prompt = b->prompts[i / b->n_batches];
+        plan.batch = b->batches[i % b->n_batches];
         plan.pair = pair_of(b, plan.prompt);
         const enum mm_code code = mm_bench_run(&row, m, &plan, err);
         if (code && !can_go_on(b, code, form, plan.prompt, err)) return code;

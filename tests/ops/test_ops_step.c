@@ -1,246 +1,9 @@
 // A token step as one operation: every instruction set against the reference, several steps on, in
 // every format, both mixers; and a sequence among others, with any number of threads, against
 // itself alone, to the bit.
-#include "ops_test.h"
+#include "step_help.h"
 
-enum { most_seqs = 11, most_blocks = 5, n_steps = 3, cap = 1400 };
-
-// ---- a random model ----
-
-struct shape {
-    int64_t D, H, G, P, F, V, K;
-    bool halves;  // gates and dt of quantized models are bf16 in every block
-};
-
-struct model {
-    struct shape shape;
-    struct mm_step_block blocks[most_blocks];
-    struct mm_view norm, output;
-    void *memory[256];
-    int n_memory;
-};
-
-static void *room(struct model *m, size_t bytes) {
-    assert_true(m->n_memory < 256);
-    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    assert_non_null(p);
-    return m->memory[m->n_memory++] = p;
-}
-
-static void model_free(struct model *m) {
-    for (int i = 0; i < m->n_memory; i++)
-        free(m->memory[i]);
-}
-
-static struct mm_view vector(struct model *m, struct mm_rng *rng, int64_t n, double mean,
-                             double spread) {
-    float *p = room(m, (size_t)n * sizeof *p);
-    for (int64_t i = 0; i < n; i++)
-        p[i] = (float)(mean + spread * mm_rng_normal(rng));
-    return mm_view1(p, mm_dtype_f32, n);
-}
-
-static struct mm_view matrix(struct model *m, struct mm_rng *rng, enum mm_dtype type, int64_t n,
-                             int64_t k) {
-    float *row = mm_xmalloc((size_t)k * sizeof *row);
-    struct mm_view v = mm_view2(NULL, type, n, k);
-    const size_t bytes = mm_dtype_quantized(type) ? (size_t)mm_quant_row_bytes(type, k)
-                                                  : (size_t)k * mm_dtype_bytes(type);
-    v.data = room(m, bytes * (size_t)n);
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = 0; j < k; j++)
-            row[j] = (float)(mm_rng_normal(rng) / sqrt((double)k));
-        if (mm_dtype_quantized(type)) {
-            mm_quantize_row(mm_view_at(v, i, 0), type, row, NULL, k);
-        } else {
-            mm_from_f32(mm_view_at(v, i, 0), type, row, k);
-        }
-    }
-    free(row);
-    return v;
-}
-
-// `fancy`: everything that a config can switch on, and nothing that it can switch off.
-static void make_block(struct model *m, struct mm_rng *rng, int i, bool attention, bool fancy,
-                       enum mm_dtype type) {
-    const struct shape *s = &m->shape;
-    const int64_t channels = (2 * s->G + s->H) * s->P, hp = s->H * s->P;
-    struct mm_step_block *b = &m->blocks[i];
-    *b = (struct mm_step_block){.attention = attention,
-                                .stack = i >= 2,
-                                .H = s->H,
-                                .G = s->G,
-                                .P = s->P,
-                                .F = s->F,
-                                .eps = 1e-5f,
-                                .pos_scale = i >= 2 ? 0.5f : 1.0f};
-    b->attention_norm = vector(m, rng, s->D, 1, 0.1);
-    b->ffn_norm = vector(m, rng, s->D, 1, 0.1);
-    b->wo = matrix(m, rng, type, s->D, hp);
-    b->w1 = matrix(m, rng, type, s->F, s->D);
-    b->w3 = matrix(m, rng, type, s->F, s->D);
-    b->w2 = matrix(m, rng, type, s->D, s->F);
-    if (attention) {
-        b->in[0] = matrix(m, rng, type, channels, s->D);
-        return;
-    }
-    if (mm_dtype_quantized(type)) {  // gates and dt are kept
-        b->in[0] = matrix(m, rng, type, channels, s->D);
-        // the GPU's products by themselves round what meets bf16, and that tips codes over
-        const bool halves = s->halves || (i % 2 && !testing_cuda());
-        b->in[1] = matrix(m, rng, halves ? mm_dtype_bf16 : mm_dtype_f32, hp + s->H, s->D);
-    } else {
-        b->in[0] = matrix(m, rng, type, channels + hp + s->H, s->D);
-    }
-    b->conv_w =
-        mm_view2(vector(m, rng, channels * s->K, 0, 0.7).data, mm_dtype_f32, channels, s->K);
-    b->conv_b = vector(m, rng, channels, 0, 0.2);
-    b->dt_bias = vector(m, rng, s->H, -2, 1);
-    b->g_norm = vector(m, rng, s->P, 1, 0.1);
-    b->a_log = vector(m, rng, s->H, 0.5, 0.5);
-    if (!fancy) return;
-    b->d = vector(m, rng, s->H, 0, 1);
-    b->q_norm_w = vector(m, rng, s->P, 1, 0.2), b->q_norm_b = vector(m, rng, s->P, 0, 0.2);
-    b->k_norm_w = vector(m, rng, s->P, 1, 0.2), b->k_norm_b = vector(m, rng, s->P, 0, 0.2);
-    b->g_norm = b->a_log = MM_NONE;
-}
-
-static void make_model(struct model *m, struct shape shape, enum mm_dtype type, uint64_t seed) {
-    *m = (struct model){.shape = shape};
-    struct mm_rng rng = mm_rng_make(seed, 3);
-    make_block(m, &rng, 0, false, false, type);
-    make_block(m, &rng, 1, true, false, type);
-    make_block(m, &rng, 2, false, true, type);
-    make_block(m, &rng, 3, true, false, type);
-    make_block(m, &rng, 4, false, false, type);
-    m->norm = vector(m, &rng, shape.D, 1, 0.1);
-    m->output = matrix(m, &rng, type == mm_dtype_q4 ? mm_dtype_q8 : type, shape.V, shape.D);
-}
-
-// ---- sequences ----
-
-struct seqs {
-    struct mm_step_seq seq[most_seqs];
-    struct mm_block_state blocks[most_seqs][most_blocks];
-    float *memory[most_seqs];
-    size_t floats;
-};
-
-// Sequence i has lengths and states of its own, the same in every call.
-static void seqs_init(struct seqs *q, const struct model *m, const int64_t *past, int n) {
-    const struct shape *s = &m->shape;
-    const int64_t before = (s->K - 1) * (2 * s->G + s->H) * s->P, state = s->H * s->P * s->P;
-    q->floats = (size_t)(most_blocks * (state + before) + 4 * cap * s->G * s->P);
-    for (int t = 0; t < n; t++) {
-        struct mm_rng rng = mm_rng_make(5, (uint64_t)t);
-        float *at = q->memory[t] = mm_xmalloc(q->floats * sizeof *at);
-        for (size_t i = 0; i < q->floats; i++)
-            at[i] = (float)(0.5 * mm_rng_normal(&rng));
-        for (int i = 0; i < most_blocks; i++) {
-            struct mm_block_state *b = &q->blocks[t][i];
-            *b = (struct mm_block_state){0};
-            if (m->blocks[i].attention) {
-                b->k = mm_view3(at, mm_dtype_f32, cap, s->G, s->P), at += cap * s->G * s->P;
-                b->v = mm_view3(at, mm_dtype_f32, cap, s->G, s->P), at += cap * s->G * s->P;
-            } else {
-                b->S = mm_view4(at, mm_dtype_f32, 1, s->H, s->P, s->P), at += state;
-                if (before) b->conv = mm_view3(at, mm_dtype_f32, 1, s->K - 1, before / (s->K - 1));
-                at += before;
-            }
-        }
-        q->seq[t] = (struct mm_step_seq){
-            q->blocks[t], {past[t], past[t] / 2}, {10000.0f, t % 3 ? 500.0f : 2000.0f}};
-    }
-}
-
-static void seqs_free(struct seqs *q, int n) {
-    for (int t = 0; t < n; t++)
-        free(q->memory[t]);
-}
-
-struct result {
-    struct mm_view hidden[n_steps], logits[n_steps];
-};
-
-static void result_init(struct result *r, const struct model *m, int n) {
-    for (int i = 0; i < n_steps; i++) {
-        r->hidden[i] = mm_view2(mm_xcalloc((size_t)(n * m->shape.D), sizeof(float)), mm_dtype_f32,
-                                n, m->shape.D);
-        r->logits[i] = mm_view2(mm_xcalloc((size_t)(n * m->shape.V), sizeof(float)), mm_dtype_f32,
-                                n, m->shape.V);
-    }
-}
-
-static void result_free(struct result *r) {
-    for (int i = 0; i < n_steps; i++)
-        free(r->hidden[i].data), free(r->logits[i].data);
-}
-
-// Some steps of sequences [first, first + n) into the same rows of the result.
-static void go(struct mm_backend *be, const struct model *m, struct seqs *q, int first, int n,
-               struct result *r) {
-    const int64_t D = m->shape.D;
-    float *x = mm_xmalloc((size_t)(n * D) * sizeof *x);
-    for (int i = 0; i < n_steps; i++) {
-        for (int t = 0; t < n; t++) {
-            struct mm_rng rng = mm_rng_make((uint64_t)i, (uint64_t)(first + t));
-            for (int64_t j = 0; j < D; j++)
-                x[t * D + j] = (float)mm_rng_normal(&rng);
-        }
-        const struct mm_step s = {
-            .blocks = m->blocks,
-            .n_blocks = most_blocks,
-            .l2_before = i == 1 ? 2 : -1,
-            .norm = m->norm,
-            .eps = 1e-5f,
-            .seqs = &q->seq[first],
-            .n_seqs = n,
-            .x = mm_view2(x, mm_dtype_f32, n, D),
-            .hidden = mm_view_rows(r->hidden[i], first, n),
-            .output = i == 2 ? MM_NONE : m->output,
-            .logits = i == 2 ? MM_NONE : mm_view_rows(r->logits[i], first, n)};
-        mm_decode_step(be, &s);
-        for (int t = first; t < first + n; t++)
-            q->seq[t].past[0]++, q->seq[t].past[1]++;
-    }
-    struct mm_error err = {0};
-    if (mm_backend_sync(be, &err)) fail_msg("%s", err.text);
-    free(x);
-}
-
-static const int64_t pasts[most_seqs] = {0, 1, 37, 127, 128, 511, 600, 1300, 5, 0, 64};
-
-static const struct shape shapes[] = {
-    {48, 4, 2, 12, 100, 77, 2, false},    // nothing is a whole vector
-    {128, 4, 2, 32, 256, 65, 2, false},   // everything is
-    {40, 3, 1, 16, 33, 5, 1, false},      // no convolution before; rows below a block
-    {20, 2, 2, 34, 2200, 29, 4, false},   // rows of more blocks than are prepared at once
-    {264, 4, 1, 64, 4104, 300, 4, true},  // what a GPU takes whole, with ends of all kinds
-    {256, 2, 2, 128, 1000, 2200, 2, true},
-};
-static const enum mm_dtype types[] = {mm_dtype_f32, mm_dtype_bf16, mm_dtype_f16, mm_dtype_q8,
-                                      mm_dtype_q4};
-
-static void states_close(const struct seqs *a, const struct seqs *b, int n, double tolerance) {
-    for (int t = 0; t < n; t++) {
-        const int64_t floats = (int64_t)a->floats;
-        const struct out o = {{mm_view2(a->memory[t], mm_dtype_f32, 1, floats),
-                               mm_view2(b->memory[t], mm_dtype_f32, 1, floats)}};
-        expect_close("states", o, tolerance);
-    }
-}
-
-static void results_close(const struct result *a, const struct result *b, double tolerance) {
-    for (int i = 0; i < n_steps; i++) {
-        expect_close("hidden", (struct out){{a->hidden[i], b->hidden[i]}}, tolerance);
-        if (i < 2) expect_close("logits", (struct out){{a->logits[i], b->logits[i]}}, tolerance);
-    }
-}
-
-static double tolerance_of(enum mm_dtype type) {
-    if (mm_dtype_quantized(type)) return tol_step_quantized;
-    return testing_cuda() && type == mm_dtype_bf16 ? tol_step_bf16_rounded : tol_step;
-}
+static const int64_t pasts[some_seqs] = {0, 1, 37, 127, 128, 511, 600, 1300, 5, 0, 64};
 
 static void against_reference(void **state) {
     (void)state;
@@ -280,6 +43,8 @@ static void against_reference(void **state) {
 static void alone_and_together(void **state) {
     (void)state;
     static const int counts[] = {1, 2, 3};
+    // of more than eight the GPU has another way: see test_ops_step_many.c
+    const int together = testing_cuda() ? 8 : some_seqs;
     for (int isa = best_under_test(); isa > 0; isa--) {
         for (int v = 0; v < (testing_cuda() ? 10 : 5); v += test_few() ? 4 : 1) {
             struct model m;
@@ -287,28 +52,28 @@ static void alone_and_together(void **state) {
             struct seqs alone;
             struct result want;
             struct mm_backend *be = open_isa((enum mm_isa)isa, 1);
-            seqs_init(&alone, &m, pasts, most_seqs);
-            result_init(&want, &m, most_seqs);
-            for (int t = 0; t < most_seqs; t++)
+            seqs_init(&alone, &m, pasts, some_seqs);
+            result_init(&want, &m, some_seqs);
+            for (int t = 0; t < some_seqs; t++)
                 go(be, &m, &alone, t, 1, &want);
             mm_backend_close(be);
             for (int c = 0; c < 3; c++) {
                 be = open_isa((enum mm_isa)isa, counts[c]);
-                const int n = c % 2 ? most_seqs : 5;
+                const int n = c % 2 ? together : 5;
                 struct seqs q;
                 struct result r;
-                seqs_init(&q, &m, pasts, most_seqs);
-                result_init(&r, &m, most_seqs);
+                seqs_init(&q, &m, pasts, some_seqs);
+                result_init(&r, &m, some_seqs);
                 go(be, &m, &q, 0, n, &r);
-                go(be, &m, &q, n, most_seqs - n > 0 ? most_seqs - n : 0, &r);
+                go(be, &m, &q, n, some_seqs - n, &r);
                 results_close(&r, &want, tol_exact);
-                states_close(&q, &alone, most_seqs, tol_exact);
+                states_close(&q, &alone, some_seqs, tol_exact);
                 result_free(&r);
-                seqs_free(&q, most_seqs);
+                seqs_free(&q, some_seqs);
                 mm_backend_close(be);
             }
             result_free(&want);
-            seqs_free(&alone, most_seqs);
+            seqs_free(&alone, some_seqs);
             model_free(&m);
         }
     }

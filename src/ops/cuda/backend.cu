@@ -1,6 +1,7 @@
 // The CUDA backend: opening, copies, errors. Loaded at run time (ops/cuda_load.c), so that the same
 // program runs where there is no GPU and no driver.
 #include "ops/cuda/cuda.h"
+#include "ops/cuda/step_many.cuh"
 #include "ops/cuda/step_plan.cuh"
 
 #include <stdarg.h>
@@ -87,6 +88,7 @@ enum mm_code mm_backend_sync_cuda(struct mm_backend *be, struct mm_error *err) {
 static void cuda_close(struct mm_backend *be) {
     struct mm_cuda *cuda = mm_cuda_of(be);
     mm_step_plan_free(be);
+    mm_step_many_free(be);
     for (int i = 0; i < mm_cuda_slot_count; i++)
         (void)cudaFree(cuda->scratch[i]);
     mm_cuda_products_close(cuda);

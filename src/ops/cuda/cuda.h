@@ -27,6 +27,7 @@ enum mm_cuda_slot {
     mm_cuda_slot_h,
     mm_cuda_slot_step,  // of decode_step, around the operations it is made of
     mm_cuda_slot_ffn,   // of ffn_fwd, likewise
+    mm_cuda_slot_many,  // step_many.cu, around the products
     mm_cuda_slot_count,
 };
 
@@ -57,8 +58,9 @@ struct mm_cuda {
     size_t limit;       // held stays below
     struct mm_cuda_fault fault;
     struct mm_cuda_mirror mirrored;
-    struct mm_step_plan *step;  // step_plan.cu
-    int step_slots;             // of its kernel's queues; 0: not asked yet, -1: it cannot run here
+    struct mm_step_plan *step;         // step_plan.cu
+    struct mm_step_many_states *many;  // step_many.cu
+    int step_slots;  // of its kernel's queues; 0: not asked yet, -1: it cannot run here
 };
 
 void mm_cuda_products_close(struct mm_cuda *cuda);

@@ -191,12 +191,23 @@ static __global__ void argmax(int32_t *y, struct mm_mat x, int cols, const int32
     __shared__ int places[32];
     float most = -INFINITY;
     int at = INT32_MAX;
-    for (int c = threadIdx.x; c < cols; c += (int)blockDim.x) {
-        const float v = x((int64_t)blockIdx.x, c);
-        bool out = false;
-        for (int i = 0; i < n_banned; i++)
-            out = out || banned[i] == c;
-        if (!out && v > most) most = v, at = c;
+    // several loads are under way at a time
+    for (int begin = threadIdx.x; begin < cols; begin += 8 * (int)blockDim.x) {
+        float v[8];
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            const int c = begin + k * (int)blockDim.x;
+            v[k] = c < cols ? (float)x((int64_t)blockIdx.x, c) : -INFINITY;
+        }
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            if (!(v[k] > most)) continue;
+            const int c = begin + k * (int)blockDim.x;
+            bool out = false;
+            for (int i = 0; i < n_banned; i++)
+                out = out || banned[i] == c;
+            if (!out) most = v[k], at = c;
+        }
     }
     for (int i = 16; i > 0; i >>= 1)
         take_larger(most, at, __shfl_xor_sync(0xffffffffu, most, i),

@@ -1,6 +1,7 @@
 // A token step: one launch of the kernel in step_token.cu for up to eight sequences; what that
 // cannot take (f32 and f16 weights, rows that are not whole vectors) is made of the other
 // operations.
+#include "ops/cuda/step_many.cuh"
 #include "ops/cuda/step_plan.cuh"
 
 #include <stdlib.h>
@@ -80,9 +81,14 @@ void mm_decode_step_cuda(struct mm_backend *be, const struct mm_step *s) {
     if (be->error.code) return;
     if (cuda->step_slots < 0 || !mm_step_fits(s)) {
         by_ops(be, s);
-    } else if (cuda->mirror) {
-        mm_cuda_mirror_step(be, s, walk);
+        return;
+    }
+    // quantized weights are read again for every eight sequences
+    void (*const way)(struct mm_backend *, const struct mm_step *) =
+        s->n_seqs > mm_step_cols && mm_step_many_fits(s) ? mm_step_many : walk;
+    if (cuda->mirror) {
+        mm_cuda_mirror_step(be, s, way);
     } else {
-        walk(be, s);
+        way(be, s);
     }
 }

@@ -1,0 +1,17 @@
+// A token step of more sequences than one walk of step_token.cu takes.
+#ifndef MM_OPS_CUDA_STEP_MANY_CUH
+#define MM_OPS_CUDA_STEP_MANY_CUH
+
+#include "ops/cuda/cuda.h"
+
+// Whether all matrices are bf16, and mm_step_fits.
+bool mm_step_many_fits(const struct mm_step *s);
+// Products of all rows at once, and kernels over all rows for what lies between. The number of rows
+// is padded to the next power of two, 16 at least, and a product adds up in an order that depends
+// on that number and its sizes only: so a sequence gets the same bits whoever is beside it, as long
+// as that power stays the same. Between two of them, and against steps of few sequences, it differs
+// by roundings (f32 sums in another order).
+void mm_step_many(struct mm_backend *be, const struct mm_step *s);
+void mm_step_many_free(struct mm_backend *be);
+
+#endif

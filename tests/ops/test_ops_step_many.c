@@ -1,0 +1,96 @@
+// A token step of many sequences, for which the GPU has a way of its own: every number of them, and
+// what it is padded to, against the reference; and a sequence among others against itself among
+// fewer, in another row, to the bit.
+#include "step_help.h"
+
+static void many_pasts(int64_t *past, int n) {
+    for (int t = 0; t < n; t++)
+        past[t] = t == 3 ? 700 : t * 37 % 300;
+}
+
+static void many_sequences(void **state) {
+    (void)state;
+    static const int counts[] = {9, 16, 17, 64, 65};
+    struct mm_backend *plain = open_isa(mm_isa_plain, 1);
+    struct mm_backend *be = open_isa((enum mm_isa)best_under_test(), 2);
+    int64_t past[most_seqs];
+    cap = 720;
+    many_pasts(past, most_seqs);
+    for (int v = 0; v < (testing_cuda() ? 15 : 3); v++) {
+        const int n = counts[v % 5];
+        const enum mm_dtype type = v % 5 == 2 && v < 10 ? mm_dtype_f16 : mm_dtype_bf16;
+        struct model m;
+        make_model(&m,
+                   shapes[v % 5 == 2 && v < 10 ? v % 2
+                          : n > 17             ? 5
+                                               : 4],
+                   type, (uint64_t)v + 40);
+        struct seqs want_seqs, q;
+        struct result want, r;
+        seqs_init(&want_seqs, &m, past, n), seqs_init(&q, &m, past, n);
+        result_init(&want, &m, n), result_init(&r, &m, n);
+        for (int i = 0; i < n_steps; i++) {
+            memset(r.hidden[i].data, 0xff, (size_t)(n * m.shape.D) * sizeof(float));
+            memset(r.logits[i].data, 0xff, (size_t)(n * m.shape.V) * sizeof(float));
+        }
+        go(plain, &m, &want_seqs, 0, n, &want);
+        go(be, &m, &q, 0, n, &r);
+        const bool rounds = testing_cuda() && type == mm_dtype_bf16;
+        const double tolerance = rounds ? tol_step_many_rounded : tolerance_of(type);
+        results_close(&r, &want, tolerance);
+        states_close(&q, &want_seqs, n, tolerance);
+        result_free(&want), result_free(&r);
+        seqs_free(&want_seqs, n), seqs_free(&q, n);
+        model_free(&m);
+    }
+    cap = 1400;
+    mm_backend_close(plain);
+    mm_backend_close(be);
+}
+
+// A sequence gets the same bits whoever is beside it and whichever row it has, as long as the
+// number of sequences goes up to the same power of two.
+static void among_many(void **state) {
+    (void)state;
+    static const int counts[][2] = {{9, 16}, {17, 30}, {33, 64}};
+    struct mm_backend *be = open_isa((enum mm_isa)best_under_test(), 2);
+    int64_t past[most_seqs];
+    cap = 720;
+    many_pasts(past, most_seqs);
+    for (int v = 0; v < (testing_cuda() ? 9 : 3); v++) {
+        const int few = counts[v / 3][0], all = counts[v / 3][1];
+        struct model m;
+        make_model(&m, shapes[4 + v % 2],
+                   (enum mm_dtype[]){mm_dtype_bf16, mm_dtype_q8, mm_dtype_q4}[v % 3], (uint64_t)v);
+        struct seqs a, b;
+        struct result ra, rb;
+        seqs_init(&a, &m, past, all), seqs_init(&b, &m, past, all);
+        result_init(&ra, &m, all), result_init(&rb, &m, all);
+        go(be, &m, &a, 0, all, &ra);
+        go(be, &m, &b, all - few, few, &rb);
+        for (int i = 0; i < n_steps; i++) {
+            const struct mm_view *pairs[2][2] = {{&ra.hidden[i], &rb.hidden[i]},
+                                                 {&ra.logits[i], &rb.logits[i]}};
+            for (int k = 0; k < (i < 2 ? 2 : 1); k++) {
+                const struct out o = {{mm_view_rows(*pairs[k][0], all - few, few),
+                                       mm_view_rows(*pairs[k][1], all - few, few)}};
+                expect_close("rows", o, tol_exact);
+            }
+        }
+        for (int t = all - few; t < all; t++)
+            assert_memory_equal(a.memory[t], b.memory[t], a.floats * sizeof(float));
+        result_free(&ra), result_free(&rb);
+        seqs_free(&a, all), seqs_free(&b, all);
+        model_free(&m);
+    }
+    cap = 1400;
+    mm_backend_close(be);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(many_sequences),
+        cmocka_unit_test(among_many),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
