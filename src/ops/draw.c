@@ -56,11 +56,33 @@ static void sift(const float *l, int32_t *heap, int64_t n, int64_t at) {
     heap[at] = id;
 }
 
-// All tokens that can come at all, as a heap; their number.
-static int64_t build(const struct mm_draw_room *room, int64_t V) {
+// Tokens that can come at all, by how far their logits are below the largest, in temperatures.
+enum { n_shelves = 29 };
+struct shelves {
+    float top, inverse;
+    int64_t n[n_shelves];
+    uint64_t w[n_shelves];
+};
+
+static int shelf_of(const struct shelves *s, float l) {
+    return (int)((s->top - l) * s->inverse);  // below 28 where there is a weight
+}
+
+static void put_on_shelves(struct shelves *s, const struct mm_draw_room *room, int64_t V) {
+    for (int64_t i = 0; i < V; i++) {
+        if (room->w[i] == 0) continue;
+        const int at = shelf_of(s, room->l[i]);
+        s->n[at]++;
+        s->w[at] += room->w[i];
+    }
+}
+
+// The tokens of the shelves down to `last`, as a heap; their number.
+static int64_t build(const struct shelves *s, const struct mm_draw_room *room, int64_t V,
+                     int last) {
     int64_t n = 0;
     for (int64_t i = 0; i < V; i++) {
-        if (room->w[i] > 0) room->order[n++] = (int32_t)i;
+        if (room->w[i] > 0 && shelf_of(s, room->l[i]) <= last) room->order[n++] = (int32_t)i;
     }
     for (int64_t i = n / 2; i-- > 0;)
         sift(room->l, room->order, n, i);
@@ -77,24 +99,52 @@ static int32_t pop(const struct mm_draw_room *room, int64_t n) {
     return top;
 }
 
-// The last token, in the order of likelihood, that top-k and top-p leave; -1: they leave all.
-static int32_t last_kept(const struct mm_draw *d, const struct mm_draw_room *room, int64_t V) {
-    if (d->top_k <= 0 && d->top_p >= 1.0) return -1;
-    const int64_t n = build(room, V);
-    const bool few = d->top_k > 0 && d->top_k < n;
-    if (!few && d->top_p >= 1.0) return -1;
-    const int64_t k = few ? d->top_k : n;
-    uint64_t total = 0;
+// The last of the k likeliest tokens (there are more), and where top_p cuts these, of what it
+// leaves.
+static int32_t last_of_few(const struct mm_draw *d, const struct shelves *s,
+                           const struct mm_draw_room *room, int64_t V) {
+    int64_t above = s->n[0];
+    int shelf = 0;
+    while (above < d->top_k)
+        above += s->n[++shelf];
+    const int64_t n = build(s, room, V, shelf);
+    uint64_t total = 0, sum = 0;
     int32_t last = -1;
-    for (int64_t i = 0; i < k; i++) {
-        if (few) last = pop(room, n - i);  // from the back: order[n - 1], order[n - 2], ..
-        total += room->w[few ? last : room->order[i]];
+    for (int64_t i = 0; i < d->top_k; i++) {
+        last = pop(room, n - i);  // from the back: order[n - 1], order[n - 2], ..
+        total += room->w[last];
     }
     if (d->top_p >= 1.0) return last;
     const uint64_t wanted = mm_draw_part(d->top_p, total);
-    uint64_t sum = 0;
-    for (int64_t i = 0; i < k && sum < wanted; i++) {
-        last = few ? room->order[n - 1 - i] : pop(room, n - i);
+    for (int64_t i = 1; sum < wanted; i++) {
+        last = room->order[n - i];
+        sum += room->w[last];
+    }
+    return last;
+}
+
+// The last token, in the order of likelihood, that top-k and top-p leave; -1: they leave all.
+static int32_t last_kept(const struct mm_draw *d, float top, const struct mm_draw_room *room,
+                         int64_t V) {
+    if (d->top_k <= 0 && d->top_p >= 1.0) return -1;
+    struct shelves s = {.top = top, .inverse = mm_draw_inverse(d)};
+    put_on_shelves(&s, room, V);
+    int64_t all = 0;
+    uint64_t total = 0;
+    for (int i = 0; i < n_shelves; i++)
+        all += s.n[i], total += s.w[i];
+    if (d->top_k > 0 && d->top_k < all) return last_of_few(d, &s, room, V);
+    if (d->top_p >= 1.0) return -1;
+    const uint64_t wanted = mm_draw_part(d->top_p, total);
+    uint64_t sum = s.w[0];
+    int shelf = 0;
+    while (sum < wanted)
+        sum += s.w[++shelf];
+    const int64_t n = build(&s, room, V, shelf);
+    int32_t last = -1;
+    sum = 0;
+    for (int64_t i = 0; sum < wanted; i++) {
+        last = pop(room, n - i);
         sum += room->w[last];
     }
     return last;
@@ -112,7 +162,7 @@ int32_t mm_draw_row(const struct mm_draw *d, const float *logits, int64_t V, con
     const float inverse = mm_draw_inverse(d), top = l[best];
     for (int64_t i = 0; i < V; i++)
         w[i] = mm_draw_weight(l[i] - top, inverse);
-    const int32_t last = last_kept(d, room, V);
+    const int32_t last = last_kept(d, top, room, V);
     const uint64_t least = mm_draw_least(d);
     uint64_t total = 0;
     for (int64_t i = 0; i < V; i++) {
