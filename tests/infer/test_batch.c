@@ -131,7 +131,7 @@ static void leaving(void **state) {
     (void)state;
     char *folder = fixture_model("leaving", "pre_hybrid", "0,4", 12);
     struct mm_engine *e = fixture_engine(folder);
-    struct mm_session *whole = ask(e, 4), *cut = ask(e, 4), *other = ask(e, 0);
+    struct mm_session *whole = ask(e, 3), *cut = ask(e, 3), *other = ask(e, 0);
     const struct mm_generation g = {30, 30}, rest = {20, 20};
     struct mm_answer a;
     OK(mm_session_generate(whole, &g, NULL, &a, &err));
@@ -157,6 +157,51 @@ static void leaving(void **state) {
     mm_session_free(whole);
     mm_session_free(cut);
     mm_session_free(other);
+    mm_engine_close(e);
+    free(folder);
+}
+
+static struct mm_session *ask_and_draw(struct mm_engine *e, int i) {
+    struct mm_session *s = ask(e, i);
+    OK(mm_session_set_sampling(s, &(struct mm_sampling){1.3, 50, 0.99, 0.0, 1.0}, &err));
+    mm_session_set_seed(s, (uint64_t)i);
+    return s;
+}
+
+// Logits that a batch left where it computed them are not lost when the engine steps for somebody
+// else, nor when the batch goes without its sessions; a token drawn ahead is drawn again.
+static void logits_left_behind(void **state) {
+    (void)state;
+    char *folder = fixture_model("behind", "pre_hybrid", "0,4", 15);
+    struct mm_engine *e = fixture_engine(folder);
+    const struct mm_generation g = {30, 30}, some = {5, 5}, rest = {22, 22};
+    struct mm_session *whole[2], *in[2], *copy, *between = ask(e, 1);
+    struct mm_answer a;
+    struct mm_batch *b;
+    OK(mm_batch_new(&b, e, 2, &err));
+    for (int i = 0; i < 2; i++) {
+        whole[i] = ask_and_draw(e, 2 + i);
+        OK(mm_session_generate(whole[i], &g, NULL, &a, &err));
+        in[i] = ask_and_draw(e, 2 + i);
+        OK(mm_batch_join(b, in[i], &g, NULL, NULL, &err));
+    }
+    for (int i = 0; i < 8; i++) {
+        OK(mm_batch_step(b, &err));
+        // its steps take the place of the first session's logits
+        if (i == 4) OK(mm_session_generate(between, &some, NULL, &a, &err));
+    }
+    OK(mm_session_generate(between, &some, NULL, &a, &err));
+    mm_batch_free(b);
+    OK(mm_session_fork(&copy, in[1], &err));
+    struct mm_session *go_on[3] = {in[0], in[1], copy};
+    for (int i = 0; i < 3; i++) {
+        OK(mm_session_generate(go_on[i], &rest, NULL, &a, &err));
+        same_ids(&go_on[i]->ids, &whole[i > 0]->ids);
+        mm_session_free(go_on[i]);
+    }
+    mm_session_free(whole[0]);
+    mm_session_free(whole[1]);
+    mm_session_free(between);
     mm_engine_close(e);
     free(folder);
 }
@@ -192,9 +237,8 @@ static void refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_as_alone),
-        cmocka_unit_test(same_as_alone_quantized),
-        cmocka_unit_test(leaving),
+        cmocka_unit_test(same_as_alone), cmocka_unit_test(same_as_alone_quantized),
+        cmocka_unit_test(leaving),       cmocka_unit_test(logits_left_behind),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, fixture_begin, fixture_end);
