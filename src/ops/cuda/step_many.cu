@@ -294,6 +294,12 @@ static struct mm_many_z projected(const struct rows *r) {
     return {r->z, r->z_cols, r->padded * r->z_cols, r->z_parts};
 }
 
+// Shared memory of mm_many_mamba2: v, k, q and y of a group, and its heads' steps and decays.
+static size_t mixer_bytes(const struct mm_step_block *b) {
+    const int64_t ratio = b->H / b->G;
+    return (size_t)((2 + 2 * ratio) * b->P + 2 * ratio) * sizeof(float);
+}
+
 static void mamba2(struct mm_backend *be, const struct rows *r, const struct mm_step_block *b,
                    int64_t index) {
     struct mm_many_mixer m = {};
@@ -307,11 +313,9 @@ static void mamba2(struct mm_backend *be, const struct rows *r, const struct mm_
     m.k_w = (const float *)b->k_norm_w.data, m.k_b = (const float *)b->k_norm_b.data;
     m.g_norm = (const float *)b->g_norm.data;
     m.ahead = ahead_of(be, r, b->wo, MM_NONE);
-    const int ratio = m.H / m.G;
-    const size_t shared = (size_t)((2 + 2 * ratio) * m.P + 2 * ratio) * sizeof(float);
     mm_many_launch(be, r->early, "the recurrence of a token",
                    m.P == 128 ? mm_many_mamba2<128> : mm_many_mamba2<0>,
-                   dim3((unsigned)b->G, (unsigned)r->n), dim3(mm_many_threads), shared, m);
+                   dim3((unsigned)b->G, (unsigned)r->n), dim3(mm_many_threads), mixer_bytes(b), m);
 }
 
 static void attention(struct mm_backend *be, const struct rows *r, const struct mm_step_block *b,
@@ -363,7 +367,7 @@ bool mm_step_many_fits(const struct mm_step *s) {
         const struct mm_step_block *b = &s->blocks[i];
         for (const struct mm_view &w : {b->in[0], b->wo, b->w1, b->w3, b->w2})
             if (w.dtype != mm_dtype_bf16) return false;
-        if (b->in[1].data) return false;
+        if (b->in[1].data || mixer_bytes(b) > 48 << 10) return false;
     }
     return mm_step_fits(s);
 }
