@@ -34,6 +34,8 @@ make_sysroot() {
         echo "build-arm.sh: mmdebstrap could not get the packages; its last lines stand above" >&2
         exit 1
     fi
+    # The emulator looks there first, and a terminal opened by way of those nodes is no terminal.
+    rm -rf "$sysroot/dev"
     # Links from the root of that system must stay inside it.
     find "$sysroot" -type l -lname '/*' -printf '%p\t%l\n' | while IFS=$'\t' read -r link target; do
         ln -sfnr "$sysroot$target" "$link"

@@ -135,12 +135,14 @@ endif()
 
 # Emulated processors take 10 to 50 times as long. Left out there: whole training runs, made worlds
 # and many starts of the program, some of which have a clock of their own; what compiles for the
-# machine that runs it; and ThreadSanitizer, which does not run under qemu-user.
+# machine that runs it; ThreadSanitizer, which does not run under qemu-user; and what counts the
+# process's memory, of which the emulator's own is a part there.
 if(CMAKE_CROSSCOMPILING)
   foreach(test demo run_memory run_parts run_resume cli_models eval_killed bad_input scenes install
-      threads_tsan team_tsan)
+      threads_tsan team_tsan load_memory score_memory)
     if(TEST ${test})
       set_property(TEST ${test} APPEND PROPERTY LABELS slow_emulated)
     endif()
   endforeach()
+  set_property(TEST chat_verb PROPERTY ENVIRONMENT MMAMBA_PROGRAM=${MMAMBA_RUN}/mmamba)
 endif()
