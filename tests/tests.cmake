@@ -139,7 +139,8 @@ endif()
 # process's memory, of which the emulator's own is a part there.
 if(CMAKE_CROSSCOMPILING)
   foreach(test demo run_memory run_parts run_resume cli_models eval_killed bad_input scenes install
-      threads_tsan team_tsan load_memory score_memory soak bundled)
+      threads_tsan team_tsan load_memory score_memory soak bundled
+      cli_quantize)
     if(TEST ${test})
       set_property(TEST ${test} APPEND PROPERTY LABELS slow_emulated)
     endif()
