@@ -45,7 +45,8 @@ static void parity(void **state) {
                                    mm_dtype_q4};
     // more than one pass over k, block of rows, and slice of rows
     const int64_t deep[3] = {40, 2130, 130}, tall[3] = {1060, 24, 140}, taller[3] = {8500, 8, 520};
-    for (int isa = best_under_test(); isa > 0; isa--) {
+    // a GPU is one, but every set of numbers counts there, too
+    for (int isa = (int)mm_isa_best(); isa > 0; isa--) {
         struct world w;
         world_open(&w, (enum mm_isa)isa, 2);
         for (int t = 0; t < 5; t++) {
@@ -53,7 +54,8 @@ static void parity(void **state) {
                 one(&w, sizes[i], types[t], i % 2, (int64_t)i % 3);
             one(&w, deep, types[t], true, 0);
             one(&w, tall, types[t], false, 0);
-            if (testing_cuda()) one(&w, taller, types[t], false, 0);  // its slices are larger
+            // its slices are larger
+            if (testing_cuda() && isa == 1) one(&w, taller, types[t], false, 0);
         }
         world_close(&w);
     }
