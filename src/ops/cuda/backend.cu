@@ -102,7 +102,7 @@ static void cuda_close(struct mm_backend *be) {
 
 #define MM_OPS_ENTRY(name, params, args) mm_##name##_cuda,
 extern const struct mm_ops mm_cuda_mirror_table;
-static const struct mm_ops table = {MM_OPS_TABLE(MM_OPS_ENTRY)};
+const struct mm_ops mm_cuda_table = {MM_OPS_TABLE(MM_OPS_ENTRY)};
 #undef MM_OPS_ENTRY
 
 // What the program and the plug-in must agree on. A plug-in of another build is refused.
@@ -202,7 +202,7 @@ extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(stru
     cuda->mirror = mirror;
     cuda->mirrored.exact = exact && strcmp(exact, "exact") == 0;
     be->name = "cuda";
-    be->ops = mirror ? &mm_cuda_mirror_table : &table;
+    be->ops = mirror ? &mm_cuda_mirror_table : &mm_cuda_table;
     be->impl = cuda;
     be->close = cuda_close;
     snprintf(be->device, sizeof be->device, "GPU %d", device);

@@ -43,6 +43,13 @@ struct mm_cuda_mirror {
     size_t bytes;
 };
 
+// What the kernel of a token step can have: crews of blocks (0: it cannot run), bytes of shared
+// memory a block.
+struct mm_step_device {
+    int crews, shared;
+    bool asked;
+};
+
 // be->impl
 struct mm_cuda {
     int device;
@@ -58,13 +65,14 @@ struct mm_cuda {
     size_t limit;       // held stays below
     struct mm_cuda_fault fault;
     struct mm_cuda_mirror mirrored;
-    struct mm_step_plan *step;         // step_plan.cu
-    struct mm_step_many_states *many;  // step_many.cu
-    int step_slots;  // of its kernel's queues; 0: not asked yet, -1: it cannot run here
+    struct mm_step_plan *step;          // step_plan.cu
+    struct mm_step_many_states *many;   // step_many.cu
+    struct mm_step_device step_device;  // what its kernel can have here
 };
 
 void mm_cuda_products_close(struct mm_cuda *cuda);
 extern const struct mm_gauges mm_cuda_gauges;
+extern const struct mm_ops mm_cuda_table;
 // Waits; returns be->error.
 enum mm_code mm_backend_sync_cuda(struct mm_backend *be, struct mm_error *err);
 enum mm_code mm_cuda_fail(struct mm_error *err, enum mm_code code, const char *format, ...)

@@ -11,19 +11,21 @@ extern "C" {
 #include "ops/step_by_ops.h"
 }
 
-// Memory where the operands are: the device's, or under the mirror the host's.
-static void by_ops(struct mm_backend *be, const struct mm_step *s) {
+// Memory where the operands are: the host's (under the mirror), or the device's.
+static void by_ops(struct mm_backend *be, const struct mm_step *s, bool host) {
     const size_t floats = (size_t)mm_step_by_ops_floats(s) * sizeof(float),
                  at = (floats + 63) / 64 * 64;
-    const bool mirror = mm_cuda_of(be)->mirror;
-    char *room = mirror ? (char *)calloc(1, at + 64)
-                        : (char *)mm_cuda_scratch(be, mm_cuda_slot_step, at + 64);
+    char *room =
+        host ? (char *)calloc(1, at + 64) : (char *)mm_cuda_scratch(be, mm_cuda_slot_step, at + 64);
     if (!room) {
         mm_cuda_ok(be, cudaErrorMemoryAllocation, "memory for a token step");
         return;
     }
+    const struct mm_ops *ops = be->ops;
+    if (!host) be->ops = &mm_cuda_table;
     mm_step_by_ops(be, s, (float *)room, (int32_t *)(room + at));
-    if (mirror) free(room);
+    be->ops = ops;
+    if (host) free(room);
 }
 
 // The sequences' states, sent where they are others than in the last step.
@@ -49,38 +51,46 @@ static bool send_states(struct mm_backend *be, struct mm_step_plan *p,
                       "copying where the states are");
 }
 
+// One launch; the plan has what stays the same.
+static bool walk_some(struct mm_backend *be, struct mm_step_plan *p, const struct mm_step *s,
+                      int64_t from, int n) {
+    const unsigned meetings = 2 * (unsigned)p->n_blocks;
+    if (!mm_step_plan_cut(p, n) || !send_states(be, p, s->seqs + from, n)) return false;
+    struct mm_step_args a = p->args;
+    a.x = (float *)mm_view_at(s->x, from, 0), a.x_ld = s->x.ld;
+    a.hidden = (float *)mm_view_at(s->hidden, from, 0), a.hidden_ld = s->hidden.ld;
+    a.logits = s->logits.data ? (float *)mm_view_at(s->logits, from, 0) : NULL;
+    a.logits_ld = s->logits.ld;
+    a.meeting = p->meeting;
+    for (int t = 0; t < n; t++) {
+        const struct mm_step_seq *q = &s->seqs[from + t];
+        a.at[t] = {{(int)q->past[0], (int)q->past[1]}, {q->rope_base[0], q->rope_base[1]}};
+    }
+    if (!mm_step_launch(be, &a, p->weights)) return false;
+    p->meeting += meetings + 2;  // the last is heard; an even number keeps places in turn
+    return true;
+}
+
 static void walk(struct mm_backend *be, const struct mm_step *s) {
-    struct mm_step_plan *p = mm_step_plan_of(be, s);
+    struct mm_step_plan *p = mm_step_plan_of(be, s, &mm_cuda_of(be)->step_device);
     if (!p) return;
-    for (int64_t from = 0; from < s->n_seqs; from += mm_step_cols) {
+    if (p->cols == 0) {
+        by_ops(be, s, false);
+        return;
+    }
+    for (int64_t from = 0; from < s->n_seqs; from += p->cols) {
         const int64_t left = s->n_seqs - from;
-        const int n = left < mm_step_cols ? (int)left : (int)mm_step_cols;
-        if (!send_states(be, p, s->seqs + from, n)) return;
-        struct mm_step_args a = p->args;
-        const bool logits = s->logits.data != NULL;
-        if (p->output.data && !logits) a.n_tasks--, a.n_matrices--;
-        a.n = n;
-        a.x = (float *)mm_view_at(s->x, from, 0), a.x_ld = s->x.ld;
-        a.hidden = (float *)mm_view_at(s->hidden, from, 0), a.hidden_ld = s->hidden.ld;
-        a.logits = logits ? (float *)mm_view_at(s->logits, from, 0) : NULL;
-        a.logits_ld = s->logits.ld;
-        a.meet_base = p->met;
-        for (int t = 0; t < n; t++) {
-            const struct mm_step_seq *q = &s->seqs[from + t];
-            a.at[t] = {{(int)q->past[0], (int)q->past[1]}, {q->rope_base[0], q->rope_base[1]}};
-        }
-        if (!mm_step_launch(be, &a, p->sms, mm_cuda_of(be)->step_slots, p->weights)) return;
-        p->met += (unsigned)(p->syncs * p->sms);
+        if (!walk_some(be, p, s, from, left < p->cols ? (int)left : p->cols)) return;
     }
 }
 
 void mm_decode_step_cuda(struct mm_backend *be, const struct mm_step *s) {
     struct mm_cuda *cuda = mm_cuda_of(be);
     if (s->n_seqs == 0) return;
-    if (cuda->step_slots == 0) cuda->step_slots = mm_step_slots(be) ? mm_step_slots(be) : -1;
+    if (!cuda->step_device.asked) mm_step_ask(be, &cuda->step_device);
     if (be->error.code) return;
-    if (cuda->step_slots < 0 || !mm_step_fits(s)) {
-        by_ops(be, s);
+    if (cuda->step_device.crews == 0 || !mm_step_fits(s)) {
+        by_ops(be, s, cuda->mirror);
         return;
     }
     // quantized weights are read again for every eight sequences

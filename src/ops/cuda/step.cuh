@@ -1,68 +1,80 @@
-// A token step on the GPU: what the host writes down once for a model (a list of tasks), what
-// changes from token to token (the arguments of the launch), and the pieces of shared memory.
+// A token step on the GPU: what the host writes down once for a model, what changes from token to
+// token (the arguments of the launch), and how memory is laid out.
 //
-// One kernel walks through all tasks of a token, one block on every multiprocessor, and meets at a
-// barrier where a task needs what others wrote. Weights do not wait for barriers: every lane has a
-// queue of its own in shared memory (step_queue.cuh) that runs ahead through the list, so the
-// memory is busy while the blocks meet.
+// One kernel walks through a token, one block on every multiprocessor. Eight blocks are a crew. A
+// head of a mixer belongs to one crew from the first projection to its part of the last one, and so
+// do some of the MLP's hidden numbers: a block of the model meets all other multiprocessors twice,
+// when the crews' parts of the residual stream are added up, and not after every product. Nobody
+// waits for a barrier first and for the data then: every number that travels has that of its
+// meeting beside it (step_words.cuh). Weights wait for nobody at all: every lane has a queue of its
+// own in shared memory (step_queue.cuh) that runs ahead, so the memory is busy while blocks wait.
 #ifndef MM_OPS_CUDA_STEP_CUH
 #define MM_OPS_CUDA_STEP_CUH
 
 #include "ops/cuda/cuda.h"
 
 enum {
-    mm_step_warps = 16,
+    mm_step_warps = 8,
     mm_step_threads = 32 * mm_step_warps,
-    mm_step_cols = 8,           // sequences of one walk: the columns of a tensor-core product
-    mm_step_slot = 2048 + 128,  // bytes of a queue's slot a warp: codes, then scales
-    mm_step_most_ahead = 10,
+    mm_step_cols = 8,     // sequences of one walk: the columns of a tensor-core product
+    mm_step_crew = 8,     // blocks of a crew
+    mm_step_crews = 16,   // at most: as many parts are added up
+    mm_step_kinds = 4,    // kinds of blocks in a model, at most
+    mm_step_rounds = 2,   // heads of a crew, at most
+    mm_step_tile = 16,    // rows of a product
+    mm_step_rows = 64,    // of the first projection that a block has, at most
+    mm_step_block = 128,  // columns that are handed on together
+    // bytes of those of a sequence as an operand (step_product.cuh)
+    mm_step_row_bf16 = 272,
+    mm_step_row_codes = 192,
+    mm_step_row_exact = 2 * 400,
 };
 
-enum mm_step_kind {
-    mm_step_kind_product,
-    mm_step_kind_mamba2,
-    mm_step_kind_attention,
-    mm_step_kind_merge,
-    mm_step_kind_l2norm,
-    mm_step_kind_hidden,
-};
-// What a product multiplies, and what becomes of its sums.
-enum mm_step_from { mm_step_from_norm, mm_step_from_gated, mm_step_from_heads, mm_step_from_ffn };
-enum mm_step_to {
-    mm_step_to_mixer,  // of a Mamba-2 block: convolution, gate, softplus
-    mm_step_to_z,      // of an attention block: as it is
-    mm_step_to_x,      // added to the residual
-    mm_step_to_ffn,    // silu(w1 u) * (w3 u)
-    mm_step_to_logits,
+// The products of a block, in the order of the queues; those of the mixer come once a round.
+enum mm_step_which {
+    mm_step_gate,  // of a Mamba-2 block, where it has another type than v, k and q
+    mm_step_in,    // v, k, q, and else the gate
+    mm_step_wo,
+    mm_step_ffn,  // w1 and w3
+    mm_step_w2,
+    mm_step_output,
+    mm_step_ops = 3 * mm_step_rounds + 2,
 };
 
-// A matrix as the queues see it. With w3, a tile of 16 rows is 8 of w and the same 8 of w3.
-struct mm_step_matrix {
-    const char *w, *w3;
-    int64_t pitch;  // bytes from row to row
-    int type, rows, k, tiles;
-    int first;                      // the multiprocessor that has tile 0
-    int slot_k, per_warp, n_slots;  // k of a slot; slots of a row a warp, and in all
-    int code_bytes, blocks;         // of a quantized row
+// A matrix as the queues see it; the same in all blocks of a kind.
+struct mm_step_shape {
+    int type, rows, k;
+    int pitch;               // bytes from row to row
+    int code_bytes, blocks;  // of a quantized row
+    int slots;               // of a row; `spb` in a block of 128 columns
+    int spb;
+    int split_log, per_part;  // 2^split_log warps share a tile; slots of each
+    int tiles, per;           // tiles of a crew (of the device: output), and of one of its blocks
+    // Rows of a head: segments of seg_rows each, 2^seg_tiles_log tiles; one begins at
+    // row + head * per_head + group * per_group, and becomes part seg_z, seg_z + 1... of z.
+    int n_seg, seg_rows, seg_tiles_log, seg_z;
+    struct {
+        int row, per_head, per_group;
+    } seg[4];
 };
 
-struct mm_step_ahead {
-    const char *p;
-    int64_t bytes;
-};
-
-struct mm_step_task {
-    int kind, sync;  // sync: all blocks meet after it
-    struct mm_step_matrix m;
-    int from, to, row0;  // row0: of the first row within the mixer's projection
-    int block, stack;
-    int H, G, P, F, conv_k;
+// A kind of block.
+struct mm_step_kind {
+    int attention, H, P, ratio_log, F, conv_k, channels;  // 2^ratio_log heads a group
+    int rounds;                                           // heads of a crew, at most
+    int unit;                                             // hidden numbers of the MLP a crew has
+    int codes[2], exact[2];  // operands of the mixer's and the MLP's first product
+    int dt_row, dt_pitch;    // of the first head's row of dt, and from row to row
     float eps;
-    const float *norm;  // (D), or of heads (P)
+    struct mm_step_shape shape[mm_step_output];
+};
+
+struct alignas(16) mm_step_layer {
+    int kind, l2norm, stack, unused;
+    const char *w[mm_step_output], *w3, *dt;
+    const float *norm[2];  // of the mixer, of the MLP
     const float *conv_w, *conv_b, *dt_bias, *a_log, *d;
-    const float *q_norm_w, *q_norm_b, *k_norm_w, *k_norm_b;
-    int n_ahead, state_ahead;  // vectors and states that the next tasks read: brought to the L2
-    struct mm_step_ahead ahead[mm_step_most_ahead];
+    const float *q_norm_w, *q_norm_b, *k_norm_w, *k_norm_b, *g_norm;
 };
 
 struct mm_step_state {
@@ -70,44 +82,79 @@ struct mm_step_state {
     void *k, *v;
 };
 
+// What lies in the device's memory, and is copied to shared memory when a token begins.
+struct alignas(16) mm_step_model {
+    struct mm_step_kind kinds[mm_step_kinds];
+    struct mm_step_shape output;
+    int n_kinds;
+};
+
 struct mm_step_at {
     int past[2];
     float base[2];
 };
 
+// Where things are in shared memory, in bytes from its begin; the queues come first.
+struct mm_step_room {
+    int red;      // (2, warps, 8, 16) f32: sums of warps that share a tile; parts of the stream
+    int dt;       // (warps, 8) f32: the same of the row of dt
+    int local;    // (blocks of 128 columns, n): operand of a last projection
+    int operand;  // (D_blocks, n): what first products multiply: codes, or bf16
+    int exact;    // ... of a quantized model: what is not quantized does
+    int squares;  // (n, D_blocks) f32: of the residual stream
+    int z;        // (n, z_ld) f32: of a head v, k, q, gate, dt
+    int stream;   // (n, slice) f32: this block's columns of the residual stream
+    int fresh;    // (rounds, n, 64) f32: new rows of the convolution's state
+    int sum;      // (n, slice) f32: the last projection's sums over a crew's heads
+    int conv;     // (n, 64, 8) f32: what the convolution of a row needs besides the new one
+    int parts;    // (kinds * ops + 1, warps) of mm_part: step_queue.cuh
+    int states, layers, model, bytes;
+};
+
+// Where words are that members of a crew say to each other, in words from the crew's begin.
+struct mm_step_exchange {
+    int x, x_block, x_exact;  // (2, cols, D_blocks, x_block); of a block, where exact ones begin
+    int z;                    // (2, rounds, cols, z_ld)
+    int y, y_ld;              // (2, rounds, cols, y_ld)
+    int s, s_ld;              // (2, cols, s_ld): hidden numbers of the MLP
+    int words;                // of a crew
+};
+
 // The arguments of one launch.
 struct mm_step_args {
-    const struct mm_step_task *tasks;
-    const struct mm_step_matrix *matrices;  // of the products, in their order
-    const struct mm_step_state *states;     // (blocks, cols)
-    int n_tasks, n_matrices, n, D, splits;
+    const struct mm_step_model *model;
+    const struct mm_step_layer *layers;
+    const struct mm_step_state *states;  // (blocks, cols)
+    int n_layers, n, D, crews, slots;
+    int slice;     // columns of the residual stream that a block has: whole blocks of 128
+    int D_blocks;  // blocks of 128 columns of the residual stream
+    int z_ld;
     int half_cache;  // keys and values are bf16
+    int out_codes;   // the output is quantized
     float *x, *hidden, *logits;
     int64_t x_ld, hidden_ld, logits_ld;
-    // rows of the sequences, work_ld floats apart
-    float *z, *gate, *dt, *y, *ffn;
-    int64_t z_ld, y_ld, ffn_ld, dt_ld;
-    float *part;       // (n, H, splits, P + 2)
+    const char *output;
+    const float *norm;
+    float eps;
+    unsigned meeting;    // the first of this token's
+    uint64_t *parts;     // (2, crews, cols, D_blocks * 128) words between crews
+    uint64_t *exchange;  // (crews, words) words within them
+    struct mm_step_exchange ex;
     float2 *rope;      // (n, 2, 128): cosine and sine
     int rope_half[2];  // 0: no attention in this stack
     float rope_scale[2];
-    unsigned *meet, meet_base;
+    struct mm_step_room room;
     struct mm_step_at at[mm_step_cols];
 };
 
-struct mm_step_shared {
-    float red[2][mm_step_warps][128];
-    float sums[mm_step_warps][mm_step_cols];
-    char staged[mm_step_warps][mm_step_slot];       // step_product.cuh
-    struct mm_step_matrix bringing[mm_step_warps];  // of each warp's queue
-    struct mm_step_task task[2];
-    struct mm_step_args args;
-};
-
-// Slots of a queue that fit the device; 0: too few for this way.
-int mm_step_slots(struct mm_backend *be);
+// Bytes of a warp's slot, of all its lanes: codes or bf16, then scales.
+static inline int mm_step_slot_bytes(int weights) {
+    return (weights == mm_dtype_q4 ? 1024 : 2048) + 128;
+}
+// The slots that a kernel has (step_token.cu) whose queues fit `room` bytes; 0: none.
+int mm_step_slots(int weights, int room);
+bool mm_step_ask(struct mm_backend *be, struct mm_step_device *d);
 // weights: q4 where any matrix is, else q8 where any is, else bf16.
-bool mm_step_launch(struct mm_backend *be, const struct mm_step_args *a, int blocks, int slots,
-                    enum mm_dtype weights);
+bool mm_step_launch(struct mm_backend *be, const struct mm_step_args *a, enum mm_dtype weights);
 
 #endif

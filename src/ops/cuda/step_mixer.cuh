@@ -1,12 +1,215 @@
-// The mixers of a token step: the recurrence, a row of a head's state a warp; kept attention, its
-// keys cut into as many pieces as fill the device once for one sequence, whatever their number.
+// The mixers of a token step, a head a crew: the convolution's rows as the first projection's sums
+// come; the recurrence, some rows of the head's state a block; kept attention, a part of the keys a
+// block.
 #ifndef MM_OPS_CUDA_STEP_MIXER_CUH
 #define MM_OPS_CUDA_STEP_MIXER_CUH
 
 #include "ops/cuda/step_product.cuh"
 
+// What the walk knows of a block of the model.
+struct mm_step_here {
+    const struct mm_step_kind *t;
+    const struct mm_step_layer *y;
+    const struct mm_step_state *states;  // (n), in shared memory
+};
+
+// ---- between the first projection and the mixer ----
+
+// A row of the first projection that a thread finishes, of a sequence: item 64 seq + row. Of four
+// tiles of `in`; where there is a gate by itself, the fourth is its.
+struct mm_step_item {
+    int index, seq, row, group, part, in, channel;  // part: of z; in: row of it
+    bool gate, there, convolved;
+};
+
+// head: -1 where the crew has none.
+__device__ __forceinline__ struct mm_step_item mm_item(const struct mm_step_args &a,
+                                                       const struct mm_step_who &me,
+                                                       const struct mm_step_here &here, int head,
+                                                       int index) {
+    struct mm_step_item i;
+    i.index = index, i.seq = index / mm_step_rows, i.row = index % mm_step_tile;
+    i.group = index / mm_step_tile % 4;
+    const struct mm_step_shape *m = &here.t->shape[mm_step_in];
+    i.gate = i.group == 3 && here.t->shape[mm_step_gate].n_seg;
+    if (i.gate) m = &here.t->shape[mm_step_gate], i.group = 0;
+    const int tile = me.rank * m->per + i.group, j = tile >> m->seg_tiles_log;
+    i.in = (tile - (j << m->seg_tiles_log)) * mm_step_tile + i.row;
+    i.part = m->seg_z + j;
+    i.there = head >= 0 && i.seq < a.n && i.group < m->per && tile < m->tiles && i.in < m->seg_rows;
+    i.convolved = i.there && !here.t->attention && i.part < 3;
+    i.channel = 0;
+    if (i.convolved)
+        i.channel = m->seg[j].row + head * m->seg[j].per_head +
+                    (head >> here.t->ratio_log) * m->seg[j].per_group + i.in;
+    return i;
+}
+
+// What the convolution of a row needs besides the new one: old ones, weights, bias.
+struct mm_step_conv {
+    float4 old, w;  // old.w: bias
+};
+
+__device__ __forceinline__ struct mm_step_conv mm_conv_load(const struct mm_step_here &here,
+                                                            const struct mm_step_item &i) {
+    const int before = here.t->conv_k - 1;
+    struct mm_step_conv c;
+    c.old = c.w = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (!i.convolved) return c;
+    const float *st = here.states[i.seq].conv + i.channel;
+    const float *w = here.y->conv_w + i.channel * (before + 1);
+    c.old.w = __ldg(here.y->conv_b + i.channel);
+    if (before > 0) c.old.x = __ldcg(st);
+    if (before > 1) c.old.y = __ldcg(st + (int64_t)here.t->channels);
+    if (before > 2) c.old.z = __ldcg(st + (int64_t)here.t->channels * 2);
+    c.w.x = __ldg(w);
+    if (before > 0) c.w.y = __ldg(w + 1);
+    if (before > 1) c.w.z = __ldg(w + 2);
+    if (before > 2) c.w.w = __ldg(w + 3);
+    return c;
+}
+
+// A thread finds what it put there itself.
+__device__ __forceinline__ void mm_conv_store(const struct mm_step_args &a, char *memory,
+                                              const struct mm_step_item &i,
+                                              const struct mm_step_conv &c) {
+    if (!i.convolved) return;
+    float4 *to = (float4 *)(memory + a.room.conv) + i.index * 2;
+    to[0] = c.old, to[1] = c.w;
+}
+
+__device__ __forceinline__ float mm_conv(const float4 *of, int before, float z) {
+    const float4 old = of[0], w = of[1];
+    float sum = old.w;
+    if (before > 0) sum += w.x * old.x;
+    if (before > 1) sum += w.y * old.y;
+    if (before > 2) sum += w.z * old.z;
+    sum += (before == 0 ? w.x : before == 1 ? w.y : before == 2 ? w.z : w.w) * z;
+    return sum * mm_sigmoid(sum);
+}
+
+// A row's sum becomes a number of z and is said to the crew.
+__device__ __forceinline__ void mm_finish_row(const struct mm_step_args &a,
+                                              const struct mm_step_who &me, char *memory,
+                                              const struct mm_step_here &here,
+                                              const struct mm_step_item &i, unsigned meeting,
+                                              int round, float z) {
+    float v = z;
+    if (i.convolved) {
+        ((float *)(memory + a.room.fresh))[round * a.n * mm_step_rows + i.index] = z;
+        v = mm_conv((const float4 *)(memory + a.room.conv) + i.index * 2, here.t->conv_k - 1, z);
+    } else if (i.part == 3) {
+        v = z * mm_sigmoid(z);
+    }
+    mm_say_float(mm_words_z(a, me.crew, meeting, round, i.seq) + i.part * here.t->P + i.in, v,
+                 meeting);
+}
+
+// The convolution's states move on by the new rows. Crews that share a group read the same states,
+// so that waits until all have met after reading them; the group's first head writes.
+__device__ __forceinline__ void mm_conv_keep(const struct mm_step_args &a,
+                                             const struct mm_step_who &me, const char *memory,
+                                             const struct mm_step_here &here, int head, int round) {
+    const int before = here.t->conv_k - 1;
+    if (here.t->attention || before == 0) return;
+    const bool first = (head & ((1 << here.t->ratio_log) - 1)) == 0;
+    const int64_t channels = here.t->channels;
+    const float *fresh = (const float *)(memory + a.room.fresh) + round * a.n * mm_step_rows;
+#pragma unroll 1
+    for (int at = threadIdx.x; at < a.n * mm_step_rows; at += mm_step_threads) {
+        const struct mm_step_item i = mm_item(a, me, here, head, at);
+        if (!i.convolved || (i.part < 2 && !first)) continue;
+        float *st = here.states[i.seq].conv + i.channel;
+        const float second = before > 1 ? __ldcg(st + channels) : 0.0f;
+        const float third = before > 2 ? __ldcg(st + 2 * channels) : 0.0f;
+        if (before > 1) st[0] = second;
+        if (before > 2) st[channels] = third;
+        st[(before - 1) * channels] = fresh[at];
+    }
+}
+
+// A lane's columns of the row of dt, of the warp's first two blocks of 128.
+struct mm_step_dt {
+    uint2 w[2];
+};
+
+__device__ __forceinline__ uint2 mm_dt_weights(const struct mm_step_args &a,
+                                               const struct mm_step_here &here, int head,
+                                               int block) {
+    const int column = block * mm_step_block + threadIdx.x % 32 * 4;
+    if (column >= a.D) return make_uint2(0, 0);
+    const char *row = here.y->dt + here.t->dt_row + (int64_t)head * here.t->dt_pitch;
+    return __ldg((const uint2 *)(row + column * 2));
+}
+
+// The row of dt times the operand, a warp's columns; the sums of the warps are added later.
+template <class KERNEL>
+__device__ __forceinline__ void mm_dt_sums(const struct mm_step_args &a, char *memory,
+                                           const struct mm_step_here &here, int head,
+                                           const struct mm_step_dt &dt) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll 1
+    for (int seq = 0; seq < a.n; seq++) {
+        float sum = 0.0f;
+#pragma unroll 2
+        for (int i = 0; i * mm_step_warps + warp < a.D_blocks; i++) {
+            const int block = i * mm_step_warps + warp;
+            const uint2 w = i == 0   ? dt.w[0]
+                            : i == 1 ? dt.w[1]
+                                     : mm_dt_weights(a, here, head, block);
+            float4 x;
+            if (KERNEL::weights == mm_dtype_bf16) {
+                x = mm_widened(*(const uint2 *)(memory + a.room.operand +
+                                                (block * a.n + seq) * mm_step_row_bf16 + lane * 8));
+            } else {
+                const char *row = mm_exact_row(memory + a.room.exact, a.n, block, seq);
+                x = mm_add4(mm_widened(*(const uint2 *)row),
+                            mm_add4(mm_widened(*(const uint2 *)(row + 128)),
+                                    mm_widened(*(const uint2 *)(row + 256))));
+            }
+            sum += mm_dot4(x, mm_widened(w));
+        }
+        sum = mm_warp_sum(sum);
+        if (lane == 0) ((float *)(memory + a.room.dt))[warp * 8 + seq] = sum;
+    }
+}
+
+__device__ __forceinline__ void mm_dt_finish(const struct mm_step_args &a,
+                                             const struct mm_step_who &me, const char *memory,
+                                             const struct mm_step_here &here, unsigned meeting,
+                                             int round, int seq, float factor, float bias) {
+    const float *sums = (const float *)(memory + a.room.dt) + seq;
+    float z = 0.0f;
+#pragma unroll
+    for (int i = 0; i < mm_step_warps; i++)
+        z += sums[i * 8];
+    const float u = factor * z + bias, v = u > 20.0f ? u : log1pf(expf(u));
+    mm_say_float(mm_words_z(a, me.crew, meeting, round, seq) + 4 * here.t->P, v, meeting);
+}
+
+// z as the crew said it, to shared memory.
+__device__ __forceinline__ void mm_hear_z(const struct mm_step_args &a,
+                                          const struct mm_step_who &me, char *memory,
+                                          const struct mm_step_here &here, unsigned meeting,
+                                          int round) {
+    const int P = here.t->P, twos = (here.t->attention ? 3 : 4) * P / 2;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < a.n * twos; i += mm_step_threads) {
+        const int seq = i / twos, at = i % twos * 2;
+        const uint2 v = mm_hear2(mm_words_z(a, me.crew, meeting, round, seq) + at, meeting);
+        *(uint2 *)((float *)(memory + a.room.z) + seq * a.z_ld + at) = v;
+    }
+    // by threads that had the least to do
+    const int seq = mm_step_threads - 1 - (int)threadIdx.x;
+    if (!here.t->attention && seq < a.n)
+        ((float *)(memory + a.room.z))[seq * a.z_ld + 4 * P] =
+            __uint_as_float(mm_hear(mm_words_z(a, me.crew, meeting, round, seq) + 4 * P, meeting));
+}
+
+// ---- the recurrence ----
+
 // LayerNorm over a head, 4 values a lane (use_qknorm).
-__device__ inline float4 mm_head_norm(float4 x, int dim, const float *w, const float *b) {
+__device__ __forceinline__ float4 mm_head_norm(float4 x, int dim, const float *w, const float *b) {
     const int at = threadIdx.x % 32 * 4;
     const bool in = at < dim;
     const float mean = mm_warp_sum(in ? x.x + x.y + (x.z + x.w) : 0.0f) / (float)dim;
@@ -17,60 +220,83 @@ __device__ inline float4 mm_head_norm(float4 x, int dim, const float *w, const f
                        c.z * r * w[at + 2] + b[at + 2], c.w * r * w[at + 3] + b[at + 3]);
 }
 
-// ROWS rows of S from `row` on, all of one head: S = decay S + (dt v) k^T, y = S q + d v.
-template <int ROWS>
-__device__ inline void mm_recur(const struct mm_step_args &a, const struct mm_step_task &t, int seq,
-                                int h, int row) {
-    const int at = threadIdx.x % 32 * 4, group = h / (t.H / t.G);
-    const bool in = at < t.P;
-    float *S = a.states[t.block * mm_step_cols + seq].S + ((int64_t)h * t.P + row) * t.P + at;
-    const float *z = a.z + seq * a.z_ld;
-    float4 s[ROWS];
-    float v[ROWS];
+// Item i: a row of S of a sequence. This block has P / 8 of the head's rows.
+__device__ __forceinline__ float *mm_state_row(const struct mm_step_here &here,
+                                               const struct mm_step_who &me, int head, int i) {
+    const int rows = here.t->P / mm_step_crew, row = me.rank * rows + i % rows;
+    return here.states[i / rows].S + ((int64_t)head * here.t->P + row) * here.t->P +
+           threadIdx.x % 32 * 4;
+}
+
+__device__ __forceinline__ float4 mm_state_load(const struct mm_step_args &a,
+                                                const struct mm_step_here &here,
+                                                const struct mm_step_who &me, int head, int i) {
+    const int P = here.t->P;
+    if (i >= a.n * (P / mm_step_crew) || threadIdx.x % 32 * 4 >= P)
+        return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    return __ldcg((const float4 *)mm_state_row(here, me, head, i));
+}
+
+// S = decay S + (dt v) k^T, y = S q + d v, a row a warp; `s` is the first one's row, `rate` what
+// the exponent of the decay has to dt.
+__device__ __forceinline__ void mm_recur(const struct mm_step_args &a, const struct mm_step_who &me,
+                                         char *memory, const struct mm_step_here &here, int head,
+                                         float4 s, float4 next, float rate, float d,
+                                         unsigned meeting, int round) {
+    const struct mm_step_layer &y = *here.y;
+    const int P = here.t->P, rows = P / mm_step_crew, at = threadIdx.x % 32 * 4;
+    const bool in = at < P;
     const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-        s[i] = in ? mm_load4_far(S + (int64_t)i * t.P) : zero;
-        v[i] = __ldcg(z + group * t.P + row + i);
-    }
-    float4 k = in ? mm_load4_far(z + (t.G + group) * t.P + at) : zero;
-    float4 q = in ? mm_load4_far(z + (2 * t.G + h) * t.P + at) : zero;
-    if (t.q_norm_w) {
-        k = mm_head_norm(k, t.P, t.k_norm_w, t.k_norm_b);
-        q = mm_head_norm(q, t.P, t.q_norm_w, t.q_norm_b);
-    }
-    const float dt = __ldcg(a.dt + seq * a.dt_ld + h), d = t.d ? t.d[h] : 0.0f;
-    const float decay = t.a_log ? expf(-expf(t.a_log[h]) * dt) : 1.0f;
-#pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-        const float w = dt * v[i];
-        s[i].x = fmaf(s[i].x, decay, w * k.x), s[i].y = fmaf(s[i].y, decay, w * k.y);
-        s[i].z = fmaf(s[i].z, decay, w * k.z), s[i].w = fmaf(s[i].w, decay, w * k.w);
-        if (in) *(float4 *)(S + (int64_t)i * t.P) = s[i];
-        const float y = mm_warp_sum(in ? mm_dot4(s[i], q) : 0.0f);
-        if (at == 0) a.y[seq * a.y_ld + h * t.P + row + i] = fmaf(d, v[i], y);
-    }
-}
-
-template <int ROWS>
-__device__ inline void mm_recur_all(const struct mm_step_args &a, const struct mm_step_task &t) {
-    const int parts = t.P / ROWS, items = a.n * t.H * parts;
-    // neighbours in memory go to one block
 #pragma unroll 1
-    for (int i = (int)blockIdx.x * mm_step_warps + (int)threadIdx.x / 32; i < items;
-         i += (int)gridDim.x * mm_step_warps)
-        mm_recur<ROWS>(a, t, i / parts / t.H, i / parts % t.H, i % parts * ROWS);
+    for (int i = threadIdx.x / 32; i < a.n * rows; i += mm_step_warps) {
+        const float4 later = mm_state_load(a, here, me, head, i + 2 * mm_step_warps);
+        const int seq = i / rows, row = me.rank * rows + i % rows;
+        const float *z = (const float *)(memory + a.room.z) + seq * a.z_ld;
+        float4 k = in ? *(const float4 *)(z + P + at) : zero;
+        float4 q = in ? *(const float4 *)(z + 2 * P + at) : zero;
+        const float v = z[row], dt = z[4 * P];
+        if (y.q_norm_w) {
+            k = mm_head_norm(k, P, y.k_norm_w, y.k_norm_b);
+            q = mm_head_norm(q, P, y.q_norm_w, y.q_norm_b);
+        }
+        const float decay = expf(rate * dt), w = dt * v;
+        s.x = fmaf(s.x, decay, w * k.x), s.y = fmaf(s.y, decay, w * k.y);
+        s.z = fmaf(s.z, decay, w * k.z), s.w = fmaf(s.w, decay, w * k.w);
+        if (in) *(float4 *)mm_state_row(here, me, head, i) = s;
+        const float sum = fmaf(d, v, mm_warp_sum(in ? mm_dot4(s, q) : 0.0f));
+        if (threadIdx.x % 32 == 0)
+            mm_say_float(mm_words_y(a, me.crew, meeting, round, seq) + row, sum, meeting);
+        s = next, next = later;
+    }
 }
 
-__device__ inline void mm_mamba2(const struct mm_step_args &a, const struct mm_step_task &t) {
-    const int rows = a.n * t.H * t.P, warps = (int)gridDim.x * mm_step_warps;
-    if (rows > 4 * warps) {
-        mm_recur_all<8>(a, t);
-    } else if (rows > warps) {
-        mm_recur_all<4>(a, t);
-    } else {
-        mm_recur_all<1>(a, t);
+// The gated norm's weights, 4 a lane as mm_gated has them.
+__device__ __forceinline__ float4 mm_gated_weights(const struct mm_step_here &here, int head) {
+    const int at = threadIdx.x % 32 * 4 - head * here.t->P % mm_step_block;
+    if (!here.y->g_norm || at < 0 || at >= here.t->P) return make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+    return __ldg((const float4 *)(here.y->g_norm + at));
+}
+
+// y, heard from the crew, through the gated norm becomes the last projection's operand: 128 columns
+// that hold the head's. A warp a sequence.
+template <class KERNEL>
+__device__ __forceinline__ void mm_gated(const struct mm_step_args &a, const struct mm_step_who &me,
+                                         char *memory, const struct mm_step_here &here, int head,
+                                         float4 w, unsigned meeting, int round) {
+    const int seq = threadIdx.x / 32, P = here.t->P;
+    if (seq >= a.n) return;
+    const int at = threadIdx.x % 32 * 4 - head * P % mm_step_block;
+    const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    float4 v = zero, g = zero;
+    if (at >= 0 && at < P) {
+        v = mm_as_floats(mm_hear4(mm_words_y(a, me.crew, meeting, round, seq) + at, meeting));
+        g = *(const float4 *)((const float *)(memory + a.room.z) + seq * a.z_ld + 3 * P + at);
+        g.x *= w.x, g.y *= w.y, g.z *= w.z, g.w *= w.w;
     }
+    const float squares = mm_warp_sum(mm_dot4(v, v));
+    const float r = here.y->g_norm ? rsqrtf(squares / (float)P + 1e-5f) : 1.0f;
+    v.x *= r * g.x, v.y *= r * g.y, v.z *= r * g.z, v.w *= r * g.w;
+    mm_keep_operand<KERNEL>(a, memory, 0, seq, v, here.t->shape[mm_step_wo].type != mm_dtype_bf16);
 }
 
 // ---- attention ----
@@ -88,182 +314,190 @@ __device__ inline void mm_rope_table(const struct mm_step_args &a) {
 }
 
 // The lane's 4 values of a head, turned.
-__device__ inline float4 mm_turned(const float *head, const float2 *rope, int dim) {
+__device__ __forceinline__ float4 mm_turned(const float *head, const float2 *rope, int dim) {
     const int at = threadIdx.x % 32 * 4, half = dim / 2;
     if (at >= dim) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    const bool upper = at >= half;
-    float own[4], other[4];
+    float v[4];
 #pragma unroll
     for (int e = 0; e < 4; e++) {
-        const int pair = (at + e) % half;
-        const float2 cs = __ldcg(rope + pair);
-        const float x = __ldcg(head + at + e),
-                    y = __ldcg(head + (at + e < half ? at + e + half : at + e - half));
-        own[e] = x * cs.x, other[e] = y * cs.y;
+        const bool upper = at + e >= half;
+        const float2 cs = __ldcg(rope + (at + e) % half);
+        const float other = head[upper ? at + e - half : at + e + half] * cs.y;
+        v[e] = head[at + e] * cs.x + (upper ? other : -other);
     }
-    const float sign = upper ? 1.0f : -1.0f;
-    return make_float4(own[0] + sign * other[0], own[1] + sign * other[1], own[2] + sign * other[2],
-                       own[3] + sign * other[3]);
+    return make_float4(v[0], v[1], v[2], v[3]);
 }
 
-// The warps' parts of one head's piece into one, in their order, for the merge that follows.
-__device__ inline void mm_merge_warps(const struct mm_step_args &a, const struct mm_step_task &t,
-                                      struct mm_step_shared &sh, float4 acc, float top, float sum,
-                                      float *to) {
-    float(*part)[132] = (float(*)[132])sh.red;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    __syncthreads();
-    *(float4 *)&part[warp][lane * 4] = acc;
-    if (lane == 0) part[warp][128] = top, part[warp][129] = sum;
-    __syncthreads();
-    float most = -INFINITY, all = 0.0f, out = 0.0f;
-    const int d = threadIdx.x;
-    if (d >= t.P) return;
+// A row of a running softmax: the largest score, the sum, and 4 columns a lane.
+struct mm_step_soft {
+    float top, sum;
+    float4 v;
+};
+
+// Keys [from, to) of the cache, some at once, every 16th such group this warp's.
+template <bool HALF>
+__device__ __forceinline__ void mm_attend_keys(struct mm_step_soft &acc, float4 q, const void *keys,
+                                               const void *values, int64_t ld, int64_t column,
+                                               int from, int to, bool in) {
+    constexpr int N = HALF ? 8 : 4;
 #pragma unroll 1
-    for (int w = 0; w < mm_step_warps; w++)
-        most = fmaxf(most, part[w][128]);
-#pragma unroll 1
-    for (int w = 0; w < mm_step_warps; w++) {
-        const float f = part[w][129] > 0.0f ? exp2f(part[w][128] - most) : 0.0f;
-        all += f * part[w][129];
-        out += f * part[w][d];
-    }
-    to[d] = out;
-    if (d == 0) to[t.P] = most, to[t.P + 1] = all;
-    (void)a;
-}
-
-// 4 values of a cache from element i on.
-__device__ inline float4 mm_cache_load(const void *p, int64_t i, bool half) {
-    if (!half) return mm_load4_far((const float *)p + i);
-    const uint2 r = __ldcg((const uint2 *)((const __nv_bfloat16 *)p + i));
-    return make_float4(__uint_as_float(r.x << 16), __uint_as_float(r.x & 0xffff0000u),
-                       __uint_as_float(r.y << 16), __uint_as_float(r.y & 0xffff0000u));
-}
-__device__ inline void mm_cache_store(void *p, int64_t i, bool half, float4 x) {
-    if (half) {
-        *(uint2 *)((__nv_bfloat16 *)p + i) = mm_four_bf16(x);
-    } else {
-        *(float4 *)((float *)p + i) = x;
-    }
-}
-
-template <int RATIO>
-__device__ inline void mm_attend(const struct mm_step_args &a, const struct mm_step_task &t,
-                                 struct mm_step_shared &sh, int seq, int group, int split) {
-    const int past = a.at[seq].past[t.stack], n = past + 1;
-    const int piece = ((n + a.splits - 1) / a.splits + 63) / 64 * 64;
-    const int from = min(split * piece, n), to = min(from + piece, n);
-    const int at = threadIdx.x % 32 * 4, warp = threadIdx.x / 32;
-    const bool in = at < t.P, half = a.half_cache;
-    const struct mm_step_state st = a.states[t.block * mm_step_cols + seq];
-    const int64_t ld = (int64_t)t.G * t.P, col = (int64_t)group * t.P + at;
-    const float *z = a.z + seq * a.z_ld + (int64_t)group * (RATIO + 2) * t.P;
-    const float2 *rope = a.rope + (seq * 2 + t.stack) * 128;
-    if (to == n && from < to) {  // the new row belongs to the last piece
-        if (warp == 0 && in) {
-            const float4 k = mm_turned(z + RATIO * t.P, rope, t.P);
-            mm_cache_store(st.k, past * ld + col, half, k);
-            mm_cache_store(st.v, past * ld + col, half, mm_load4_far(z + (RATIO + 1) * t.P + at));
+    for (int j = from + threadIdx.x / 32 * N; j < to; j += N * mm_step_warps) {
+        float4 k[N];
+        uint2 raw[N];
+        float s[N], most = acc.top;
+        if constexpr (HALF) {
+#pragma unroll
+            for (int e = 0; e < N; e++)
+                raw[e] = in && j + e < to ? __ldcg((const uint2 *)((const __nv_bfloat16 *)keys +
+                                                                   (j + e) * ld + column))
+                                          : make_uint2(0, 0);
         }
+#pragma unroll
+        for (int e = 0; e < N; e++) {
+            if constexpr (HALF) {
+                k[e] = mm_widened(raw[e]);
+                raw[e] = in && j + e < to ? __ldcg((const uint2 *)((const __nv_bfloat16 *)values +
+                                                                   (j + e) * ld + column))
+                                          : make_uint2(0, 0);
+            } else {
+                k[e] = in && j + e < to
+                           ? __ldcg((const float4 *)((const float *)keys + (j + e) * ld + column))
+                           : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            }
+        }
+#pragma unroll
+        for (int e = 0; e < N; e++) {
+            s[e] = mm_warp_sum(mm_dot4(q, k[e]));
+            if (j + e >= to) s[e] = -INFINITY;
+            most = fmaxf(most, s[e]);
+        }
+        const float keep = exp2f(acc.top - most);
+        acc.top = most, acc.sum *= keep;
+        acc.v.x *= keep, acc.v.y *= keep, acc.v.z *= keep, acc.v.w *= keep;
+#pragma unroll
+        for (int e = 0; e < N; e++) {
+            float4 v;
+            if constexpr (HALF) {
+                v = mm_widened(raw[e]);
+            } else {
+                v = in && j + e < to
+                        ? __ldcg((const float4 *)((const float *)values + (j + e) * ld + column))
+                        : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            }
+            const float p = exp2f(s[e] - most);
+            acc.sum += p;
+            acc.v.x += p * v.x, acc.v.y += p * v.y, acc.v.z += p * v.z, acc.v.w += p * v.w;
+        }
+    }
+}
+
+// This block's part of one sequence's keys; the new one is the first block's, and goes to the
+// cache.
+__device__ __forceinline__ struct mm_step_soft mm_attend_part(const struct mm_step_args &a,
+                                                              const struct mm_step_who &me,
+                                                              const char *memory,
+                                                              const struct mm_step_here &here,
+                                                              int head, int seq) {
+    const int P = here.t->P, at = threadIdx.x % 32 * 4, group = head >> here.t->ratio_log;
+    const int past = a.at[seq].past[here.y->stack];
+    const int piece = ((past + mm_step_crew - 1) / mm_step_crew + 63) / 64 * 64;
+    const int from = min(me.rank * piece, past), to = min(from + piece, past);
+    const bool in = at < P;
+    const struct mm_step_state st = here.states[seq];
+    const int64_t ld = (int64_t)here.t->channels, column = (int64_t)group * P + at;
+    const float *z = (const float *)(memory + a.room.z) + seq * a.z_ld;
+    const float2 *rope = a.rope + (seq * 2 + here.y->stack) * 128;
+    const float scale = 1.4426950408889634f * rsqrtf((float)P);  // exp2 below
+    float4 q = mm_turned(z + 2 * P, rope, P);
+    q.x *= scale, q.y *= scale, q.z *= scale, q.w *= scale;
+    struct mm_step_soft acc = {-INFINITY, 0.0f, make_float4(0.0f, 0.0f, 0.0f, 0.0f)};
+    if (me.rank == 0 && threadIdx.x < 32) {
+        float4 k = mm_turned(z + P, rope, P), v = k;
+        if (in) v = *(const float4 *)(z + at);
+        const bool writes = in && (head & ((1 << here.t->ratio_log) - 1)) == 0;
+        if (a.half_cache) {
+            const uint2 hk = mm_four_bf16(k), hv = mm_four_bf16(v);
+            if (writes) {
+                *(uint2 *)((__nv_bfloat16 *)st.k + past * ld + column) = hk;
+                *(uint2 *)((__nv_bfloat16 *)st.v + past * ld + column) = hv;
+            }
+            k = mm_widened(hk), v = mm_widened(hv);
+        } else if (writes) {
+            *(float4 *)((float *)st.k + past * ld + column) = k;
+            *(float4 *)((float *)st.v + past * ld + column) = v;
+        }
+        acc.top = mm_warp_sum(in ? mm_dot4(q, k) : 0.0f), acc.sum = 1.0f, acc.v = v;
+    }
+    if (a.half_cache) {
+        mm_attend_keys<true>(acc, q, st.k, st.v, ld, column, from, to, in);
+    } else {
+        mm_attend_keys<false>(acc, q, st.k, st.v, ld, column, from, to, in);
+    }
+    return acc;
+}
+
+// Every sequence's attention over this block's keys, said to the crew: P columns, the largest
+// score, the sum.
+__device__ __forceinline__ void mm_attend(const struct mm_step_args &a,
+                                          const struct mm_step_who &me, char *memory,
+                                          const struct mm_step_here &here, int head,
+                                          unsigned meeting, int round) {
+    const int P = here.t->P, warp = threadIdx.x / 32, lane = threadIdx.x % 32, d = threadIdx.x;
+#pragma unroll 1
+    for (int seq = 0; seq < a.n; seq++) {
+        const struct mm_step_soft acc = mm_attend_part(a, me, memory, here, head, seq);
+        float(*rows)[128] = (float(*)[128])(memory + a.room.red);
+        float(*ends)[2] = (float(*)[2])(rows + mm_step_warps);
         __syncthreads();
-    }
-    float4 q[RATIO], acc[RATIO];
-    float top[RATIO], sum[RATIO];
-    const float scale = 1.4426950408889634f * rsqrtf((float)t.P);  // exp2 below
-#pragma unroll
-    for (int r = 0; r < RATIO; r++) {
-        q[r] = mm_turned(z + r * t.P, rope, t.P);
-        q[r].x *= scale, q[r].y *= scale, q[r].z *= scale, q[r].w *= scale;
-        acc[r] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        top[r] = -INFINITY, sum[r] = 0.0f;
-    }
-#pragma unroll 1
-    for (int j = from + warp * 4; j < to; j += 4 * mm_step_warps) {
-        float4 k[4], v[4];
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const bool there = in && j + e < to;
-            k[e] = v[e] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            if (there) k[e] = mm_cache_load(st.k, (j + e) * ld + col, half);
-            if (there) v[e] = mm_cache_load(st.v, (j + e) * ld + col, half);
+        *(float4 *)&rows[warp][lane * 4] = acc.v;
+        if (lane == 0) ends[warp][0] = acc.top, ends[warp][1] = acc.sum;
+        __syncthreads();
+        if (d >= P) continue;
+        float most = -INFINITY, all = 0.0f, out = 0.0f;
+#pragma unroll 4
+        for (int w = 0; w < mm_step_warps; w++)
+            most = fmaxf(most, ends[w][0]);
+#pragma unroll 4
+        for (int w = 0; w < mm_step_warps; w++) {
+            const float f = ends[w][1] > 0.0f ? exp2f(ends[w][0] - most) : 0.0f;
+            all += f * ends[w][1];
+            out += f * rows[w][d];
         }
-#pragma unroll
-        for (int r = 0; r < RATIO; r++) {
-            float s[4], most = top[r];
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                s[e] = mm_warp_sum(mm_dot4(q[r], k[e]));
-                if (j + e >= to) s[e] = -INFINITY;
-                most = fmaxf(most, s[e]);
-            }
-            const float keep = exp2f(top[r] - most);
-            top[r] = most, sum[r] *= keep;
-            acc[r].x *= keep, acc[r].y *= keep, acc[r].z *= keep, acc[r].w *= keep;
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const float p = exp2f(s[e] - most);
-                sum[r] += p;
-                acc[r].x += p * v[e].x, acc[r].y += p * v[e].y;
-                acc[r].z += p * v[e].z, acc[r].w += p * v[e].w;
-            }
-        }
-    }
-#pragma unroll
-    for (int r = 0; r < RATIO; r++) {
-        const int h = group * RATIO + r;
-        float *out = a.part + (((int64_t)seq * t.H + h) * a.splits + split) * (t.P + 2);
-        mm_merge_warps(a, t, sh, acc[r], top[r], sum[r], out);
+        uint64_t *to = mm_words_y(a, me.crew, meeting, round, seq) + me.rank * (P + 4);
+        mm_say_float(to + d, out, meeting);
+        if (d == 0) mm_say_float(to + P, most, meeting), mm_say_float(to + P + 1, all, meeting);
     }
 }
 
-template <int RATIO>
-__device__ inline void mm_attend_all(const struct mm_step_args &a, const struct mm_step_task &t,
-                                     struct mm_step_shared &sh) {
-    const int items = a.n * t.G * a.splits;
+// The members' parts into one: the last projection's operand, as mm_gated.
+template <class KERNEL>
+__device__ __forceinline__ void mm_attended(const struct mm_step_args &a,
+                                            const struct mm_step_who &me, char *memory,
+                                            const struct mm_step_here &here, int head,
+                                            unsigned meeting, int round) {
+    const int seq = threadIdx.x / 32, P = here.t->P;
+    if (seq >= a.n) return;
+    const int at = threadIdx.x % 32 * 4 - head * P % mm_step_block;
+    const bool in = at >= 0 && at < P;
+    const uint64_t *y = mm_words_y(a, me.crew, meeting, round, seq);
+    float most = -INFINITY, all = 0.0f;
+    float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll 1
-    for (int i = blockIdx.x; i < items; i += gridDim.x)
-        mm_attend<RATIO>(a, t, sh, i / (a.splits * t.G), i / a.splits % t.G, i % a.splits);
-}
-
-__device__ inline void mm_attention(const struct mm_step_args &a, const struct mm_step_task &t,
-                                    struct mm_step_shared &sh) {
-    const int ratio = t.H / t.G;
-    if (ratio == 1) {
-        mm_attend_all<1>(a, t, sh);
-    } else if (ratio == 2) {
-        mm_attend_all<2>(a, t, sh);
-    } else {
-        mm_attend_all<4>(a, t, sh);
+    for (int r = 0; r < mm_step_crew; r++) {
+        const uint64_t *part = y + r * (P + 4);
+        const uint2 end = mm_hear2(part + P, meeting);
+        const float top = __uint_as_float(end.x), sum = __uint_as_float(end.y);
+        float4 p = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (in) p = mm_as_floats(mm_hear4(part + at, meeting));
+        if (!(sum > 0.0f)) continue;
+        const float more = fmaxf(most, top), keep = exp2f(most - more), f = exp2f(top - more);
+        most = more, all = all * keep + f * sum;
+        v.x = v.x * keep + f * p.x, v.y = v.y * keep + f * p.y;
+        v.z = v.z * keep + f * p.z, v.w = v.w * keep + f * p.w;
     }
-}
-
-// The pieces of a head into its output, a warp a head.
-__device__ inline void mm_merge(const struct mm_step_args &a, const struct mm_step_task &t) {
-    const int items = a.n * t.H, at = threadIdx.x % 32 * 4;
-    const int warp = (int)(threadIdx.x / 32 * gridDim.x + blockIdx.x);
-#pragma unroll 1
-    for (int i = warp; i < items; i += (int)gridDim.x * mm_step_warps) {
-        const int seq = i / t.H, h = i % t.H;
-        const float *part = a.part + ((int64_t)seq * t.H + h) * a.splits * (t.P + 2);
-        float most = -INFINITY, sum = 0.0f;
-        float out[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll 1
-        for (int s = 0; s < a.splits; s++)
-            most = fmaxf(most, __ldcg(part + s * (t.P + 2) + t.P));
-#pragma unroll 1
-        for (int s = 0; s < a.splits; s++) {
-            const float *p = part + s * (t.P + 2);
-            const float n = __ldcg(p + t.P + 1);
-            if (!(n > 0.0f)) continue;
-            const float f = exp2f(__ldcg(p + t.P) - most);
-            sum += f * n;
-            for (int e = 0; e < 4; e++)
-                if (at < t.P) out[e] += f * __ldcg(p + at + e);
-        }
-        for (int e = 0; e < 4; e++)
-            if (at < t.P) a.y[seq * a.y_ld + h * t.P + at + e] = out[e] / sum;
-    }
+    const float r = 1.0f / all;
+    v.x *= r, v.y *= r, v.z *= r, v.w *= r;
+    mm_keep_operand<KERNEL>(a, memory, 0, seq, v, here.t->shape[mm_step_wo].type != mm_dtype_bf16);
 }
 
 #endif

@@ -1,4 +1,5 @@
-// The list of tasks of a token step: what the host makes of a model once.
+// What the host makes of a model once for its token steps: kinds of blocks, where their matrices
+// are, and how shared memory is cut for a number of sequences.
 #include "ops/cuda/step_plan.cuh"
 
 #include <stdlib.h>
@@ -20,12 +21,22 @@ static bool matrix_fits(struct mm_view w, int64_t most_rows) {
 static bool block_fits(const struct mm_step_block *b) {
     const int64_t ratio = b->H / b->G, most = 1 << 24;
     if (b->P < 8 || b->P > 128 || (b->P & (b->P - 1)) || b->F % 8) return false;
+    if (ratio > 256 || (ratio & (ratio - 1)) || ratio * b->G != b->H) return false;
+    if (!b->attention && mm_view_cols(b->conv_w) > 4) return false;
     // of the products with bf16 in a quantized model the operand is kept exact; only normed ones
     const bool quantized = mm_dtype_quantized(b->in[0].dtype);
     if (quantized != mm_dtype_quantized(b->wo.dtype) ||
         quantized != mm_dtype_quantized(b->w2.dtype))
         return false;
-    if (b->attention && ratio != 1 && ratio != 2 && ratio != 4) return false;
+    if (b->w1.dtype != b->w3.dtype) return false;
+    // a block of codes has one scale, so it must be of one head
+    if (mm_dtype_quantized(b->wo.dtype) && b->P != mm_quant_block) return false;
+    // dt is a product by itself, with bf16
+    const struct mm_view dt = b->in[1].data ? b->in[1] : b->in[0];
+    if (!b->attention && dt.dtype != mm_dtype_bf16) return false;
+    // one matrix, or the gates and dt of a Mamba-2 block by themselves
+    const int64_t vkq = (2 * b->G + b->H) * b->P;
+    if (b->in[1].data && (b->attention || b->in[0].shape[0] != vkq)) return false;
     if (!matrix_fits(b->in[0], most) || (b->in[1].data && !matrix_fits(b->in[1], most)))
         return false;
     if (!matrix_fits(b->wo, most) || !matrix_fits(b->w1, most) || !matrix_fits(b->w2, most) ||
@@ -67,48 +78,113 @@ bool mm_step_fits(const struct mm_step *s) {
     return true;
 }
 
-// ---- the list ----
+// ---- the model ----
 
 struct list {
-    struct mm_step_task *tasks;
-    int n, first, sms;
+    struct mm_step_model model;
+    struct mm_step_layer *layers;
+    int n_kinds, crews, weights;
 };
 
-static struct mm_step_task *add(struct list *l, int kind, int sync) {
-    struct mm_step_task *t = &l->tasks[l->n++];
-    memset(t, 0, sizeof *t);
-    t->kind = kind, t->sync = sync;
-    return t;
+// Warps that share a tile, so that all have something to do: 2^that.
+static int split_of(int tiles, int slots) {
+    int log = 3;
+    while (log > 0 && (tiles > mm_step_warps >> log || slots < 1 << log))
+        log--;
+    return log;
 }
 
-static void bring(struct mm_step_task *t, struct mm_view v) {
-    if (!v.data || t->n_ahead == mm_step_most_ahead) return;
-    t->ahead[t->n_ahead++] = {(const char *)v.data, (int64_t)mm_view_bytes(v)};
-}
-
-static struct mm_step_matrix matrix_of(struct list *l, struct mm_view w, struct mm_view w3) {
-    struct mm_step_matrix m = {};
+static struct mm_step_shape shape_of(struct list *l, struct mm_view w) {
+    struct mm_step_shape m = {};
     const bool quantized = mm_dtype_quantized(w.dtype);
-    m.w = (const char *)w.data, m.w3 = (const char *)w3.data;
     m.type = (int)w.dtype, m.rows = (int)w.shape[0], m.k = (int)mm_view_cols(w);
-    m.pitch = quantized ? mm_quant_row_bytes(w.dtype, m.k) : w.ld * 2;
-    m.slot_k = quantized ? 128 : 64;
-    m.n_slots = (m.k + m.slot_k - 1) / m.slot_k;
-    m.per_warp = (m.n_slots + mm_step_warps - 1) / mm_step_warps;
-    if (!quantized) m.per_warp = (m.per_warp + 1) / 2 * 2;  // whole units (step_product.cuh)
-    m.tiles = w3.data ? (m.rows + 7) / 8 : (m.rows + 15) / 16;
+    m.pitch = (int)(quantized ? mm_quant_row_bytes(w.dtype, m.k) : w.ld * 2);
     if (quantized) m.code_bytes = (int)mm_quant_code_bytes(w.dtype, m.k);
     m.blocks = (int)mm_quant_blocks(m.k);
-    m.first = l->first;
-    l->first = (l->first + m.tiles) % l->sms;
+    const bool small = l->weights == mm_dtype_q4 && w.dtype != mm_dtype_q4;
+    m.spb = (quantized ? 1 : 2) << (small ? 1 : 0);
+    m.slots = (m.k * m.spb + mm_step_block - 1) / mm_step_block;
     return m;
 }
 
-static struct mm_step_task *add_product(struct list *l, struct mm_view w, struct mm_view w3,
-                                        enum mm_step_from from, enum mm_step_to to) {
-    struct mm_step_task *t = add(l, mm_step_kind_product, 1);
-    t->m = matrix_of(l, w, w3);
-    t->from = from, t->to = to;
+// `tiles` of a crew, `per` of a block; all columns, which warps share out where `shared`.
+static void cut_rows(struct mm_step_shape *m, int tiles, int per, bool shared) {
+    m->tiles = tiles, m->per = per;
+    m->split_log = shared ? split_of(per, m->slots) : 0;
+    m->per_part = (m->slots + (1 << m->split_log) - 1) >> m->split_log;
+}
+
+// A last projection: columns from a crew's first on, `columns` of them; a block's rows are its
+// columns of the residual stream.
+static void cut_columns(struct mm_step_shape *m, int slice, int columns) {
+    m->tiles = (m->rows + mm_step_tile - 1) / mm_step_tile, m->per = slice / mm_step_tile;
+    m->split_log = 0;
+    m->per_part = (columns + mm_step_block - 1) / mm_step_block * m->spb;
+}
+
+static void add_seg(struct mm_step_shape *m, int64_t row, int64_t per_head, int64_t per_group) {
+    m->seg[m->n_seg].row = (int)row;
+    m->seg[m->n_seg].per_head = (int)per_head, m->seg[m->n_seg].per_group = (int)per_group;
+    m->n_seg++;
+}
+
+// Rows of a head's parts, `rows` each, the first of them part `z` of z.
+static void cut_heads(struct mm_step_shape *m, int64_t rows, int z) {
+    const int tiles = rows < mm_step_tile ? 1 : (int)rows / mm_step_tile;
+    m->seg_rows = (int)rows, m->seg_z = z;
+    while (1 << m->seg_tiles_log < tiles)
+        m->seg_tiles_log++;
+    const int all = m->n_seg << m->seg_tiles_log;
+    cut_rows(m, all, (all + mm_step_crew - 1) / mm_step_crew, true);
+}
+
+static void kind_mixer(struct list *l, struct mm_step_kind *t, const struct mm_step_block *b) {
+    const int64_t G = b->G, H = b->H, P = b->P, ratio = H / G;
+    struct mm_step_shape *in = &t->shape[mm_step_in];
+    *in = shape_of(l, b->in[0]);
+    if (b->attention) {  // a group's queries, key, value
+        add_seg(in, (ratio + 1) * P, 0, (ratio + 2) * P);
+        add_seg(in, ratio * P, 0, (ratio + 2) * P);
+        add_seg(in, 0, P, 2 * P);
+        cut_heads(in, P, 0);
+        return;
+    }
+    const int64_t vkq = (2 * G + H) * P;
+    struct mm_step_shape *gate = &t->shape[mm_step_gate];
+    add_seg(in, 0, 0, P), add_seg(in, G * P, 0, P), add_seg(in, 2 * G * P, P, 0);
+    const struct mm_view rest = b->in[1].data ? b->in[1] : b->in[0];
+    t->dt_pitch = (int)rest.ld * 2;
+    t->dt_row = (int)(b->in[1].data ? H * P : vkq + H * P) * t->dt_pitch;
+    if (b->in[1].data) {
+        *gate = shape_of(l, rest);
+        add_seg(gate, 0, P, 0);
+        cut_heads(gate, P, 3);
+    } else {
+        add_seg(in, vkq, P, 0);
+    }
+    cut_heads(in, P, 0);
+}
+
+static struct mm_step_kind kind_of(struct list *l, const struct mm_step_block *b, int slice) {
+    struct mm_step_kind t = {};
+    t.attention = b->attention, t.eps = b->eps;
+    t.H = (int)b->H, t.P = (int)b->P, t.F = (int)b->F;
+    while ((b->G << t.ratio_log) < b->H)
+        t.ratio_log++;
+    t.conv_k = b->attention ? 1 : (int)mm_view_cols(b->conv_w);
+    t.channels = (int)(b->attention ? b->G * b->P : (2 * b->G + b->H) * b->P);
+    t.rounds = (t.H + l->crews - 1) / l->crews;
+    const int blocks = (t.F + mm_step_block - 1) / mm_step_block;
+    t.unit = (blocks + l->crews - 1) / l->crews * mm_step_block;
+    kind_mixer(l, &t, b);
+    struct mm_step_shape *wo = &t.shape[mm_step_wo], *w2 = &t.shape[mm_step_w2],
+                         *ffn = &t.shape[mm_step_ffn];
+    *wo = shape_of(l, b->wo), *w2 = shape_of(l, b->w2), *ffn = shape_of(l, b->w1);
+    cut_columns(wo, slice, t.P), cut_columns(w2, slice, t.unit);
+    cut_rows(ffn, t.unit / 8, t.unit / 8 / mm_step_crew, false);
+    t.codes[0] = t.shape[mm_step_in].type != mm_dtype_bf16;
+    t.exact[0] = !t.codes[0] || !b->attention;  // gates and dt
+    t.codes[1] = ffn->type != mm_dtype_bf16, t.exact[1] = !t.codes[1];
     return t;
 }
 
@@ -116,157 +192,179 @@ static const float *floats(struct mm_view v) {
     return (const float *)v.data;
 }
 
-// What every task of a block knows of it.
-static void describe(struct mm_step_task *t, const struct mm_step_block *b, int index) {
-    t->block = index, t->stack = b->stack;
-    t->H = (int)b->H, t->G = (int)b->G, t->P = (int)b->P, t->F = (int)b->F;
-    t->conv_k = b->attention ? 1 : (int)mm_view_cols(b->conv_w);
-    t->conv_w = floats(b->conv_w), t->conv_b = floats(b->conv_b);
-    t->dt_bias = floats(b->dt_bias), t->a_log = floats(b->a_log), t->d = floats(b->d);
-    t->q_norm_w = floats(b->q_norm_w), t->q_norm_b = floats(b->q_norm_b);
-    t->k_norm_w = floats(b->k_norm_w), t->k_norm_b = floats(b->k_norm_b);
+static struct mm_step_layer layer_of(const struct mm_step_block *b, int kind, bool l2norm) {
+    struct mm_step_layer y = {};
+    y.kind = kind, y.l2norm = l2norm, y.stack = b->stack;
+    y.w[mm_step_in] = (const char *)b->in[0].data;
+    y.w[mm_step_gate] = (const char *)b->in[1].data;
+    y.dt = (const char *)(b->in[1].data ? b->in[1].data : b->in[0].data);
+    y.w[mm_step_wo] = (const char *)b->wo.data, y.w[mm_step_w2] = (const char *)b->w2.data;
+    y.w[mm_step_ffn] = (const char *)b->w1.data, y.w3 = (const char *)b->w3.data;
+    y.norm[0] = floats(b->attention_norm), y.norm[1] = floats(b->ffn_norm);
+    y.conv_w = floats(b->conv_w), y.conv_b = floats(b->conv_b);
+    y.dt_bias = floats(b->dt_bias), y.a_log = floats(b->a_log), y.d = floats(b->d);
+    y.q_norm_w = floats(b->q_norm_w), y.q_norm_b = floats(b->q_norm_b);
+    y.k_norm_w = floats(b->k_norm_w), y.k_norm_b = floats(b->k_norm_b);
+    y.g_norm = floats(b->g_norm);
+    return y;
 }
 
-// Vectors that a block's first products and its mixer read.
-static void bring_block(struct mm_step_task *t, const struct mm_step_block *b) {
-    bring(t, b->attention_norm);
-    bring(t, b->conv_w), bring(t, b->conv_b), bring(t, b->dt_bias);
-    bring(t, b->a_log), bring(t, b->d);
-    bring(t, b->q_norm_w), bring(t, b->q_norm_b), bring(t, b->k_norm_w), bring(t, b->k_norm_b);
+static void weigh(struct list *l, struct mm_view w) {
+    if (w.dtype == mm_dtype_q4 || (w.dtype == mm_dtype_q8 && l->weights != mm_dtype_q4))
+        l->weights = (int)w.dtype;
 }
 
-static void add_block(struct list *l, const struct mm_step *s, int i) {
-    const struct mm_step_block *b = &s->blocks[i];
-    const int begin = l->n;
-    const enum mm_step_to to = b->attention ? mm_step_to_z : mm_step_to_mixer;
-    struct mm_step_task *t = add_product(l, b->in[0], MM_NONE, mm_step_from_norm, to);
-    t->norm = floats(b->attention_norm), t->eps = b->eps;
-    t->state_ahead = !b->attention;
-    bring(t, b->g_norm);
-    if (i == 0) bring_block(t, b);
-    if (b->in[1].data) {
-        t->sync = 0;
-        t = add_product(l, b->in[1], MM_NONE, mm_step_from_norm, to);
-        t->norm = floats(b->attention_norm), t->eps = b->eps;
-        t->row0 = (int)b->in[0].shape[0];
+// False: more kinds of blocks or more heads than there is room for.
+static bool fill(struct list *l, const struct mm_step *s, int slice) {
+    l->weights = mm_dtype_bf16;
+    for (int64_t i = 0; i < s->n_blocks; i++) {
+        const struct mm_step_block *b = &s->blocks[i];
+        weigh(l, b->in[0]), weigh(l, b->wo), weigh(l, b->w1), weigh(l, b->w2);
+        if (b->in[1].data) weigh(l, b->in[1]);
     }
-    add(l, b->attention ? mm_step_kind_attention : mm_step_kind_mamba2, 1);
-    if (b->attention) add(l, mm_step_kind_merge, 1);
-    t = add_product(l, b->wo, MM_NONE, b->attention ? mm_step_from_heads : mm_step_from_gated,
-                    mm_step_to_x);
-    if (!b->attention) t->norm = floats(b->g_norm), t->eps = 1e-5f;
-    bring(t, b->ffn_norm);
-    t = add_product(l, b->w1, b->w3, mm_step_from_norm, mm_step_to_ffn);
-    t->norm = floats(b->ffn_norm), t->eps = b->eps;
-    t = add_product(l, b->w2, MM_NONE, mm_step_from_ffn, mm_step_to_x);
-    if (i + 1 < s->n_blocks) {
-        bring_block(t, &s->blocks[i + 1]);
-    } else {
-        bring(t, s->norm);
+    if (s->output.data) weigh(l, s->output);
+    for (int64_t i = 0; i < s->n_blocks; i++) {
+        const struct mm_step_kind t = kind_of(l, &s->blocks[i], slice);
+        if (t.rounds > mm_step_rounds) return false;
+        int k = 0;
+        while (k < l->n_kinds && memcmp(&l->model.kinds[k], &t, sizeof t) != 0)
+            k++;
+        if (k == mm_step_kinds) return false;
+        l->model.kinds[k] = t;
+        if (k == l->n_kinds) l->n_kinds++;
+        l->layers[i] = layer_of(&s->blocks[i], k, i == s->l2_before);
     }
-    for (int k = begin; k < l->n; k++)
-        describe(&l->tasks[k], b, i);
+    l->model.n_kinds = l->n_kinds;
+    if (!s->output.data) return true;
+    struct mm_step_shape *m = &l->model.output;
+    *m = shape_of(l, s->output);
+    const int tiles = (m->rows + mm_step_tile - 1) / mm_step_tile, n = l->crews * mm_step_crew;
+    cut_rows(m, tiles, (tiles + n - 1) / n, false);
+    return true;
 }
 
-static void fill(struct list *l, const struct mm_step *s) {
-    for (int i = 0; i < (int)s->n_blocks; i++) {
-        if (i == s->l2_before) add(l, mm_step_kind_l2norm, 1);
-        add_block(l, s, i);
-    }
-    struct mm_step_task *t = add(l, mm_step_kind_hidden, 0);
-    t->norm = floats(s->norm), t->eps = s->eps;
-    if (!s->output.data) return;
-    t = add_product(l, s->output, MM_NONE, mm_step_from_norm, mm_step_to_logits);
-    t->norm = floats(s->norm), t->eps = s->eps;
-    t->sync = 0;
+// ---- shared memory ----
+
+static int take(int *at, int64_t bytes) {
+    const int here = *at;
+    *at += (int)((bytes + 127) / 128 * 128);
+    return here;
+}
+
+// Cuts it for n sequences, slots of queues first; false where that does not fit.
+static bool cut_room(struct mm_step_plan *p, int n) {
+    struct mm_step_args *a = &p->args;
+    struct mm_step_room *r = &a->room;
+    const bool quantized = p->weights != mm_dtype_bf16;
+    const int64_t row = quantized ? mm_step_row_codes : mm_step_row_bf16;
+    int at = 0;
+    r->red = take(&at, 4 * mm_step_warps * 128 * 4);
+    r->dt = take(&at, mm_step_warps * 8 * 4);
+    r->local = take(&at, p->local_blocks * n * (p->exact_last ? mm_step_row_exact : row));
+    r->operand = take(&at, a->D_blocks * n * row);
+    r->exact = take(&at, p->exact ? (int64_t)a->D_blocks * n * mm_step_row_exact : 0);
+    r->squares = take(&at, (int64_t)n * a->D_blocks * 4);
+    r->z = take(&at, (int64_t)n * a->z_ld * 4);
+    r->stream = take(&at, (int64_t)n * a->slice * 4);
+    r->fresh = take(&at, (int64_t)p->rounds * n * mm_step_rows * 4);
+    r->sum = take(&at, p->rounds > 1 ? (int64_t)n * a->slice * 4 : 0);
+    r->conv = take(&at, (int64_t)n * mm_step_rows * 8 * 4);
+    r->parts = take(&at, (mm_step_kinds * mm_step_ops + 1) * mm_step_warps * 16);
+    r->states = take(&at, p->n_blocks * n * (int64_t)sizeof(struct mm_step_state));
+    r->layers = take(&at, p->n_blocks * (int64_t)sizeof(struct mm_step_layer));
+    r->model = take(&at, (int64_t)sizeof(struct mm_step_model));
+    a->slots = mm_step_slots(p->weights, p->device.shared - at);
+    if (a->slots == 0) return false;
+    const int queues = mm_step_warps * a->slots * mm_step_slot_bytes(p->weights);
+    for (int *o = &r->red; o <= &r->model; o++)
+        *o += queues;
+    r->bytes = at + queues;
+    a->n = n;
+    return true;
+}
+
+bool mm_step_plan_cut(struct mm_step_plan *p, int n) {
+    return (p->args.n == n && p->args.slots > 0) || cut_room(p, n);
 }
 
 // ---- the plan on the device ----
 
-// Rows of the sequences and the counter of the barrier, behind each other in one block.
-static int64_t take(int64_t *at, int64_t floats_wanted) {
-    const int64_t here = *at;
-    *at += (floats_wanted + 31) / 32 * 32;
-    return here;
+static bool make_room(struct mm_backend *be, struct mm_step_plan *p, const struct mm_step *s,
+                      const struct list *l) {
+    struct mm_step_args *a = &p->args;
+    const size_t layers = (size_t)s->n_blocks * sizeof *l->layers;
+    const size_t states = (size_t)s->n_blocks * mm_step_cols * sizeof(struct mm_step_state);
+    const size_t parts = (size_t)2 * (size_t)a->crews * mm_step_cols * (size_t)a->D_blocks *
+                         mm_step_block * sizeof(uint64_t);
+    const size_t rope = (size_t)mm_step_cols * 2 * 128 * sizeof(float2);
+    const size_t exchange = (size_t)a->crews * (size_t)a->ex.words * sizeof(uint64_t);
+    size_t at = 0, where[6];
+    const size_t sizes[6] = {sizeof l->model, layers, states, parts, rope, exchange};
+    for (int i = 0; i < 6; i++)
+        where[i] = at, at += (sizes[i] + 255) / 256 * 256;
+    p->bytes = at;
+    p->work = (char *)mm_cuda_take(be, p->bytes, "what a token step works in", &be->error);
+    if (!p->work ||
+        !mm_cuda_ok(be, cudaMemsetAsync(p->work, 0, p->bytes, mm_cuda_of(be)->stream),
+                    "cudaMemset") ||
+        !mm_cuda_ok(be, cudaStreamSynchronize(mm_cuda_of(be)->stream), "cudaMemset"))
+        return false;
+    be->scratch_bytes += p->bytes;
+    a->model = (const struct mm_step_model *)(p->work + where[0]);
+    a->layers = (const struct mm_step_layer *)(p->work + where[1]);
+    a->states = (const struct mm_step_state *)(p->work + where[2]);
+    a->parts = (uint64_t *)(p->work + where[3]);
+    a->rope = (float2 *)(p->work + where[4]);
+    a->exchange = (uint64_t *)(p->work + where[5]);
+    // a copy from pageable memory has read it when it returns
+    return mm_cuda_ok(be, cudaMemcpy(p->work, &l->model, sizeof l->model, cudaMemcpyDefault),
+                      "copying a token step's model") &&
+           mm_cuda_ok(be, cudaMemcpy(p->work + where[1], l->layers, layers, cudaMemcpyDefault),
+                      "copying a token step's model");
 }
 
-static bool make_room(struct mm_backend *be, struct mm_step_plan *p, const struct mm_step *s) {
+// Where the words of a crew are.
+static void cut_exchange(struct mm_step_exchange *ex, const struct mm_step_args *a, bool quantized,
+                         bool exact) {
+    const int bf16 = 68, codes = 36, more = 192;  // step_product.cuh
+    ex->x_exact = codes;
+    ex->x_block = !quantized ? bf16 : exact ? codes + more : codes;
+    ex->x = 0;
+    ex->z = ex->x + 2 * mm_step_cols * a->D_blocks * ex->x_block;
+    ex->y = ex->z + 2 * mm_step_rounds * mm_step_cols * a->z_ld;
+    ex->s = ex->y + 2 * mm_step_rounds * mm_step_cols * ex->y_ld;
+    ex->words = ex->s + 2 * mm_step_cols * ex->s_ld;
+}
+
+static void measure(struct mm_step_plan *p, const struct mm_step *s, const struct list *l) {
     struct mm_step_args *a = &p->args;
-    int64_t in = 0, hp = 0, ffn = 0, parts = 0, heads = 0;
-    int64_t groups = 1;
-    for (int64_t i = 0; i < s->n_blocks; i++)
-        if (s->blocks[i].attention && s->blocks[i].G > groups) groups = s->blocks[i].G;
-    a->splits = (int)(p->sms / groups < 1 ? 1 : p->sms / groups > 64 ? 64 : p->sms / groups);
+    p->weights = (enum mm_dtype)l->weights;
+    const bool quantized = l->weights != mm_dtype_bf16;
+    a->out_codes = s->output.data && mm_dtype_quantized(s->output.dtype);
+    a->n_layers = (int)s->n_blocks, a->norm = floats(s->norm), a->eps = s->eps;
+    a->output = (const char *)s->output.data;
+    p->exact = quantized && !a->out_codes;
+    for (int k = 0; k < l->n_kinds; k++) {
+        const struct mm_step_kind *t = &l->model.kinds[k];
+        const int z = 4 * t->P + 4;
+        const int y = t->attention ? mm_step_crew * (t->P + 4) : t->P;
+        if (z > a->z_ld) a->z_ld = z;
+        if (y > a->ex.y_ld) a->ex.y_ld = y;
+        if (t->unit > a->ex.s_ld) a->ex.s_ld = t->unit;
+        if (t->rounds > p->rounds) p->rounds = t->rounds;
+        if (t->unit / mm_step_block > p->local_blocks) p->local_blocks = t->unit / mm_step_block;
+        p->exact = p->exact || (quantized && (t->exact[0] || t->exact[1]));
+        p->exact_last = p->exact_last || (quantized && t->shape[mm_step_wo].type == mm_dtype_bf16);
+    }
+    cut_exchange(&a->ex, a, quantized, p->exact);
     for (int64_t i = 0; i < s->n_blocks; i++) {
         const struct mm_step_block *b = &s->blocks[i];
-        const int64_t rows = (2 * b->G + b->H) * b->P;
-        in = rows > in ? rows : in;
-        hp = b->H * b->P > hp ? b->H * b->P : hp;
-        ffn = b->F > ffn ? b->F : ffn;
-        heads = b->H > heads ? b->H : heads;
         if (!b->attention) continue;
-        const int64_t part = b->H * a->splits * (b->P + 2);
-        parts = part > parts ? part : parts;
         a->rope_half[b->stack] = (int)b->P / 2;
         a->rope_scale[b->stack] = b->pos_scale;
     }
-    const int64_t n = mm_step_cols;
-    a->z_ld = (in + 3) / 4 * 4, a->y_ld = (hp + 3) / 4 * 4, a->ffn_ld = (ffn + 3) / 4 * 4;
-    a->dt_ld = heads;
-    int64_t floats_all = 0;
-    const int64_t z = take(&floats_all, n * a->z_ld), gate = take(&floats_all, n * a->y_ld);
-    const int64_t y = take(&floats_all, n * a->y_ld), f = take(&floats_all, n * a->ffn_ld);
-    const int64_t dt = take(&floats_all, n * heads), part = take(&floats_all, n * parts);
-    const int64_t rope = take(&floats_all, n * 2 * 128 * 2), meet = take(&floats_all, 32);
-    const int64_t states = take(
-        &floats_all, s->n_blocks * n * (int64_t)(sizeof(struct mm_step_state) / sizeof(float)));
-    p->bytes = (size_t)floats_all * sizeof(float);
-    if (!mm_cuda_ok(be, cudaMalloc((void **)&p->work, p->bytes), "cudaMalloc for a token step") ||
-        !mm_cuda_ok(be, cudaMemsetAsync(p->work, 0, p->bytes, mm_cuda_of(be)->stream),
-                    "cudaMemset"))
-        return false;
-    be->scratch_bytes += p->bytes;
-    mm_cuda_count(be, (int64_t)p->bytes);
-    a->z = p->work + z, a->gate = p->work + gate, a->y = p->work + y, a->ffn = p->work + f;
-    a->dt = p->work + dt, a->part = p->work + part, a->rope = (float2 *)(p->work + rope);
-    a->meet = (unsigned *)(p->work + meet);
-    a->states = (const struct mm_step_state *)(p->work + states);
-    return true;
-}
-
-static bool send(struct mm_backend *be, struct mm_step_plan *p, const struct list *l) {
-    struct mm_step_matrix *matrices =
-        (struct mm_step_matrix *)calloc((size_t)l->n + 1, sizeof *matrices);
-    if (!matrices) return mm_cuda_ok(be, cudaErrorMemoryAllocation, "memory for a token step");
-    for (int i = 0; i < l->n; i++) {
-        p->args.n_tasks++;
-        p->syncs += l->tasks[i].sync;
-        if (l->tasks[i].kind == mm_step_kind_product) {
-            const enum mm_dtype type = (enum mm_dtype)l->tasks[i].m.type;
-            matrices[p->args.n_matrices++] = l->tasks[i].m;
-            if (type == mm_dtype_q4 || p->weights != mm_dtype_q4)
-                if (type != mm_dtype_bf16) p->weights = type;
-        }
-    }
-    const size_t tasks_bytes = (size_t)l->n * sizeof *l->tasks,
-                 matrices_bytes = (size_t)l->n * sizeof *matrices;
-    char *to = NULL;
-    bool ok = mm_cuda_ok(be, cudaMalloc((void **)&to, tasks_bytes + matrices_bytes),
-                         "cudaMalloc for a token step");
-    // a copy from pageable memory has read it when it returns
-    ok = ok && mm_cuda_ok(be, cudaMemcpy(to, l->tasks, tasks_bytes, cudaMemcpyDefault),
-                          "copying a token step's tasks");
-    ok = ok &&
-         mm_cuda_ok(be, cudaMemcpy(to + tasks_bytes, matrices, matrices_bytes, cudaMemcpyDefault),
-                    "copying a token step's tasks");
-    free(matrices);
-    p->list = to;
-    p->list_bytes = tasks_bytes + matrices_bytes;
-    be->scratch_bytes += p->list_bytes;
-    mm_cuda_count(be, (int64_t)p->list_bytes);
-    p->args.tasks = (const struct mm_step_task *)to;
-    p->args.matrices = (const struct mm_step_matrix *)(to + tasks_bytes);
-    return ok;
+    for (p->cols = mm_step_cols; p->cols > 0 && !cut_room(p, p->cols);)
+        p->cols--;
 }
 
 static bool same(struct mm_view a, struct mm_view b) {
@@ -285,45 +383,47 @@ void mm_step_plan_free(struct mm_backend *be) {
     struct mm_step_plan *p = mm_cuda_of(be)->step;
     mm_cuda_of(be)->step = NULL;
     if (!p) return;
-    const size_t bytes = (p->work ? p->bytes : 0) + (p->list ? p->list_bytes : 0);
-    be->scratch_bytes -= bytes;
-    mm_cuda_count(be, -(int64_t)bytes);
-    cudaFree(p->work);
-    cudaFree(p->list);
+    if (p->work) {
+        be->scratch_bytes -= p->bytes;
+        mm_cuda_give(be, p->work, p->bytes);
+    }
     free(p->blocks);
     free(p->states);
     free(p);
 }
 
-static struct mm_step_plan *plan_new(struct mm_backend *be, const struct mm_step *s) {
+static struct mm_step_plan *plan_new(struct mm_backend *be, const struct mm_step *s,
+                                     const struct mm_step_device *device) {
     struct mm_step_plan *p = (struct mm_step_plan *)calloc(1, sizeof *p);
-    struct list l = {};
+    struct list *l = (struct list *)calloc(1, sizeof *l);
     const size_t n = (size_t)s->n_blocks;
-    l.tasks = (struct mm_step_task *)malloc((n * 9 + 3) * sizeof *l.tasks);
     if (p) p->blocks = (struct mm_step_block *)malloc(n * sizeof *p->blocks + 1);
     if (p) p->states = (struct mm_step_state *)calloc(n * mm_step_cols + 1, sizeof *p->states);
+    if (l) l->layers = (struct mm_step_layer *)calloc(n + 1, sizeof *l->layers);
     mm_cuda_of(be)->step = p;
-    if (!p || !l.tasks || !p->blocks || !p->states) {
-        mm_cuda_ok(be, cudaErrorMemoryAllocation, "memory for a token step");
-        free(l.tasks);
-        return NULL;
+    bool ok = p && p->blocks && p->states && l && l->layers;
+    if (!ok) mm_cuda_ok(be, cudaErrorMemoryAllocation, "memory for a token step");
+    if (ok) {
+        memcpy(p->blocks, s->blocks, n * sizeof *p->blocks);
+        p->n_blocks = s->n_blocks, p->l2_before = s->l2_before, p->eps = s->eps;
+        p->norm = s->norm, p->output = s->output, p->device = *device, p->meeting = 2;
+        struct mm_step_args *a = &p->args;
+        a->D = (int)mm_view_cols(s->x), a->crews = l->crews = device->crews;
+        a->D_blocks = (a->D + mm_step_block - 1) / mm_step_block;
+        a->slice = (a->D_blocks + mm_step_crew - 1) / mm_step_crew * mm_step_block;
+        if (fill(l, s, a->slice)) measure(p, s, l);
+        ok = p->cols == 0 || make_room(be, p, s, l);
     }
-    memcpy(p->blocks, s->blocks, n * sizeof *p->blocks);
-    p->n_blocks = s->n_blocks, p->l2_before = s->l2_before, p->eps = s->eps;
-    p->norm = s->norm, p->output = s->output;
-    p->args.D = (int)mm_view_cols(s->x), p->weights = mm_dtype_bf16;
-    cudaDeviceGetAttribute(&p->sms, cudaDevAttrMultiProcessorCount, mm_cuda_of(be)->device);
-    l.sms = p->sms;
-    fill(&l, s);
-    const bool ok = make_room(be, p, s) && send(be, p, &l);
-    free(l.tasks);
+    if (l) free(l->layers);
+    free(l);
     return ok ? p : NULL;
 }
 
-struct mm_step_plan *mm_step_plan_of(struct mm_backend *be, const struct mm_step *s) {
+struct mm_step_plan *mm_step_plan_of(struct mm_backend *be, const struct mm_step *s,
+                                     const struct mm_step_device *device) {
     struct mm_step_plan *p = mm_cuda_of(be)->step;
     if (p && plan_is_of(p, s)) return p;
     // kernels that use the old one have ended when cudaFree returns
     mm_step_plan_free(be);
-    return plan_new(be, s);
+    return plan_new(be, s, device);
 }

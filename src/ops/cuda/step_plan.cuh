@@ -1,4 +1,4 @@
-// A model's list of tasks on the device, kept from token to token.
+// A model as token steps see it, on the device, kept from token to token.
 #ifndef MM_OPS_CUDA_STEP_PLAN_CUH
 #define MM_OPS_CUDA_STEP_PLAN_CUH
 
@@ -10,13 +10,14 @@ struct mm_step_plan {
     int64_t n_blocks, l2_before;
     struct mm_view norm, output;
     float eps;
-    // on the device
-    float *work;  // rows of the sequences
-    char *list;
-    size_t bytes, list_bytes;
-    int sms, syncs;
-    enum mm_dtype weights;         // as mm_step_launch wants it
-    unsigned met;                  // how often blocks have come to the barrier so far
+    struct mm_step_device device;
+    char *work;  // on the device
+    size_t bytes;
+    int cols;  // sequences of a walk, at most; 0: the kernel cannot do this model
+    int rounds, local_blocks;
+    bool exact, exact_last;  // something in a quantized model is not quantized; last projections
+    enum mm_dtype weights;   // as mm_step_launch wants it
+    unsigned meeting;        // the next
     struct mm_step_state *states;  // (blocks, cols) as they are on the device
     struct mm_step_args args;      // what does not change from token to token
 };
@@ -24,7 +25,10 @@ struct mm_step_plan {
 // Whether the kernel can do it: types, alignment, sizes.
 bool mm_step_fits(const struct mm_step *s);
 // The plan of this model, made where it is another than last time. NULL: be->error says why.
-struct mm_step_plan *mm_step_plan_of(struct mm_backend *be, const struct mm_step *s);
+struct mm_step_plan *mm_step_plan_of(struct mm_backend *be, const struct mm_step *s,
+                                     const struct mm_step_device *device);
+// Cuts shared memory for n <= cols sequences.
+bool mm_step_plan_cut(struct mm_step_plan *p, int n);
 void mm_step_plan_free(struct mm_backend *be);
 
 #endif

@@ -1,300 +1,457 @@
-// A product of a token step: the operand from what other tasks left (normed, gated, rounded), the
-// queue's tiles, and what becomes of the sums. How a sum is made depends on the matrix alone: every
-// warp sums its columns in order, then the 16 parts are added in one order; so a sequence gets the
-// same bits whatever is beside it.
+// Products of a token step: operands as the lanes multiply them, the residual stream between blocks
+// of the model, and sums. How a sum is made depends on the matrix alone: a warp sums its columns in
+// order, the parts of warps that share a tile are added in order, those of crews in one tree; so a
+// sequence gets the same bits whatever is beside it.
 #ifndef MM_OPS_CUDA_STEP_PRODUCT_CUH
 #define MM_OPS_CUDA_STEP_PRODUCT_CUH
 
-#include "ops/cuda/step_queue.cuh"
+#include "ops/cuda/step_words.cuh"
 
-__device__ inline float mm_dot4(float4 a, float4 b) {
+__device__ __forceinline__ float mm_dot4(float4 a, float4 b) {
     // written out: the same bits wherever it is compiled into
     return fmaf(a.x, b.x, fmaf(a.y, b.y, fmaf(a.z, b.z, a.w * b.w)));
 }
-__device__ inline float4 mm_load4_far(const float *p) {
-    return __ldcg((const float4 *)p);  // others wrote it in this launch: not by way of the L1
-}
 
-// The operand waits in shared memory, each warp's part in a place of its own: some units of its
-// columns, every row as the lanes will multiply it.
-//   bf16    a unit of 128 k: 256 bytes
-//   split   a unit of 64 k: 128 bytes of halves, and 128 of what the halves leave over
-//   q8, q4  a unit of 128 k: the codes, then their scale, then sums of the codes of 32 k each
-// Norms over a whole row are not known yet when a warp has its part: their factor is applied to the
-// sums at the end, which changes nothing but the place of a rounding.
-enum { mm_row_bf16 = 272, mm_row_quant = 192, mm_rows_staged = 8 };
+// Operands, every sequence's columns 128 at a time (`block`), row `block n + seq`:
+//   bf16    256 bytes, 16 of padding
+//   codes   128 bytes, then their scale, then sums of the codes of 32 columns each
+//   exact   what bf16 weights of quantized models meet, gates and dt: two rows of 64 columns each,
+//           128 bytes of bf16, 128 of what that leaves over, 128 of what is left then (24 bits, as
+//           f32 has), 16 of padding
+// Their sizes are in step.cuh.
 
-template <int TYPE, bool SPLIT>
-struct mm_unit {
-    static constexpr int k = SPLIT ? 64 : 128;
-    static constexpr int slots = TYPE == mm_dtype_bf16 && !SPLIT ? 2 : 1;
-    static constexpr int row = TYPE == mm_dtype_bf16 ? mm_row_bf16 : mm_row_quant;
-};
-
-// The factor of a gated norm for the heads that this warp's lanes have, P / 4 lanes each.
-__device__ inline float mm_head_factor(const struct mm_step_task &t, float4 y) {
-    float sum = mm_dot4(y, y);
-#pragma unroll 1
-    for (int i = t.P / 8; i > 0; i >>= 1)
-        sum += __shfl_xor_sync(0xffffffffu, sum, i);
-    return t.norm ? rsqrtf(sum / (float)t.P + t.eps) : 1.0f;
-}
-
-// 4 values of the operand from column k, zeros past the end; adds their squares to `squares`.
-__device__ inline float4 mm_operand4(const struct mm_step_args &a, const struct mm_step_task &t,
-                                     int seq, int k, bool there, float &squares) {
-    float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f), w = v, s = v;
-    const bool gated = t.from == mm_step_from_gated, norm = t.from == mm_step_from_norm;
-    const float *from = norm                         ? a.x + seq * a.x_ld
-                        : t.from == mm_step_from_ffn ? a.ffn + seq * a.ffn_ld
-                                                     : a.y + seq * a.y_ld;
-    if (there) v = mm_load4_far(from + k);
-    if (there && t.norm) w = __ldg((const float4 *)(t.norm + (gated ? k & (t.P - 1) : k)));
-    if (there && gated) s = mm_load4_far(a.gate + seq * a.y_ld + k);
-    if (norm) squares += mm_dot4(v, v);
-    if (gated) {
-        const float r = mm_head_factor(t, v);
-        v.x *= r * s.x, v.y *= r * s.y, v.z *= r * s.z, v.w *= r * s.w;
-    }
-    if (t.norm) v.x *= w.x, v.y *= w.y, v.z *= w.z, v.w *= w.w;
-    return v;
-}
-
-__device__ inline uint32_t mm_two_bf16(float a, float b) {
+__device__ __forceinline__ uint32_t mm_two_bf16(float a, float b) {
     const __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
     return *(const uint32_t *)&h;
 }
-__device__ inline uint2 mm_four_bf16(float4 v) {
+__device__ __forceinline__ uint2 mm_four_bf16(float4 v) {
     return make_uint2(mm_two_bf16(v.x, v.y), mm_two_bf16(v.z, v.w));
 }
-__device__ inline float4 mm_left_over(float4 v) {
+__device__ __forceinline__ float4 mm_widened(uint2 r) {
+    return make_float4(__uint_as_float(r.x << 16), __uint_as_float(r.x & 0xffff0000u),
+                       __uint_as_float(r.y << 16), __uint_as_float(r.y & 0xffff0000u));
+}
+__device__ __forceinline__ float4 mm_left_over(float4 v) {
     return make_float4(v.x - __bfloat162float(__float2bfloat16(v.x)),
                        v.y - __bfloat162float(__float2bfloat16(v.y)),
                        v.z - __bfloat162float(__float2bfloat16(v.z)),
                        v.w - __bfloat162float(__float2bfloat16(v.w)));
 }
-__device__ inline uint32_t mm_code(float x) {
+__device__ __forceinline__ uint32_t mm_code(float x) {
     return (uint32_t)__float2int_rn(x) & 255;
 }
 
-// A row of codes (base/quant.h), 4 a lane.
-__device__ inline void mm_put_codes(char *row, float4 v) {
-    const int lane = threadIdx.x % 32;
+// What a block of 128 columns is as codes (base/quant.h), 4 columns a lane: their codes, and for
+// all lanes the scale and the sums of 32 columns each.
+struct mm_step_codes {
+    uint32_t four, sums[2];
+    float scale;
+};
+
+__device__ __forceinline__ struct mm_step_codes mm_codes(float4 v) {
+    struct mm_step_codes c;
     const float top =
         mm_warp_max(fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
     const float inverse = top > 1e-36f ? 127.0f / top : 0.0f;
-    const uint32_t four = mm_code(v.x * inverse) | mm_code(v.y * inverse) << 8 |
-                          mm_code(v.z * inverse) << 16 | mm_code(v.w * inverse) << 24;
-    int sum = __dp4a((int)four, 0x01010101, 0);
+    c.four = mm_code(v.x * inverse) | mm_code(v.y * inverse) << 8 | mm_code(v.z * inverse) << 16 |
+             mm_code(v.w * inverse) << 24;
+    int sum = __dp4a((int)c.four, 0x01010101, 0);
+#pragma unroll
     for (int i = 1; i < 8; i <<= 1)
         sum += __shfl_xor_sync(0xffffffffu, sum, i);
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        c.sums[i] = ((uint32_t)__shfl_sync(0xffffffffu, sum, 16 * i) & 0xffff) |
+                    (uint32_t)__shfl_sync(0xffffffffu, sum, 16 * i + 8) << 16;
+    c.scale = top / 127.0f;
+    return c;
+}
+
+__device__ __forceinline__ void mm_store_codes(char *row, uint32_t four, uint32_t scale,
+                                               uint2 sums) {
+    const int lane = threadIdx.x % 32;
     *(uint32_t *)(row + lane * 4) = four;
-    if (lane == 0) *(float *)(row + 128) = top / 127.0f;
-    if (lane % 8 == 0) *(int16_t *)(row + 136 + lane / 4) = (int16_t)sum;
+    if (lane == 0) *(uint32_t *)(row + 128) = scale;
+    if (lane == 1) *(uint2 *)(row + 136) = sums;
+}
+// Row of 64 columns of an exact operand: half a block.
+__device__ __forceinline__ char *mm_exact_row(char *from, int n, int block, int seq) {
+    const int lane = threadIdx.x % 32;
+    return from + ((block * 2 + lane / 16) * n + seq) * (mm_step_row_exact / 2) + lane % 16 * 8;
 }
 
-// Units [first, first + count) of the row, of every sequence; unit u of sequence s becomes row
-// u n + s. whole: that is all that the warp has, and its sums of squares are the row's.
-template <int TYPE, bool SPLIT>
-__device__ inline void mm_stage(char *room, const struct mm_step_args &a,
-                                const struct mm_step_task &t, struct mm_step_shared &sh, int first,
-                                int count, bool whole) {
-    using unit = mm_unit<TYPE, SPLIT>;
-    const int lane = threadIdx.x % 32;
-    __syncwarp();
-#pragma unroll 1
-    for (int seq = 0; seq < a.n; seq++) {
-        float squares = 0.0f;
-#pragma unroll 2
-        for (int u = 0; u < count; u++) {
-            const int k = (first + u) * unit::k + lane * 4;
-            const float4 v = mm_operand4(a, t, seq, k, k < t.m.k && lane * 4 < unit::k, squares);
-            char *row = room + (u * a.n + seq) * unit::row;
-            if constexpr (TYPE != mm_dtype_bf16) {
-                mm_put_codes(row, v);
-            } else if (lane * 4 < unit::k) {
-                *(uint2 *)(row + lane * 8) = mm_four_bf16(v);
-                if (SPLIT) *(uint2 *)(row + 128 + lane * 8) = mm_four_bf16(mm_left_over(v));
-            }
-        }
-        if (t.from != mm_step_from_norm || !whole) continue;
-        squares = mm_warp_sum(squares);
-        if (lane == 0) sh.sums[threadIdx.x / 32][seq] = squares;
-    }
-    __syncwarp();
-}
-
-// The sums of squares alone, added as mm_stage adds them.
-template <int TYPE, bool SPLIT>
-__device__ inline void mm_row_squares(const struct mm_step_args &a, const struct mm_step_task &t,
-                                      struct mm_step_shared &sh, int first, int count) {
-    using unit = mm_unit<TYPE, SPLIT>;
-    const int lane = threadIdx.x % 32;
-#pragma unroll 1
-    for (int seq = 0; seq < a.n; seq++) {
-        float squares = 0.0f;
-        for (int u = 0; u < count; u++) {
-            const int k = (first + u) * unit::k + lane * 4;
-            if (k >= t.m.k || lane * 4 >= unit::k) continue;
-            const float4 v = mm_load4_far(a.x + seq * a.x_ld + k);
-            squares += mm_dot4(v, v);
-        }
-        squares = mm_warp_sum(squares);
-        if (lane == 0) sh.sums[threadIdx.x / 32][seq] = squares;
+// A block of 128 columns, 4 a lane, as a last projection's operand of this block.
+template <class KERNEL>
+__device__ __forceinline__ void mm_keep_operand(const struct mm_step_args &a, char *memory,
+                                                int block, int seq, float4 v, bool codes) {
+    char *local = memory + a.room.local;
+    const int row = block * a.n + seq;
+    if (KERNEL::weights == mm_dtype_bf16) {
+        *(uint2 *)(local + row * mm_step_row_bf16 + threadIdx.x % 32 * 8) = mm_four_bf16(v);
+    } else if (codes) {
+        const struct mm_step_codes c = mm_codes(v);
+        mm_store_codes(local + row * mm_step_row_codes, c.four, __float_as_uint(c.scale),
+                       make_uint2(c.sums[0], c.sums[1]));
+    } else {
+        char *to = mm_exact_row(local, a.n, block, seq);
+#pragma unroll
+        for (int i = 0; i < 3; i++, v = mm_left_over(v))
+            *(uint2 *)(to + i * 128) = mm_four_bf16(v);
     }
 }
 
-// What meets slot `slot` of unit `u`.
-template <int TYPE, bool SPLIT>
-__device__ inline void mm_staged(struct mm_step_x &x, const char *room, int n, int u, int slot) {
-    using unit = mm_unit<TYPE, SPLIT>;
-    const int lane = threadIdx.x % 32, g = lane / 4, tt = lane % 4;
-    uint4 low = make_uint4(0, 0, 0, 0), high = low;
-    const char *row = room + (u * n + g) * unit::row + slot * 128 + tt * 16;
-    if (g < n) low = *(const uint4 *)row, high = *(const uint4 *)(row + 64);
-    x.b[0] = low.x, x.b[1] = low.y, x.b[2] = low.z, x.b[3] = low.w;
-    x.b[4] = high.x, x.b[5] = high.y, x.b[6] = high.z, x.b[7] = high.w;
-    if constexpr (TYPE != mm_dtype_bf16) {
+// The same said to the crew, with the sum of the squares of the stream's columns; and heard.
+//   words of a block   bf16: 2 a lane; the sum
+//                      codes: 1 a lane; scale, sums (2), the sum. exact, behind: 6 a lane
+enum { mm_words_bf16 = 68, mm_words_codes = 36, mm_words_exact = 192 };
+
+template <class KERNEL>
+__device__ __forceinline__ void mm_say_operand(const struct mm_step_args &a,
+                                               const struct mm_step_who &me, unsigned meeting,
+                                               int block, int seq, float4 v, float squares,
+                                               bool codes, bool exact) {
+    const int lane = threadIdx.x % 32;
+    uint64_t *to = mm_words_x(a, me.crew, meeting, seq, block);
+    if (KERNEL::weights == mm_dtype_bf16) {
+        mm_say2(to + lane * 2, mm_four_bf16(v), meeting);
+        if (lane == 0) mm_say_float(to + 64, squares, meeting);
+        return;
+    }
+    if (codes) {
+        const struct mm_step_codes c = mm_codes(v);
+        mm_say(to + lane, c.four, meeting);
+        const uint32_t end = lane == 0   ? __float_as_uint(c.scale)
+                             : lane == 1 ? c.sums[0]
+                                         : c.sums[1];
+        if (lane < 3) mm_say(to + 32 + lane, end, meeting);
+    }
+    if (lane == 3) mm_say_float(to + 35, squares, meeting);
+    if (exact) {
+        to += a.ex.x_exact + lane * 6;
+#pragma unroll
+        for (int i = 0; i < 3; i++, v = mm_left_over(v))
+            mm_say2(to + i * 2, mm_four_bf16(v), meeting);
+    }
+}
+
+// Two blocks at a time, so that neither waits for the other's way to the L2; `two` false: one.
+template <class KERNEL>
+__device__ __forceinline__ void mm_hear_blocks(const struct mm_step_args &a, char *memory,
+                                               const struct mm_step_who &me, unsigned meeting,
+                                               int i, bool two, bool codes, bool exact) {
+    const int lane = threadIdx.x % 32;
+    int seq[2], block[2];
+    const uint64_t *from[2];
+    uint64_t w[2][2] = {}, end[2] = {}, x[2][6] = {};
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+        const int j = e && two ? i + mm_step_warps : i;
+        block[e] = a.n == 1 ? j : j / a.n, seq[e] = j - block[e] * a.n;
+        from[e] = mm_words_x(a, me.crew, meeting, seq[e], block[e]);
+    }
+    const bool ends = lane < 4, bf16 = KERNEL::weights == mm_dtype_bf16;
+    bool come;
+    do {
+        come = true;
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            const char *other = room + (u * n + 2 * tt + e) * unit::row;
-            const bool there = 2 * tt + e < n;
-            x.r[e] = there ? *(const float *)(other + 128) : 0.0f;
-            const uint2 sums = there ? *(const uint2 *)(other + 136) : make_uint2(0, 0);
-            x.sums[e][0] = (int)sums.x, x.sums[e][1] = (int)sums.y;
+            if (bf16) {
+                mm_load_words(w[e][0], w[e][1], from[e] + lane * 2);
+                if (lane == 3) mm_load_word(end[e], from[e] + 64);
+                continue;
+            }
+            if (codes) mm_load_word(w[e][0], from[e] + lane);
+            if (lane == 3 || (ends && codes)) mm_load_word(end[e], from[e] + 32 + lane);
+            if (exact) {
+                const uint64_t *p = from[e] + a.ex.x_exact + lane * 6;
+#pragma unroll
+                for (int j = 0; j < 6; j += 2)
+                    mm_load_words(x[e][j], x[e][j + 1], p + j);
+            }
+        }
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            if (bf16) {
+                come = come && mm_fresh(w[e][0], meeting) && mm_fresh(w[e][1], meeting) &&
+                       (lane != 3 || mm_fresh(end[e], meeting));
+                continue;
+            }
+            come = come && (!codes || mm_fresh(w[e][0], meeting)) &&
+                   (!(lane == 3 || (ends && codes)) || mm_fresh(end[e], meeting));
+#pragma unroll
+            for (int j = 0; j < 6; j++)
+                come = come && (!exact || mm_fresh(x[e][j], meeting));
+        }
+    } while (!come);
+    __syncwarp();
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+        if (e && !two) break;
+        const int row = block[e] * a.n + seq[e];
+        const uint32_t last = (uint32_t)end[e];
+        if (lane == 3)
+            ((float *)(memory + a.room.squares))[seq[e] * a.D_blocks + block[e]] =
+                __uint_as_float(last);
+        if (bf16) {
+            *(uint2 *)(memory + a.room.operand + row * mm_step_row_bf16 + lane * 8) =
+                make_uint2((uint32_t)w[e][0], (uint32_t)w[e][1]);
+            continue;
+        }
+        if (exact) {
+            char *to = mm_exact_row(memory + a.room.exact, a.n, block[e], seq[e]);
+#pragma unroll
+            for (int j = 0; j < 3; j++)
+                *(uint2 *)(to + j * 128) =
+                    make_uint2((uint32_t)x[e][2 * j], (uint32_t)x[e][2 * j + 1]);
+        }
+        if (codes) {
+            const uint32_t then = __shfl_down_sync(0xffffffffu, last, 1);
+            mm_store_codes(memory + a.room.operand + row * mm_step_row_codes, (uint32_t)w[e][0],
+                           last, make_uint2(last, then));
         }
     }
 }
 
-// ---- what becomes of the sums ----
-
-// Row r of a Mamba-2 block's projection: v, k, q go through the convolution, gates are ready for
-// the product with them, dt is softplus'ed.
-__device__ inline void mm_to_mixer(const struct mm_step_args &a, const struct mm_step_task &t,
-                                   int seq, int r, float z) {
-    const int channels = (2 * t.G + t.H) * t.P, gates = t.H * t.P;
-    if (r >= channels + gates) {
-        const int h = r - channels - gates;
-        const float u = z + t.dt_bias[h];
-        a.dt[seq * a.dt_ld + h] = u > 20.0f ? u : log1pf(expf(u));
-        return;
-    }
-    if (r >= channels) {
-        a.gate[seq * a.y_ld + r - channels] = z * mm_sigmoid(z);
-        return;
-    }
-    const int before = t.conv_k - 1;
-    float *st = a.states[t.block * mm_step_cols + seq].conv + r;
-    const float *w = t.conv_w + r * t.conv_k;
-    float sum = t.conv_b[r];
+template <class KERNEL>
+__device__ __forceinline__ void mm_hear_operand(const struct mm_step_args &a, char *memory,
+                                                const struct mm_step_who &me, unsigned meeting,
+                                                bool codes, bool exact) {
+    const int count = a.D_blocks * a.n;
 #pragma unroll 1
-    for (int j = 0; j < before; j++) {
-        const float old = st[(int64_t)j * channels];
-        sum += w[j] * old;
-        if (j > 0) st[(int64_t)(j - 1) * channels] = old;
-    }
-    if (before > 0) st[(int64_t)(before - 1) * channels] = z;
-    sum += w[before] * z;
-    a.z[seq * a.z_ld + r] = sum * mm_sigmoid(sum);
+    for (int i = threadIdx.x / 32; i < count; i += 2 * mm_step_warps)
+        mm_hear_blocks<KERNEL>(a, memory, me, meeting, i, i + mm_step_warps < count, codes, exact);
 }
 
-// Row `row` of 16 of a tile's sums of one sequence, all warps' parts in one order.
-__device__ inline float mm_row_sum(const float (*red)[128], int at) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int q = 0; q < mm_step_warps; q += 4) {
-        const float part = ((red[q][at] + red[q + 1][at]) + red[q + 2][at]) + red[q + 3][at];
-        sum = q ? sum + part : part;
+// ---- the residual stream ----
+
+// This block's columns of the stream: the parts of the last meeting are added to them (`first`:
+// they begin as the rows of x); times `norm` they are said to the crew as the operand of its next
+// products, whose sums the row's own factor multiplies later (mm_norm_factor). `red` is free.
+template <class KERNEL>
+__device__ __forceinline__ void mm_stream(const struct mm_step_args &a,
+                                          const struct mm_step_who &me, char *memory,
+                                          unsigned meeting, bool begins, const float *norm,
+                                          bool codes, bool exact) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int begin = me.rank * a.slice, own = max(0, min(a.slice, a.D - begin));
+    const int blocks = (own + mm_step_block - 1) / mm_step_block, items = blocks * a.n;
+    if (items == 0) return;  // the same for all warps
+    // pairs of crews are added in their order; where there are few items, several warps hear them
+    const int ways = items > 4 ? 1 : items > 2 ? 2 : 4, pairs = mm_step_crews / 2 / ways;
+    const int way = warp % ways;
+    float4 *red = (float4 *)(memory + a.room.red) + warp / ways * 8 * 32 + lane;
+#pragma unroll 1
+    for (int item0 = 0; item0 < items; item0 += mm_step_warps / ways) {
+        const int item = item0 + warp / ways, block = a.n == 1 ? item : item / a.n;
+        const int seq = item - block * a.n, at = block * mm_step_block + lane * 4;
+        const int column = begin + at;
+        const bool there = item < items && column < a.D;
+        float4 w = make_float4(0.0f, 0.0f, 0.0f, 0.0f), v = w;
+        if (there && way == 0) w = __ldg((const float4 *)(norm + column));
+#pragma unroll 1
+        for (int i = way * pairs; i < (way + 1) * pairs && !begins; i += 2) {
+            if (!there) continue;
+            float4 u[2];
+            mm_hear_parts(u, a, meeting - 1, 2 * i, seq, column);
+            if (ways > 1) red[i * 32] = u[0], red[(i + 1) * 32] = u[1];
+            v = mm_add4(i == way * pairs ? u[0] : mm_add4(v, u[0]), u[1]);
+        }
+        if (ways > 1) {
+            __syncthreads();
+            if (way == 0 && there && !begins) {
+#pragma unroll 1
+                for (int i = pairs; i < mm_step_crews / 2; i++)
+                    v = mm_add4(v, red[i * 32]);
+            }
+        }
+        if (way != 0 || item >= items) continue;
+        float4 *mine = (float4 *)((float *)(memory + a.room.stream) + seq * a.slice + at);
+        if (!begins) {
+            v = mm_add4(v, *mine);
+        } else if (there) {
+            v = *(const float4 *)(a.x + seq * a.x_ld + column);
+        }
+        if (!there) v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        *mine = v;
+        const float squares = mm_warp_sum(mm_dot4(v, v));
+        v.x *= w.x, v.y *= w.y, v.z *= w.z, v.w *= w.w;
+        mm_say_operand<KERNEL>(a, me, meeting, begin / mm_step_block + block, seq, v, squares,
+                               codes, exact);
     }
+}
+
+// What sequence seq's norm multiplies with. l2norm: the stream is divided by its length first;
+// `length` is then the factor of that, else 1.
+__device__ __forceinline__ float mm_norm_factor(const struct mm_step_args &a, const char *memory,
+                                                int seq, float eps, bool l2norm, float *length) {
+    const float *squares = (const float *)(memory + a.room.squares) + seq * a.D_blocks;
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int b = 0; b < a.D_blocks; b++)
+        sum += squares[b];
+    *length = 1.0f;
+    if (l2norm) {
+        *length = rsqrtf(sum);
+        sum = sum * *length * *length;
+    }
+    return *length * rsqrtf(sum / (float)a.D + eps);
+}
+
+// This block's columns of the stream, divided by the length of the whole.
+__device__ __forceinline__ void mm_shorten(const struct mm_step_args &a, char *memory) {
+    float *stream = (float *)(memory + a.room.stream);
+#pragma unroll 1
+    for (int i = threadIdx.x; i < a.n * a.slice; i += mm_step_threads) {
+        float length;
+        mm_norm_factor(a, memory, i / a.slice, 0.0f, true, &length);
+        stream[i] *= length;
+    }
+}
+
+// ---- products ----
+
+// What meets slot s of an operand, counted from its first column; `from`: where it lies.
+template <class KERNEL, int TYPE>
+__device__ __forceinline__ void mm_slot(float c[4], const struct mm_step_args &a, const char *from,
+                                        uint32_t slot, uint32_t scales, int s, int block,
+                                        int n_blocks) {
+    constexpr bool small = KERNEL::small && TYPE != mm_dtype_q4;
+    constexpr bool exact = TYPE == mm_dtype_bf16 && KERNEL::weights != mm_dtype_bf16;
+    const int lane = threadIdx.x % 32, g = lane / 4, tt = lane % 4;
+    const bool there = g < a.n;
+    struct mm_step_x x;
+    uint4 low = make_uint4(0, 0, 0, 0), high = low;
+    if constexpr (exact) {
+        const int unit = small ? s / 2 : s;  // of 64 columns
+        const char *row =
+            from + (unit * a.n + g) * (mm_step_row_exact / 2) + (small ? s % 2 * 64 : 0) + tt * 16;
+#pragma unroll
+        for (int left = 0; left < 3; left++) {
+            if (there) low = *(const uint4 *)(row + left * 128);
+            if (there && !small) high = *(const uint4 *)(row + left * 128 + 64);
+            x.b[0] = low.x, x.b[1] = low.y, x.b[2] = low.z, x.b[3] = low.w;
+            x.b[4] = high.x, x.b[5] = high.y, x.b[6] = high.z, x.b[7] = high.w;
+            mm_slot_product<TYPE, small>(c, slot, 0, 0, 0, x);
+        }
+        return;
+    }
+    if constexpr (TYPE == mm_dtype_bf16) {
+        const char *row = from + (s / 2 * a.n + g) * mm_step_row_bf16 + s % 2 * 128 + tt * 16;
+        if (there) low = *(const uint4 *)row, high = *(const uint4 *)(row + 64);
+    } else {
+        const int b = small ? s / 2 : s;
+        const char *row = from + (b * a.n + g) * mm_step_row_codes + tt * 16;
+        if (there) low = *(const uint4 *)(row + (small ? s % 2 * 64 : 0));
+        if (there && !small) high = *(const uint4 *)(row + 64);
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const bool other = 2 * tt + e < a.n;
+            const char *of = from + (b * a.n + (other ? 2 * tt + e : 0)) * mm_step_row_codes;
+            x.r[e] = other ? *(const float *)(of + 128) : 0.0f;
+            if constexpr (TYPE == mm_dtype_q4) {
+                const uint2 sums = other ? *(const uint2 *)(of + 136) : make_uint2(0, 0);
+                x.sums[e][0] = (int)sums.x, x.sums[e][1] = (int)sums.y;
+            }
+        }
+    }
+    x.b[0] = low.x, x.b[1] = low.y, x.b[2] = low.z, x.b[3] = low.w;
+    x.b[4] = high.x, x.b[5] = high.y, x.b[6] = high.z, x.b[7] = high.w;
+    mm_slot_product<TYPE, small>(c, slot, scales, block, n_blocks, x);
+}
+
+// A slot of the queue times what meets it.
+template <class KERNEL>
+__device__ __forceinline__ void mm_slot_of(float c[4], const struct mm_step_args &a,
+                                           const char *from, uint32_t slot, int type, int s, int at,
+                                           int n_blocks) {
+    const uint32_t scales = mm_queue<KERNEL>::scales_of(slot);
+    if constexpr (KERNEL::weights == mm_dtype_bf16) {
+        mm_slot<KERNEL, mm_dtype_bf16>(c, a, from, slot, 0, s, 0, 0);
+    } else if (type == mm_dtype_bf16) {
+        mm_slot<KERNEL, mm_dtype_bf16>(c, a, from, slot, 0, s, 0, 0);
+    } else if (KERNEL::weights == mm_dtype_q8 || type == mm_dtype_q8) {
+        mm_slot<KERNEL, mm_dtype_q8>(c, a, from, slot, scales, s, KERNEL::small ? at / 2 : at,
+                                     n_blocks);
+    } else if constexpr (KERNEL::weights == mm_dtype_q4) {
+        mm_slot<KERNEL, mm_dtype_q4>(c, a, from, slot, scales, s, at, n_blocks);
+    }
+}
+
+// The sums of one tile over n of this warp's slots of it, taken from the queue two at a time.
+// `local`: the operand is of a last projection and begins at the first slot. `ahead`: slots are
+// brought first that nobody multiplies yet.
+template <class KERNEL>
+__device__ __forceinline__ void mm_tile_sums(float c[4], const struct mm_step_args &a,
+                                             const struct mm_step_who &me, char *memory,
+                                             struct mm_queue<KERNEL> &queue,
+                                             const struct mm_step_shape &m, int begin, int n,
+                                             bool local, int ahead) {
+    const int type = m.type, n_blocks = m.blocks, zero = local ? begin : 0;
+    const bool exact = KERNEL::weights != mm_dtype_bf16 && type == mm_dtype_bf16;
+    const char *from = memory + (local ? a.room.local : exact ? a.room.exact : a.room.operand);
+    float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 1
+    for (int i = -ahead; i < n;) {
+        int done = 1;
+        if (i >= 0) {
+            const int at = begin + i;
+            const bool two = i + 1 < n;
+            queue.wait(two);
+            const uint32_t slot = queue.take();
+            if (two) {
+                const uint32_t then = queue.take();
+                mm_slot_of<KERNEL>(c, a, from, slot, type, at - zero, at, n_blocks);
+                mm_slot_of<KERNEL>(d, a, from, then, type, at + 1 - zero, at + 1, n_blocks);
+                done = 2;
+            } else {
+                mm_slot_of<KERNEL>(c, a, from, slot, type, at - zero, at, n_blocks);
+            }
+        }
+        i += done;
+#pragma unroll 1
+        for (; done > 0; done--)
+            queue.bring(a, memory, me);
+    }
+#pragma unroll
+    for (int e = 0; e < 4; e++)
+        c[e] += d[e];
+}
+
+// Sums of warps that share a tile: (warps, 8 sequences, 16 rows).
+__device__ __forceinline__ void mm_put_sums(float *red, const float c[4], int n) {
+    const int lane = threadIdx.x % 32, seq = lane % 4 * 2;
+    float *to = red + threadIdx.x / 32 * 128 + seq * 16 + lane / 4;
+    if (seq < n) to[0] = c[0], to[8] = c[2];
+    if (seq + 1 < n) to[16] = c[1], to[24] = c[3];
+}
+// Those of tile `group`, of its row `row`, added.
+__device__ __forceinline__ float mm_row_sum(const float *red, int split_log, int group, int row,
+                                            int seq) {
+    const float *p = red + (group << split_log) * 128 + seq * 16 + row;
+    float sum = p[0];
+#pragma unroll 4
+    for (int i = 1; i < 1 << split_log; i++)
+        sum += p[i * 128];
     return sum;
 }
 
-__device__ inline void mm_finish_tile(const struct mm_step_args &a, const struct mm_step_task &t,
-                                      const float (*red)[128], int tile, float factor) {
-    const int row = threadIdx.x / 8, seq = threadIdx.x % 8;
-    if (seq >= a.n) return;
-    const bool pair = t.to == mm_step_to_ffn;
-    const int r = tile * (pair ? 8 : 16) + row;
-    if (r >= t.m.rows || (pair && row >= 8)) return;
-    const float sum = factor * mm_row_sum(red, row * 8 + seq);
-    if (pair) {
-        const float v = factor * mm_row_sum(red, (row + 8) * 8 + seq);
-        a.ffn[seq * a.ffn_ld + r] = sum * mm_sigmoid(sum) * v;
-    } else if (t.to == mm_step_to_mixer) {
-        mm_to_mixer(a, t, seq, t.row0 + r, sum);
-    } else if (t.to == mm_step_to_z) {
-        a.z[seq * a.z_ld + t.row0 + r] = sum;
-    } else if (t.to == mm_step_to_x) {
-        float *x = a.x + seq * a.x_ld + r;
-        *x = __ldcg(x) + sum;
-    } else {
-        a.logits[seq * a.logits_ld + r] = sum;
-    }
-}
-
-// What the row's norm multiplies the sums with.
-__device__ inline float mm_row_factor(const struct mm_step_args &a, const struct mm_step_task &t,
-                                      const struct mm_step_shared &sh) {
-    const int seq = threadIdx.x % 8;
-    if (t.from != mm_step_from_norm || seq >= a.n) return 1.0f;
-    float sum = 0.0f;
-#pragma unroll 1
-    for (int w = 0; w < mm_step_warps; w++)
-        sum += sh.sums[w][seq];
-    return rsqrtf(sum / (float)t.m.k + t.eps);
-}
-
-template <int TYPE, bool SPLIT>
-__device__ inline void mm_slot(float c[4], struct mm_queue &queue, const char *room, int n, int u,
-                               int h, int block, int n_blocks) {
-    struct mm_step_x x;
-    mm_staged<TYPE, SPLIT>(x, room, n, u, h);
-    const uint32_t slot = queue.wait();
-    mm_slot_product<TYPE>(c, slot, queue.scales_at(queue.slot), block, n_blocks, x);
-    if constexpr (SPLIT) {
-        mm_staged<TYPE, SPLIT>(x, room, n, u, 1);
-        mm_slot_product<TYPE>(c, slot, 0, 0, 0, x);
-    }
-    queue.free();
-}
-
-template <int TYPE, bool SPLIT>
-__device__ inline void mm_product(const struct mm_step_args &a, const struct mm_step_task &t,
-                                  struct mm_step_shared &sh, struct mm_queue &queue) {
-    using unit = mm_unit<TYPE, SPLIT>;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int begin = warp * t.m.per_warp, n = max(0, min(t.m.per_warp, t.m.n_slots - begin));
-    const int first = begin / unit::slots, units = (n + unit::slots - 1) / unit::slots;
-    const int most = max(1, mm_rows_staged / a.n);  // units at once
-    char *room = sh.staged[warp];
-    int tile = (int)blockIdx.x - t.m.first;
-    if (tile < 0) tile += gridDim.x;
-    if (tile >= t.m.tiles) return;
-    if (units <= most) {
-        mm_stage<TYPE, SPLIT>(room, a, t, sh, first, units, true);
-    } else if (t.from == mm_step_from_norm) {
-        mm_row_squares<TYPE, SPLIT>(a, t, sh, first, units);
-    }
-    float factor = 0.0f;
-#pragma unroll 1
-    for (int i = 0; tile < t.m.tiles; tile += gridDim.x, i++) {
-        float c[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll 1
-        for (int s = 0; s < n; s++) {
-            const int u = s / unit::slots;
-            if (units > most && s % (most * unit::slots) == 0) {
-                mm_stage<TYPE, SPLIT>(room, a, t, sh, first + u, min(most, units - u), false);
-            }
-            mm_slot<TYPE, SPLIT>(c, queue, room, a.n, u % most, s % unit::slots, begin + s,
-                                 t.m.blocks);
-        }
-        float *to = &sh.red[i & 1][warp][lane / 4 * 8 + lane % 4 * 2];
-        *(float2 *)to = make_float2(c[0], c[1]);
-        *(float2 *)(to + 64) = make_float2(c[2], c[3]);
-        __syncthreads();
-        if (threadIdx.x < 128) {
-            if (i == 0) factor = mm_row_factor(a, t, sh);
-            mm_finish_tile(a, t, sh.red[i & 1], tile, factor);
+// The sums of a tile of a last projection go to the other crews. `round` of `rounds`: the crew's
+// heads are added up first.
+__device__ __forceinline__ void mm_send(const struct mm_step_args &a, const struct mm_step_who &me,
+                                        char *memory, const float c[4], int tile, unsigned meeting,
+                                        int round, int rounds) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        const int seq = lane % 4 * 2 + e % 2, row = lane / 4 + e / 2 * 8;
+        const int column = tile * mm_step_tile + row;
+        if (seq >= a.n || column >= a.D) continue;
+        float *sum = (float *)(memory + a.room.sum) + seq * a.slice + column - me.rank * a.slice;
+        const float v = round > 0 ? *sum + c[e] : c[e];
+        if (round + 1 < rounds) {
+            *sum = v;
+        } else {
+            mm_say_float(mm_stream_part(a, meeting, me.crew, seq, column), v, meeting);
         }
     }
 }
