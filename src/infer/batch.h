@@ -34,8 +34,10 @@ int mm_batch_count(const struct mm_batch *b);  // sessions that are in, answers 
 // the session is then not in. listener NULL: nobody listens.
 enum mm_code mm_batch_join(struct mm_batch *b, struct mm_session *s, const struct mm_generation *g,
                            const struct mm_listener *listener, void *tag, struct mm_error *err);
-// One token of each session whose answer is not over. What goes wrong in one session ends its
-// answer only; a failure that is returned is one of the device, and took back every turn.
+// One token of each session whose answer is not over; on a GPU, who joins when others are some
+// tokens ahead of what was handed out has to wait for these after its first token. What goes wrong
+// in one session ends its answer only; a failure that is returned is one of the device, and took
+// back every turn.
 enum mm_code mm_batch_step(struct mm_batch *b, struct mm_error *err);
 
 struct mm_batch_done {

@@ -30,7 +30,7 @@ struct mm_engine {
     struct mm_sample_scratch scratch;
     struct mm_session **rows;  // (n_rows) whose last logits are in that row of the stepper; or NULL
     int64_t n_rows;
-    int32_t *drawn;      // (n_rows)
+    int32_t *drawn;      // (mm_stepper_ahead, n_rows)
     uint64_t n_answers;  // that were begun
     float *pixels;       // (n_pixel_tiles, 3, S, S): the tiles of the piece being read
     int64_t n_pixel_tiles;

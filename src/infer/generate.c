@@ -53,27 +53,56 @@ static enum mm_code read_tiles(struct mm_session *s, int64_t n, struct mm_error 
     return mm_code_ok;
 }
 
-// ---- logits that are still in the stepper's memory ----
+// ---- what a session still has in the stepper's memory ----
 
 static void forget_row(struct mm_session *s) {
     if (s->row >= 0) s->e->rows[s->row] = NULL;
     s->row = -1;
 }
 
-// A session is the same before and after.
-enum mm_code mm_session_settle(const struct mm_session *s, struct mm_error *err) {
+static enum mm_code fetch_logits(struct mm_session *s, struct mm_error *err) {
     if (s->row < 0) return mm_code_ok;
     const int64_t row = s->row;
-    forget_row((struct mm_session *)s);
+    forget_row(s);
     return mm_stepper_logits(&s->e->stepper, row, s->logits, err);
 }
 
 // Before a step overwrites the first n rows.
 static enum mm_code fetch_rows(struct mm_engine *e, int64_t n, struct mm_error *err) {
     for (int64_t i = 0; i < n && i < e->n_rows; i++) {
-        if (e->rows[i]) MM_TRY(mm_session_settle(e->rows[i], err));
+        if (e->rows[i]) MM_TRY(fetch_logits(e->rows[i], err));
     }
     return mm_code_ok;
+}
+
+// Back to before the steps, and again up to n_fed: the same numbers, since a sequence's do not
+// depend on others. Keys and values need no going back: rows are overwritten.
+static enum mm_code take_steps_back(struct mm_session *s, struct mm_error *err) {
+    struct mm_engine *e = s->e;
+    const struct mm_ahead *a = &s->ahead;
+    if (a->fixed) e->be->move(e->be, s->state.fixed, a->fixed, s->state.fixed_bytes);
+    s->state.n_embed = a->n_embed, s->state.n_llm = a->n_llm;
+    forget_row(s);
+    MM_TRY(fetch_rows(e, 1, err));
+    for (int64_t i = a->n_fed; i < s->n_fed; i++) {
+        e->stepper.states[0] = &s->state;
+        e->stepper.tokens[0] = s->ids.data[i];
+        e->stepper.wanted[0] = i + 1 == s->n_fed ? s->logits : NULL;
+        MM_TRY(mm_stepper_run(&e->stepper, 1, err));
+    }
+    return mm_code_ok;
+}
+
+// A session is the same before and after.
+enum mm_code mm_session_settle(const struct mm_session *session, struct mm_error *err) {
+    struct mm_session *s = (struct mm_session *)session;
+    const bool further = s->n_fed < s->ahead.n_fed + s->ahead.n;
+    enum mm_code code = mm_code_ok;
+    if (s->ahead.n > 0 && further) code = take_steps_back(s, err);
+    s->ahead.n = s->ahead.at = 0;
+    // its state is then that of no token list
+    if (code) s->broken = true;
+    return code ? code : fetch_logits(s, err);
 }
 
 enum mm_code mm_engine_reserve_steps(struct mm_engine *e, int n, struct mm_error *err) {
@@ -81,7 +110,7 @@ enum mm_code mm_engine_reserve_steps(struct mm_engine *e, int n, struct mm_error
     MM_TRY(fetch_rows(e, e->n_rows, err));
     MM_TRY(mm_stepper_reserve(&e->stepper, &e->model, n, err));
     e->rows = mm_xrealloc(e->rows, (size_t)n * sizeof *e->rows);
-    e->drawn = mm_xrealloc(e->drawn, (size_t)n * sizeof *e->drawn);
+    e->drawn = mm_xrealloc(e->drawn, (size_t)(n * mm_stepper_ahead) * sizeof *e->drawn);
     for (int64_t i = 0; i < n; i++)
         e->rows[i] = NULL;
     e->n_rows = n;
@@ -163,6 +192,7 @@ static enum mm_code read_all(struct mm_session *s, const struct mm_listener *l,
 static void take_back(struct mm_session *s) {
     struct mm_error ignored;
     s->broken = true;
+    s->ahead.n = s->ahead.at = 0;
     forget_row(s);
     if (s->marked) mm_session_rewind(s, 1, &ignored);
 }
@@ -210,56 +240,135 @@ static enum mm_code make_room(struct mm_session *s, int64_t n, struct mm_error *
     mm_answer_text_begin(&s->answer, (size_t)bytes, (size_t)s->e->longest_piece);
     const int64_t rows = s->state.n_embed > s->state.n_llm ? s->state.n_embed : s->state.n_llm;
     MM_TRY(mm_engine_reserve_steps(s->e, 1, err));
-    return mm_state_reserve(&s->state, rows + n, err);
+    struct mm_backend *be = s->e->be;
+    if (be->steps_ahead > 1 && s->ahead.fixed == NULL && s->state.fixed_bytes > 0)
+        MM_TRY(be->alloc(be, s->state.fixed_bytes, &s->ahead.fixed, err));
+    // beside longer answers a sequence that has stopped still gets rows, which nobody reads
+    return mm_state_reserve(&s->state, rows + n + be->steps_ahead, err);
 }
 
-// What cannot come next. A picture cannot be said: its token has no embedding of its own.
+// What cannot come as token `number` of the answer, from 0. A picture cannot be said: its token has
+// no embedding of its own.
 struct banned {
     int32_t ids[2];
     int n;
 };
-static struct banned banned_now(const struct mm_writing *w) {
+static struct banned banned_at(const struct mm_writing *w, int64_t number) {
     const struct mm_chat_special *sp = &w->s->e->special;
-    const bool may_end = w->answer.new_tokens >= w->how.min_new_tokens;
+    const bool may_end = number >= w->how.min_new_tokens;
     return (struct banned){{sp->img_context, sp->im_end}, may_end ? 1 : 2};
+}
+
+// Tokens that may still be drawn, at least 1 before the answer is over. Positions are counted in 32
+// bits.
+enum { most_tokens = INT32_MAX / 4 };
+static int64_t tokens_left(const struct mm_writing *w) {
+    const int64_t asked = w->how.max_new_tokens - w->answer.new_tokens;
+    const int64_t room = most_tokens - w->s->ids.n;
+    return asked < room ? asked : room;
 }
 
 static int32_t draw(struct mm_writing *w) {
     struct mm_session *s = w->s;
-    if (w->ahead) {
-        w->ahead = false;
-        if (w->drawn >= 0) s->rng = w->rng;
-        return w->drawn;
+    struct mm_ahead *a = &s->ahead;
+    if (a->at < a->n) {
+        const int32_t id = a->ids[a->at];
+        if (id >= 0) s->rng = a->rng[a->at];
+        a->at++;
+        return id;
     }
-    const struct banned out = banned_now(w);
+    const struct banned out = banned_at(w, w->answer.new_tokens);
     return mm_sample(&s->e->scratch, s->logits, &s->sampling, &s->rng, s->ids.data + s->answer_from,
                      s->ids.n - s->answer_from, out.ids, out.n);
 }
 
-enum mm_code mm_writings_read_token(struct mm_writing *const *w, int n, struct mm_error *err) {
+bool mm_writing_waits(const struct mm_writing *w) {
+    return w->s->n_fed < w->s->ids.n && w->s->ahead.at == w->s->ahead.n;
+}
+
+bool mm_writing_go_on(struct mm_writing *w) {
+    if (w->s->ahead.at == w->s->ahead.n) return false;
+    w->s->n_fed++;
+    return true;
+}
+
+// Steps to take before the host looks. The first tokens of an answer come one by one, so that it is
+// seen to begin at once; then the number doubles. Who listens gets what they drew together, which
+// should look no different from one by one: so they are over within about a picture of a film.
+static int steps_of(struct mm_writing *const *w, int n, int most) {
+    const double together_s = 0.02;
+    int64_t steps = most < mm_stepper_ahead ? most : mm_stepper_ahead, longest = 1;
+    if (w[0]->s->e->be->steps_ahead < steps) steps = w[0]->s->e->be->steps_ahead;
+    for (int i = 0; i < n; i++) {
+        const struct mm_writing *one = w[i];
+        if (steps > 2 * one->steps) steps = 2 * one->steps;
+        if (one->listener.text && (double)steps * one->step_s > together_s)
+            steps = (int64_t)(together_s / one->step_s);
+        if (tokens_left(one) > longest) longest = tokens_left(one);
+    }
+    if (steps > longest) steps = longest;
+    return steps > 1 ? (int)steps : 1;
+}
+
+// What row i of n does in the steps that come.
+static void plan_steps(struct mm_writing *w, int i, int n, int count) {
+    struct mm_session *s = w->s;
+    struct mm_engine *e = s->e;
+    struct mm_stepper *p = &e->stepper;
+    struct mm_ahead *a = &s->ahead;
+    struct mm_rng rng = s->rng;
+    const int64_t left = tokens_left(w);
+    if (count > 1 && a->fixed) e->be->move(e->be, a->fixed, s->state.fixed, s->state.fixed_bytes);
+    a->n = a->at = 0;
+    a->n_fed = s->n_fed;
+    a->n_embed = s->state.n_embed, a->n_llm = s->state.n_llm;
+    p->states[i] = &s->state;
+    p->tokens[i] = s->ids.data[s->n_fed];
+    p->draws[i] = (struct mm_stepper_draw){s->ids.data + s->answer_from, s->ids.n - s->answer_from,
+                                           w->number};
+    for (int k = 0; k < count; k++) {
+        const struct banned out = banned_at(w, w->answer.new_tokens + k);
+        struct mm_draw *how = &p->how[k * n + i];
+        *how = mm_sampling_draw(&s->sampling, &rng, out.ids, out.n);
+        how->last = k + 1 >= left;
+        a->rng[k] = rng;
+    }
+}
+
+// What row i of n did.
+static void keep_steps(struct mm_writing *w, int i, int n, int count) {
+    struct mm_session *s = w->s;
+    const struct mm_stepper *p = &s->e->stepper;
+    struct mm_ahead *a = &s->ahead;
+    bool ends = false;
+    while (a->n < count && !ends) {
+        const int at = a->n * n + i;
+        a->ids[a->n++] = s->e->drawn[at];
+        ends = mm_draw_ends(&p->how[at], &p->stops, s->e->drawn[at]);
+    }
+    s->n_fed++;  // the others are when they are taken
+    s->row = i;
+    s->e->rows[i] = s;
+}
+
+enum mm_code mm_writings_read_token(struct mm_writing *const *w, int n, int most,
+                                    struct mm_error *err) {
     struct mm_engine *e = w[0]->s->e;
     MM_TRY(mm_engine_reserve_steps(e, n, err));
     for (int i = 0; i < n; i++)
         forget_row(w[i]->s);
     MM_TRY(fetch_rows(e, n, err));
+    const int count = steps_of(w, n, most);
+    e->stepper.stops = (struct mm_draw_stops){{e->special.im_end}, 1};
+    for (int i = 0; i < n; i++)
+        plan_steps(w[i], i, n, count);
+    const double from = mm_now();
+    MM_TRY(mm_stepper_draw(&e->stepper, n, count, e->drawn, err));
+    const double step_s = (mm_now() - from) / count;
     for (int i = 0; i < n; i++) {
-        struct mm_session *s = w[i]->s;
-        const struct banned out = banned_now(w[i]);
-        e->stepper.states[i] = &s->state;
-        e->stepper.tokens[i] = s->ids.data[s->n_fed];
-        w[i]->rng = s->rng;
-        e->stepper.draws[i] = (struct mm_stepper_draw){
-            mm_sampling_draw(&s->sampling, &w[i]->rng, out.ids, out.n),
-            s->ids.data + s->answer_from, s->ids.n - s->answer_from, w[i]->number};
-    }
-    MM_TRY(mm_stepper_draw(&e->stepper, n, e->drawn, err));
-    for (int i = 0; i < n; i++) {
-        struct mm_session *s = w[i]->s;
-        s->n_fed++;
-        s->row = i;
-        e->rows[i] = s;
-        w[i]->drawn = e->drawn[i];
-        w[i]->ahead = true;
+        keep_steps(w[i], i, n, count);
+        w[i]->steps = count;
+        w[i]->step_s = step_s;
     }
     return mm_code_ok;
 }
@@ -323,8 +432,7 @@ static bool is_last(struct mm_writing *w, int32_t id) {
         w->answer.finish = mm_finish_cancelled;
         return true;
     }
-    // positions are counted in 32 bits
-    return s->ids.n >= INT32_MAX / 4 || w->answer.new_tokens == w->how.max_new_tokens;
+    return tokens_left(w) <= 0;
 }
 
 enum mm_code mm_writing_draw(struct mm_writing *w, struct mm_error *err) {
@@ -363,8 +471,9 @@ enum mm_code mm_session_generate(struct mm_session *s, const struct mm_generatio
     for (;;) {
         MM_TRY(mm_writing_draw(&w, err));
         if (w.over) break;
+        if (mm_writing_go_on(&w)) continue;
         struct mm_writing *one = &w;
-        const enum mm_code code = mm_writings_read_token(&one, 1, err);
+        const enum mm_code code = mm_writings_read_token(&one, 1, mm_stepper_ahead, err);
         if (code) {
             mm_writing_fail(&w);
             return code;

@@ -76,6 +76,7 @@ enum mm_code mm_session_rewind(struct mm_session *s, int n, struct mm_error *err
             "most)",
             n, s->n_marks, (long long)s->n_turns, s->max_marks);
     }
+    MM_TRY(mm_session_settle(s, err));
     const struct mm_mark *m = s->marks[s->n_marks - n];
     struct mm_backend *be = s->e->be;
     if (m->fixed) {
@@ -164,6 +165,7 @@ enum mm_code mm_session_new(struct mm_session **out, struct mm_engine *e,
 void mm_session_free(struct mm_session *s) {
     if (s == NULL) return;
     if (s->row >= 0) s->e->rows[s->row] = NULL;
+    if (s->ahead.fixed) s->e->be->release(s->e->be, s->ahead.fixed, s->state.fixed_bytes);
     for (int i = 0; i < s->n_marks; i++)
         mark_drop(s->e, s->marks[i]);
     free(s->marks);

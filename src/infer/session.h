@@ -41,6 +41,18 @@ struct mm_mark {
     int64_t n_turns;
 };
 
+// Steps that were taken before the host looked at what they drew. The state has read all tokens
+// drawn but the last, and ids, n_fed and rng those only that were taken from here: what a session
+// is stays as if each step had waited for the host (mm_session_settle makes it so).
+struct mm_ahead {
+    int n, at;      // tokens drawn; of them, taken
+    int64_t n_fed;  // of ids, before the first of these steps
+    int64_t n_embed, n_llm;
+    int32_t ids[mm_stepper_ahead];
+    struct mm_rng rng[mm_stepper_ahead];  // after each draw
+    void *fixed;  // device memory: the state before the first of several steps; NULL: never were
+};
+
 struct mm_session {
     struct mm_engine *e;
     struct mm_state state;
@@ -49,8 +61,9 @@ struct mm_session {
     int64_t n_answered;   // of ids, up to the end of the last answer
     int64_t answer_from;  // of ids, where the last answer begins
     int64_t n_turns;
-    float *logits;     // (V) after ids[n_fed - 1], but for `row`
-    int64_t row;       // of the engine's stepper that still has them; -1: none. Within answers only
+    float *logits;  // (V) after ids[n_fed - 1], but for `row`
+    int64_t row;    // of the engine's stepper that still has them; -1: none. Within answers only
+    struct mm_ahead ahead;
     bool have_logits;  // false only before the first token
     bool finished;     // the last answer ended with <|im_end|>, and nothing was added since
     bool marked;       // nothing but turns was added since the last mark
@@ -129,8 +142,9 @@ enum mm_code mm_session_fork(struct mm_session **to, const struct mm_session *fr
                              struct mm_error *err);
 // Takes back the last n turns, exactly: state, tokens, random numbers. At most s->n_marks.
 enum mm_code mm_session_rewind(struct mm_session *s, int n, struct mm_error *err);
-// Brings logits that are still in the stepper's memory (`row`) to the host, for those who look at
-// s->logits.
+// For those who look at the state or at s->logits: takes back the steps that are ahead of n_fed,
+// and brings logits that are still in the stepper's memory (`row`) to the host. What was drawn and
+// not taken is forgotten: it will be drawn again.
 enum mm_code mm_session_settle(const struct mm_session *s, struct mm_error *err);
 // Bytes of keys and values of kept attention that are in use.
 int64_t mm_session_cache_bytes(const struct mm_session *s);

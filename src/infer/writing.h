@@ -12,10 +12,9 @@ struct mm_writing {
     struct mm_answer answer;      // whole when `over`
     double asked, first, last;    // mm_now() of the question, the first token, the last
     bool over;
-    uint64_t number;    // of the engine's answers
-    bool ahead;         // the next token was drawn with the step before:
-    int32_t drawn;      // it, and
-    struct mm_rng rng;  // the random numbers after it
+    uint64_t number;  // of the engine's answers
+    int steps;        // that were taken together the last time; 0: none were yet
+    double step_s;    // how long one of them took
 };
 
 // Checks what is asked, reads what waits in the session, and makes room, so that no step allocates.
@@ -32,10 +31,15 @@ void mm_writing_cancel(struct mm_writing *w);
 // After a failure of the step: the turn is taken back.
 void mm_writing_fail(struct mm_writing *w);
 
-// Reads the token that was drawn in each of n different sessions of one engine, and draws the next
-// ones where the logits are: nothing but those comes to the host. When it fails the turns must be
-// taken back.
-enum mm_code mm_writings_read_token(struct mm_writing *const *w, int n, struct mm_error *err);
+// Whether a token waits to be read that no step has read yet.
+bool mm_writing_waits(const struct mm_writing *w);
+// Counts the token that was drawn last as read, if a step before has read it; false: none has.
+bool mm_writing_go_on(struct mm_writing *w);
+// Reads the token that waits in each of n different sessions of one engine, and draws the next ones
+// where the logits are: nothing but those comes to the host. Up to `most` steps are taken before
+// the host looks, where the backend computes beside it. When it fails the turns must be taken back.
+enum mm_code mm_writings_read_token(struct mm_writing *const *w, int n, int most,
+                                    struct mm_error *err);
 
 // Room for steps of n sessions: to be called before, so that steps take none.
 enum mm_code mm_engine_reserve_steps(struct mm_engine *e, int n, struct mm_error *err);

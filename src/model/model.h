@@ -383,7 +383,6 @@ void mm_model_bwd(struct mm_model *m, const struct mm_layout *l, struct mm_forwa
 // What token steps of up to `max` sequences side by side need: the model as mm_decode_step takes
 // it, and memory. Before a step the caller fills the first n of `states`, `tokens` and `wanted`.
 struct mm_stepper_draw {
-    struct mm_draw how;
     // Where the penalty is not 1: the tokens it holds for, and a number, not 0, that is this
     // answer's own among all that a stepper draws for.
     const int32_t *ids;  // (n)
@@ -401,13 +400,17 @@ struct mm_stepper {
     struct mm_step_seq *seqs;          // (max)
     struct mm_view x, hidden, logits;  // (max, D), (max, D), (max, V)
     struct mm_view ids;                // (max) i32
-    struct mm_view drawn;              // (mm_stepper_ahead, max) i32, of mm_stepper_greedy
+    struct mm_view drawn;              // (mm_stepper_ahead, max) i32
+    struct mm_view stopped;            // (max) i32: the sequence drew one of `stops`, or its last
+    struct mm_view kept;               // (max, V) logits of those that stopped
+    bool *is_kept;                     // (max) the row's last logits are there
     struct mm_view banned;             // (mm_stepper_banned) i32
     struct mm_view seen;               // (max, V / 32) i32: of which answers' tokens says seen_of
     struct mm_stepper_seen *seen_of;   // (max)
     uint32_t *words;                   // a row of `seen` on its way
     int32_t *text;                     // (max) ids on their way
-    struct mm_draw *how;               // (max) of the draw being made
+    struct mm_draw *how;  // (mm_stepper_ahead, n) of mm_stepper_draw, as is what follows
+    struct mm_draw_stops stops;
     void *memory;
     size_t bytes;
 };
@@ -418,10 +421,14 @@ void mm_stepper_deinit(struct mm_stepper *p);
 // Reads one token of each of n sequences; each weight is read once for all. Takes no memory, but
 // for keys and values that outgrow their room (mm_state_reserve).
 enum mm_code mm_stepper_run(struct mm_stepper *p, int64_t n, struct mm_error *err);
-// The same, and a next token of each drawn where the logits are, as `draws` says: only ids (n) come
-// to the host; -1 after logits that are not finite. `wanted` is not looked at.
-enum mm_code mm_stepper_draw(struct mm_stepper *p, int64_t n, int32_t *ids, struct mm_error *err);
-// The logits (V) of a row, as the last step with logits left them.
+// `count` steps one after the other, the first of `tokens`, each other of what was drawn after the
+// one before it, as how[i * n + t] says: embedding, draw and stop happen where the logits are, and
+// only ids (count, n) come to the host, after all of them. -1 is drawn from logits that are not
+// finite. A sequence that draws -1, one of `stops`, or what `how` calls its last, has stopped: the
+// steps after it are none of its own, and draw -1. `wanted` is not looked at.
+enum mm_code mm_stepper_draw(struct mm_stepper *p, int64_t n, int64_t count, int32_t *ids,
+                             struct mm_error *err);
+// The logits (V) of a row, as its last step with logits left them.
 enum mm_code mm_stepper_logits(struct mm_stepper *p, int64_t row, float *logits,
                                struct mm_error *err);
 // `count` steps one after the other, each of the token with the largest logit after the last one,

@@ -67,6 +67,8 @@ static struct mm_view take_rows(struct mm_stepper *p, struct mm_arena *arena, in
     p->ids = mm_take(arena, mm_dtype_i32, n);
     p->drawn = mm_take(arena, mm_dtype_i32, mm_stepper_ahead * n);
     p->banned = mm_take(arena, mm_dtype_i32, mm_stepper_banned);
+    p->stopped = mm_take(arena, mm_dtype_i32, n);
+    p->kept = p->m->be->steps_ahead > 1 ? mm_take2(arena, n, c->V) : MM_NONE;
     const struct mm_view words = mm_take(arena, mm_dtype_i32, n * words_of(p->m));
     p->seen = mm_view2(words.data, mm_dtype_i32, n, words_of(p->m));
     return mm_take1(arena, c->embed.H > c->llm.H ? c->embed.H : c->llm.H);
@@ -96,7 +98,8 @@ enum mm_code mm_stepper_reserve(struct mm_stepper *p, struct mm_model *m, int64_
     p->seen_of = mm_xcalloc((size_t)n, sizeof *p->seen_of);
     p->words = mm_xcalloc((size_t)words_of(m), sizeof *p->words);
     p->text = mm_xcalloc((size_t)n, sizeof *p->text);
-    p->how = mm_xcalloc((size_t)n, sizeof *p->how);
+    p->how = mm_xcalloc((size_t)(mm_stepper_ahead * n), sizeof *p->how);
+    p->is_kept = mm_xcalloc((size_t)n, sizeof *p->is_kept);
     p->seqs = mm_xcalloc((size_t)n, sizeof *p->seqs);
     p->blocks = mm_xcalloc((size_t)m->n_blocks, sizeof *p->blocks);
     for (int64_t i = 0; i < m->n_blocks; i++)
@@ -114,6 +117,7 @@ void mm_stepper_deinit(struct mm_stepper *p) {
     free(p->words);
     free(p->text);
     free(p->how);
+    free(p->is_kept);
     free(p->seqs);
     free(p->blocks);
     *p = (struct mm_stepper){0};
@@ -141,7 +145,8 @@ static void embed(struct mm_stepper *p, int64_t n) {
 }
 
 // One step of the rows in p->x.
-static enum mm_code step(struct mm_stepper *p, int64_t n, bool logits, struct mm_error *err) {
+static enum mm_code step(struct mm_stepper *p, int64_t n, bool logits, struct mm_view stopped,
+                         struct mm_error *err) {
     struct mm_model *m = p->m;
     const struct mm_config *c = &m->config;
     for (int64_t t = 0; t < n; t++) {
@@ -162,11 +167,13 @@ static enum mm_code step(struct mm_stepper *p, int64_t n, bool logits, struct mm
                                  .x = mm_view_rows(p->x, 0, n),
                                  .hidden = mm_view_rows(p->hidden, 0, n),
                                  .output = logits ? mm_model_w(m, mm_role_output) : MM_NONE,
-                                 .logits = logits ? mm_view_rows(p->logits, 0, n) : MM_NONE};
+                                 .logits = logits ? mm_view_rows(p->logits, 0, n) : MM_NONE,
+                                 .stopped = stopped};
     mm_decode_step(m->be, &step);
     for (int64_t t = 0; t < n; t++) {
         p->states[t]->n_embed++;
         p->states[t]->n_llm++;
+        p->is_kept[t] = p->is_kept[t] && !logits;
     }
     return mm_code_ok;
 }
@@ -178,7 +185,7 @@ enum mm_code mm_stepper_run(struct mm_stepper *p, int64_t n, struct mm_error *er
     for (int64_t t = 0; t < n; t++)
         wanted = wanted || p->wanted[t];
     embed(p, n);
-    MM_TRY(step(p, n, wanted, err));
+    MM_TRY(step(p, n, wanted, MM_NONE, err));
     for (int64_t t = 0; t < n; t++) {
         if (!p->wanted[t]) continue;
         m->be->download(m->be, p->wanted[t], mm_view_at(p->logits, t, 0),
@@ -188,8 +195,8 @@ enum mm_code mm_stepper_run(struct mm_stepper *p, int64_t n, struct mm_error *er
 }
 
 // The tokens that row t's penalty holds for, where the row of `seen` has others: a step adds its
-// own.
-static void send_seen(struct mm_stepper *p, int64_t t) {
+// own, and `count` come now.
+static void send_seen(struct mm_stepper *p, int64_t t, int64_t count) {
     struct mm_backend *be = p->m->be;
     const struct mm_stepper_draw *d = &p->draws[t];
     struct mm_stepper_seen *is = &p->seen_of[t];
@@ -202,32 +209,63 @@ static void send_seen(struct mm_stepper *p, int64_t t) {
         be->upload(be, mm_view_at(p->seen, t, 0), p->words,
                    (size_t)words_of(p->m) * sizeof *p->words);
     }
-    *is = (struct mm_stepper_seen){d->answer, d->n + 1};
+    *is = (struct mm_stepper_seen){d->answer, d->n + count};
 }
 
-enum mm_code mm_stepper_draw(struct mm_stepper *p, int64_t n, int32_t *ids, struct mm_error *err) {
-    struct mm_backend *be = p->m->be;
-    assert(n <= p->max);
+// Takes back what the host counted of steps that a sequence did not take.
+static void count_steps(struct mm_stepper *p, int64_t n, int64_t count, const int32_t *ids) {
+    for (int64_t t = 0; t < n; t++) {
+        int64_t taken = 1;
+        while (taken < count &&
+               !mm_draw_ends(&p->how[(taken - 1) * n + t], &p->stops, ids[(taken - 1) * n + t]))
+            taken++;
+        p->states[t]->n_embed -= count - taken;
+        p->states[t]->n_llm -= count - taken;
+        const int64_t last = (taken - 1) * n + t;
+        p->is_kept[t] = count > 1 && mm_draw_ends(&p->how[last], &p->stops, ids[last]);
+    }
+}
+
+enum mm_code mm_stepper_draw(struct mm_stepper *p, int64_t n, int64_t count, int32_t *ids,
+                             struct mm_error *err) {
+    struct mm_model *m = p->m;
+    struct mm_backend *be = m->be;
+    assert(n <= p->max && count >= 1 && count <= mm_stepper_ahead);
+    assert(count == 1 || p->kept.data);
+    const bool may_stop = count > 1;  // of one step nothing follows
+    const struct mm_view stopped = may_stop ? mm_view_rows(p->stopped, 0, n) : MM_NONE;
+    const struct mm_view kept = may_stop ? mm_view_rows(p->kept, 0, n) : MM_NONE;
+    const struct mm_view logits = mm_view_rows(p->logits, 0, n);
     bool seen = false;
     embed(p, n);
-    MM_TRY(step(p, n, true, err));
+    if (may_stop) {
+        memset(p->text, 0, (size_t)n * sizeof *p->text);
+        be->upload(be, p->stopped.data, p->text, (size_t)n * sizeof *p->text);
+    }
     for (int64_t t = 0; t < n; t++) {
-        p->how[t] = p->draws[t].how;
         if (p->how[t].penalty == 1.0) continue;
-        send_seen(p, t);
+        send_seen(p, t, count);
         seen = true;
     }
-    const struct mm_view drawn = mm_view_rows(p->drawn, 0, n);
-    mm_draw_tokens(be, drawn, mm_view_rows(p->logits, 0, n),
-                   seen ? mm_view_rows(p->seen, 0, n) : MM_NONE, p->how);
-    be->download(be, ids, drawn.data, (size_t)n * sizeof *ids);
-    return mm_backend_sync(be, err);
+    for (int64_t i = 0; i < count; i++) {
+        const struct mm_view drawn = mm_view_rows(p->drawn, i * n, n);
+        MM_TRY(step(p, n, true, stopped, err));
+        mm_draw_tokens(be, drawn, logits, seen ? mm_view_rows(p->seen, 0, n) : MM_NONE, stopped,
+                       kept, p->how + i * n, may_stop ? &p->stops : NULL);
+        // those that have stopped get rows of zeros
+        if (i + 1 < count)
+            mm_embed_fwd(be, mm_view_rows(p->x, 0, n), mm_model_w(m, mm_role_text), drawn);
+    }
+    be->download(be, ids, p->drawn.data, (size_t)(count * n) * sizeof *ids);
+    MM_TRY(mm_backend_sync(be, err));
+    count_steps(p, n, count, ids);
+    return mm_code_ok;
 }
 
 enum mm_code mm_stepper_logits(struct mm_stepper *p, int64_t row, float *logits,
                                struct mm_error *err) {
     struct mm_backend *be = p->m->be;
-    be->download(be, logits, mm_view_at(p->logits, row, 0),
+    be->download(be, logits, mm_view_at(p->is_kept[row] ? p->kept : p->logits, row, 0),
                  (size_t)p->m->config.V * sizeof *logits);
     return mm_backend_sync(be, err);
 }
@@ -243,7 +281,7 @@ enum mm_code mm_stepper_greedy(struct mm_stepper *p, int64_t n, int64_t count,
     embed(p, n);
     for (int64_t i = 0; i < count; i++) {
         const struct mm_view drawn = mm_view_rows(p->drawn, i * n, n);
-        MM_TRY(step(p, n, true, err));
+        MM_TRY(step(p, n, true, MM_NONE, err));
         mm_argmax(m->be, drawn, mm_view_rows(p->logits, 0, n), out);
         if (i + 1 < count) {
             mm_embed_fwd(m->be, mm_view_rows(p->x, 0, n), mm_model_w(m, mm_role_text), drawn);

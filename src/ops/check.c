@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "ops/check_step.h"
+#include "ops/draw.h"
 #include "ops/ops.h"
 
 #define WANT(condition)                                                                          \
@@ -148,11 +149,15 @@ static void check_argmax(struct mm_backend *be, struct mm_view y, struct mm_view
 }
 
 static void check_draw_tokens(struct mm_backend *be, struct mm_view y, struct mm_view logits,
-                              struct mm_view seen, const struct mm_draw *how) {
+                              struct mm_view seen, struct mm_view stopped, struct mm_view kept,
+                              const struct mm_draw *how, const struct mm_draw_stops *stops) {
     WANT(f32(logits, logits.shape[0], cols(logits)));
     WANT(ids_in(be, y, logits.shape[0], INT32_MIN, INT32_MAX));
     WANT(!given(seen) ||
          (has(seen, logits.shape[0], (cols(logits) + 31) / 32) && seen.dtype == mm_dtype_i32));
+    WANT(!given(stopped) || ids_in(be, stopped, logits.shape[0], INT32_MIN, INT32_MAX));
+    WANT(!given(kept) || (given(stopped) && f32(kept, logits.shape[0], cols(logits))));
+    WANT(!stops || (given(stopped) && stops->n >= 0 && stops->n <= mm_draw_stops_most));
     WANT(how || logits.shape[0] == 0);
 }
 

@@ -87,6 +87,10 @@ const char *mm_check_step(const struct mm_backend *be, const struct mm_step *s) 
         WANT(matrix(s->output, s->output.shape[0], d_dim));
         WANT(rows(s->logits, n, s->output.shape[0]));
     }
+    if (given(s->stopped)) {
+        WANT(s->stopped.dtype == mm_dtype_i32 && s->stopped.ld == 1);
+        WANT(s->stopped.shape[0] == n && mm_view_cols(s->stopped) == 1);
+    }
     for (int64_t i = 0; i < s->n_blocks; i++) {
         const struct mm_step_block *b = &s->blocks[i];
         const char *wrong = check_block(b, d_dim);

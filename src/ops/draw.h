@@ -22,7 +22,24 @@ struct mm_draw {
     double penalty;      // positive logits of tokens seen are divided, others multiplied; 1: off
     uint64_t bits;       // 64 random ones
     int32_t banned[2];   // ids that never come; others than 0 .. V - 1: none
+    bool last;           // the sequence stops after it, whatever is drawn
 };
+
+// Ids after which a sequence stops.
+enum { mm_draw_stops_most = 16 };
+struct mm_draw_stops {
+    int32_t ids[mm_draw_stops_most];
+    int n;
+};
+
+// Whether a sequence stops after it drew `id`. An id of -1 stops it, too.
+static inline bool mm_draw_ends(const struct mm_draw *d, const struct mm_draw_stops *stops,
+                                int32_t id) {
+    bool ends = id < 0 || d->last;
+    for (int i = 0; stops && i < stops->n; i++)
+        ends = ends || stops->ids[i] == id;
+    return ends;
+}
 
 #ifdef __CUDA_ARCH__
 #define MM_DRAW_FN __device__ static inline

@@ -37,7 +37,8 @@ struct mm_segs {
 };
 
 struct mm_backend;
-struct mm_draw;  // ops/draw.h
+struct mm_draw;        // ops/draw.h
+struct mm_draw_stops;  // ops/draw.h
 
 // One slot an operation; the same names and operands as the mm_* functions below, which say what
 // each computes. Every slot of every backend is filled; a test walks the table.
@@ -60,7 +61,9 @@ struct mm_draw;  // ops/draw.h
     X(argmax, (struct mm_backend * be, struct mm_view y, struct mm_view x, struct mm_view banned), \
       (be, y, x, banned))                                                                          \
     X(draw_tokens, (struct mm_backend * be, struct mm_view y, struct mm_view logits,               \
-                    struct mm_view seen, const struct mm_draw *how), (be, y, logits, seen, how))   \
+                    struct mm_view seen, struct mm_view stopped, struct mm_view kept,              \
+                    const struct mm_draw *how, const struct mm_draw_stops *stops),                 \
+      (be, y, logits, seen, stopped, kept, how, stops))                                            \
     /* ---- pictures ---- */                                                                       \
     X(normalize, (struct mm_backend * be, struct mm_view y, struct mm_view rgb,                    \
                   struct mm_view table), (be, y, rgb, table))                                      \
@@ -259,6 +262,9 @@ struct mm_backend {
     bool (*mamba2_fwd)(struct mm_backend *, struct mm_view o, const struct mm_mamba2 *m);
 
     int64_t piece_tokens;  // of a prompt, that are best read at a time
+    // Token steps that are best begun before the host looks at what the first of them drew: where
+    // it computes beside the host, so that it need not wait for the host. 0, 1: none is.
+    int steps_ahead;
 
     // Memory of the device. alloc gives zeroed memory; copies take bytes.
     enum mm_code (*alloc)(struct mm_backend *, size_t bytes, void **out, struct mm_error *err);
@@ -318,7 +324,10 @@ bool mm_mamba2_fwd(struct mm_backend *be, struct mm_view o, const struct mm_mamb
 //               host memory, says: see ops/draw.h, which also says why it is the same everywhere.
 //               -1 where the largest logit is not finite. seen (n, ceil(V / 32)) i32 or NULL: a bit
 //               for each token that the penalty holds for; where a row's penalty is not 1 the
-//               drawn token's is set.
+//               drawn token's is set. stopped (n) i32 or NULL: of a row where it is not 0, y
+//               becomes -1 and nothing else changes; where a draw ends the sequence (mm_draw_ends
+//               of how and stops, NULL: no such ids) it becomes 1, and kept (n, V) f32, or NULL,
+//               gets the row of logits, which later steps overwrite.
 //
 // normalize     y (n, 3, S, S) dense f32 = table[c][rgb] for rgb (n, S, S, 3) dense u8; table
 //               (3, 256) dense f32 is what each value of a channel becomes (mm_tiles_table).

@@ -58,6 +58,9 @@ struct mm_step {
     struct mm_view x;               // (n, D) f32; overwritten
     struct mm_view hidden;          // (n, D) f32
     struct mm_view output, logits;  // (V, D), (n, V) f32; both NULL: no logits
+    // (n) i32 in the backend's memory, not 0: the sequence has stopped. Its states stay as they
+    // are, and what its rows of hidden and logits hold after is not specified. NULL: none has.
+    struct mm_view stopped;
 };
 
 #endif

@@ -132,6 +132,11 @@ static inline void mm_step_by_ops(struct mm_backend *be, const struct mm_step *s
     const struct mm_segs one = {1, start, ints};
     const struct mm_view pos = mm_view1(ints + 2, mm_dtype_i32, 1);
     for (int64_t t = 0; t < s->n_seqs; t++) {
+        int32_t stopped = 0;
+        if (s->stopped.data) {
+            be->download(be, &stopped, mm_view_at(s->stopped, t, 0), sizeof stopped);
+            if (be->sync(be, NULL) || stopped) continue;
+        }
         const struct mm_view x = mm_view_rows(s->x, t, 1), hidden = mm_view_rows(s->hidden, t, 1);
         for (int64_t i = 0; i < s->n_blocks; i++) {
             if (be->error.code) return;

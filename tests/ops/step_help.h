@@ -180,29 +180,33 @@ static inline void result_free(struct result *r) {
         free(r->hidden[i].data), free(r->logits[i].data);
 }
 
-// Some steps of sequences [first, first + n) into the same rows of the result.
-static inline void go(struct mm_backend *be, const struct model *m, struct seqs *q, int first,
-                      int n, struct result *r) {
+// Some steps of sequences [first, first + n) into the same rows of the result. stops (n) or NULL:
+// the step with which each one has stopped.
+static inline void go_stopping(struct mm_backend *be, const struct model *m, struct seqs *q,
+                               int first, int n, const int *stops, struct result *r) {
     const int64_t D = m->shape.D;
     float *x = mm_xmalloc((size_t)(n * D) * sizeof *x);
+    int32_t stopped[most_seqs];
     for (int i = 0; i < n_steps; i++) {
+        for (int t = 0; stops && t < n; t++)
+            stopped[t] = i >= stops[t] ? 1 + t : 0;
         for (int t = 0; t < n; t++) {
             struct mm_rng rng = mm_rng_make((uint64_t)i, (uint64_t)(first + t));
             for (int64_t j = 0; j < D; j++)
                 x[t * D + j] = (float)mm_rng_normal(&rng);
         }
-        const struct mm_step s = {
-            .blocks = m->blocks,
-            .n_blocks = most_blocks,
-            .l2_before = i == 1 ? 2 : -1,
-            .norm = m->norm,
-            .eps = 1e-5f,
-            .seqs = &q->seq[first],
-            .n_seqs = n,
-            .x = mm_view2(x, mm_dtype_f32, n, D),
-            .hidden = mm_view_rows(r->hidden[i], first, n),
-            .output = i == 2 ? MM_NONE : m->output,
-            .logits = i == 2 ? MM_NONE : mm_view_rows(r->logits[i], first, n)};
+        const struct mm_step s = {.blocks = m->blocks,
+                                  .n_blocks = most_blocks,
+                                  .l2_before = i == 1 ? 2 : -1,
+                                  .norm = m->norm,
+                                  .eps = 1e-5f,
+                                  .seqs = &q->seq[first],
+                                  .n_seqs = n,
+                                  .x = mm_view2(x, mm_dtype_f32, n, D),
+                                  .hidden = mm_view_rows(r->hidden[i], first, n),
+                                  .output = i == 2 ? MM_NONE : m->output,
+                                  .logits = i == 2 ? MM_NONE : mm_view_rows(r->logits[i], first, n),
+                                  .stopped = stops ? mm_view1(stopped, mm_dtype_i32, n) : MM_NONE};
         mm_decode_step(be, &s);
         for (int t = first; t < first + n; t++)
             q->seq[t].past[0]++, q->seq[t].past[1]++;
@@ -210,6 +214,11 @@ static inline void go(struct mm_backend *be, const struct model *m, struct seqs 
     struct mm_error err = {0};
     if (mm_backend_sync(be, &err)) fail_msg("%s", err.text);
     free(x);
+}
+
+static inline void go(struct mm_backend *be, const struct model *m, struct seqs *q, int first,
+                      int n, struct result *r) {
+    go_stopping(be, m, q, first, n, NULL, r);
 }
 
 static const struct shape shapes[] = {
@@ -238,6 +247,46 @@ static inline void results_close(const struct result *a, const struct result *b,
         expect_close("hidden", (struct out){{a->hidden[i], b->hidden[i]}}, tolerance);
         if (i < 2) expect_close("logits", (struct out){{a->logits[i], b->logits[i]}}, tolerance);
     }
+}
+
+// Sequences that stop keep their states to the bit, and the others have the same numbers to the bit
+// as if none had stopped.
+static inline void stops_alone(struct mm_backend *be, const struct model *m, const int64_t *past,
+                               int n, const int *stops) {
+    struct seqs q, all, before;
+    struct result r, want;
+    seqs_init(&q, m, past, n), seqs_init(&all, m, past, n);
+    result_init(&r, m, n), result_init(&want, m, n);
+    go(be, m, &all, 0, n, &want);
+    go_stopping(be, m, &q, 0, n, stops, &r);
+    const size_t bytes = q.floats * sizeof(float);
+    for (int steps = 0; steps <= n_steps; steps++) {  // what the states are after so many
+        int at[most_seqs];
+        struct result ignored;
+        for (int t = 0; t < n; t++)
+            at[t] = steps;
+        seqs_init(&before, m, past, n), result_init(&ignored, m, n);
+        go_stopping(be, m, &before, 0, n, at, &ignored);
+        for (int t = 0; t < n; t++) {
+            if (steps != (stops[t] < n_steps ? stops[t] : n_steps)) continue;
+            assert_memory_equal(q.memory[t], before.memory[t], bytes);
+            if (steps == n_steps) assert_memory_equal(q.memory[t], all.memory[t], bytes);
+        }
+        seqs_free(&before, n), result_free(&ignored);
+    }
+    for (int i = 0; i < n_steps; i++) {
+        const struct mm_view *pairs[2][2] = {{&r.hidden[i], &want.hidden[i]},
+                                             {&r.logits[i], &want.logits[i]}};
+        for (int t = 0; t < n; t++) {
+            for (int k = 0; k < (i < 2 ? 2 : 1) && i < stops[t]; k++) {
+                const struct out o = {
+                    {mm_view_rows(*pairs[k][0], t, 1), mm_view_rows(*pairs[k][1], t, 1)}};
+                expect_close("a row beside one that stopped", o, tol_exact);
+            }
+        }
+    }
+    result_free(&r), result_free(&want);
+    seqs_free(&q, n), seqs_free(&all, n);
 }
 
 static inline double tolerance_of(enum mm_dtype type) {

@@ -131,7 +131,8 @@ static void draws(struct mm_backend *const be[2], int64_t V, int64_t pad, int ro
     const bool penalties = round % 3 != 0;
     for (int k = 0; k < 2; k++) {
         y[k] = random_ids(&w, n_rows, 1 << 20, 1 << 21);
-        mm_draw_tokens(be[k], y[k], logits, penalties ? seen[k] : MM_NONE, how);
+        mm_draw_tokens(be[k], y[k], logits, penalties ? seen[k] : MM_NONE, MM_NONE, MM_NONE, how,
+                       NULL);
     }
     for (int64_t r = 0; r < n_rows; r++) {
         uint32_t *bits = penalties ? mm_view_at(seen[2], r, 0) : NULL;
@@ -168,6 +169,76 @@ static void like_the_definition(void **state) {
     }
 }
 
+// Rows that have stopped draw nothing and change nothing; a stop id, a last draw and a row where
+// nothing is finite stop a sequence, and only these rows' logits are kept.
+static void stops(struct mm_backend *be, int64_t V, int round) {
+    struct world w = {.rng = mm_rng_make((uint64_t)round + 100, (uint64_t)V)};
+    const struct mm_view logits = make(&w, mm_dtype_f32, n_rows, V, 3);
+    const struct mm_view kept = make(&w, mm_dtype_f32, n_rows, V, 5);
+    const struct mm_view seen = make(&w, mm_dtype_i32, n_rows, (V + 31) / 32, 0);
+    const struct mm_view want = random_ids(&w, n_rows, 0, 1), is = random_ids(&w, n_rows, 0, 1);
+    const struct mm_view stopped = random_ids(&w, n_rows, 0, 1);
+    struct mm_draw how[n_rows];
+    for (int64_t r = 0; r < n_rows; r++) {
+        fill_row(logits, r, &w.rng);
+        how[r] = settings(&w.rng, (int)r + round * 5, V);
+        memset(mm_view_at(seen, r, 0), 0, (size_t)((V + 31) / 32) * 4);
+        for (int64_t i = 0; i < V; i++)
+            put(kept, r, i, -7.0f);
+    }
+    mm_draw_tokens(be, want, logits, seen, MM_NONE, MM_NONE, how, NULL);
+    uint32_t *const bits = mm_xmalloc((size_t)(n_rows * ((V + 31) / 32)) * 4);
+    memcpy(bits, seen.data, (size_t)(n_rows * ((V + 31) / 32)) * 4);
+    memset(seen.data, 0, (size_t)(n_rows * ((V + 31) / 32)) * 4);
+    const int32_t *w_ids = want.data, *ids = is.data;
+    struct mm_draw_stops at = {.n = round % 2 ? mm_draw_stops_most : 2};
+    for (int i = 0; i < at.n; i++)
+        at.ids[i] = i == at.n - 1 ? w_ids[0] : (int32_t)V + i;
+    int32_t *flags = stopped.data;
+    for (int r = 0; r < n_rows; r++) {
+        flags[r] = r % 3 == 1 ? r + 1 : 0;
+        how[r].last = r % 5 == 2;
+    }
+    mm_draw_tokens(be, is, logits, seen, stopped, kept, how, &at);
+    int n_ended = 0;
+    for (int r = 0; r < n_rows; r++) {
+        const bool was = r % 3 == 1;
+        const bool ends = !was && (w_ids[r] < 0 || w_ids[r] == w_ids[0] || r % 5 == 2);
+        const size_t words = (size_t)(V + 31) / 32;
+        assert_int_equal(ids[r], was ? -1 : w_ids[r]);
+        assert_int_equal(flags[r], was ? r + 1 : ends);
+        const uint32_t *now = mm_view_at(seen, r, 0);
+        for (size_t i = 0; i < words; i++)
+            assert_int_equal(now[i], was ? 0 : bits[(size_t)r * words + i]);
+        const uint32_t *from = mm_view_at(logits, r, 0), *to = mm_view_at(kept, r, 0);
+        const float untouched = -7.0f;
+        for (int64_t i = 0; i < V; i++) {
+            if (ends && to[i] != from[i]) fail_msg("row %d: logit %d is not kept", r, (int)i);
+            if (!ends && memcmp(&to[i], &untouched, 4) != 0) fail_msg("row %d is kept", r);
+        }
+        n_ended += ends;
+    }
+    assert_true(n_ended >= 3 && n_ended < 9);
+    free(bits);
+    for (int i = 0; i < w.n_blocks; i++)
+        free(w.blocks[i].base);
+}
+
+static void stopping(void **state) {
+    (void)state;
+    static const int64_t sizes[] = {33, 1000, 92553};
+    for (int k = 0; k < 2; k++) {
+        struct mm_backend *be = open_isa(k ? mm_isa_plain : (enum mm_isa)best_under_test(), 2);
+        for (int i = 0; i < 3; i++) {
+            for (int round = 0; round < (i == 2 ? 2 : 6); round++)
+                stops(be, sizes[i], round);
+        }
+        struct mm_error err;
+        if (mm_backend_sync(be, &err)) fail_msg("%s", err.text);
+        mm_backend_close(be);
+    }
+}
+
 // Within 2^-21 of the exponential, and its rounding down to a whole number.
 static void weights_are_exponentials(void **state) {
     (void)state;
@@ -184,6 +255,7 @@ static void weights_are_exponentials(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(like_the_definition),
+        cmocka_unit_test(stopping),
         cmocka_unit_test(weights_are_exponentials),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -126,11 +126,29 @@ static void alone_and_together(void **state) {
     }
 }
 
+// Some stop before the first step, some later, some never; and all of them at once.
+static void stopped_rows(void **state) {
+    (void)state;
+    static const int stops[][8] = {{1, n_steps, 0, 2, n_steps, 1, 1, 2}, {1, 1, 1, 1, 1, 1, 1, 1}};
+    for (int k = 0; k < 2; k++) {
+        struct mm_backend *be = open_isa(k ? mm_isa_plain : (enum mm_isa)best_under_test(), 2);
+        // of the reference some, of everybody's loops
+        for (int v = k; v < (testing_cuda() && !k ? 30 : 20); v += k || test_few() ? 7 : 3) {
+            struct model m;
+            make_model(&m, shapes[v / 5], types[v % 5], (uint64_t)v + 70);
+            stops_alone(be, &m, pasts, v % 3 == 0 ? 8 : 5, stops[v % 4 == 3]);
+            model_free(&m);
+        }
+        mm_backend_close(be);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(against_reference),
         cmocka_unit_test(alone_and_together),
         cmocka_unit_test(caches_of_bf16),
+        cmocka_unit_test(stopped_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

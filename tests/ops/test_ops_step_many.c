@@ -87,10 +87,31 @@ static void among_many(void **state) {
     mm_backend_close(be);
 }
 
+// Those that stop among many: their kernels are others than for few.
+static void stopped_among_many(void **state) {
+    (void)state;
+    struct mm_backend *be = open_isa((enum mm_isa)best_under_test(), 2);
+    int64_t past[most_seqs];
+    int stops[most_seqs];
+    cap = 720;
+    many_pasts(past, most_seqs);
+    for (int v = 0; v < (testing_cuda() ? 4 : 1); v++) {
+        struct model m;
+        make_model(&m, shapes[4 + v % 2], mm_dtype_bf16, (uint64_t)v + 90);
+        for (int t = 0; t < most_seqs; t++)
+            stops[t] = t * 5 % 7 % (n_steps + 1);
+        stops_alone(be, &m, past, v < 2 ? 9 : 33, stops);
+        model_free(&m);
+    }
+    cap = 1400;
+    mm_backend_close(be);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_sequences),
         cmocka_unit_test(among_many),
+        cmocka_unit_test(stopped_among_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -216,12 +216,7 @@ static bool too_wide(const struct mm_step *s) {
     return false;
 }
 
-void mm_decode_step_cpu(struct mm_backend *be, const struct mm_step *s) {
-    if (s->n_seqs == 0) return;
-    if (too_wide(s)) {
-        mm_decode_step_ref(be, s);
-        return;
-    }
+static void step(struct mm_backend *be, const struct mm_step *s) {
     struct mm_stepping r = {.s = s,
                             .k = mm_kernels_of(be),
                             .x = mm_mixer_kernels(be),
@@ -231,4 +226,53 @@ void mm_decode_step_cpu(struct mm_backend *be, const struct mm_step *s) {
     if (!prepare(be, &r)) return;
     const struct mm_cpu *cpu = be->impl;
     mm_team_run(cpu->team, run, &r);
+}
+
+// ---- sequences that have stopped ----
+
+static bool is_stopped(const struct mm_step *s, int64_t t) {
+    return s->stopped.data && *(const int32_t *)mm_view_at(s->stopped, t, 0) != 0;
+}
+
+static void move_row(struct mm_view v, int64_t to, int64_t from) {
+    if (!v.data || to == from) return;
+    memcpy(mm_view_at(v, to, 0), mm_view_at(v, from, 0), (size_t)mm_view_cols(v) * sizeof(float));
+}
+
+// The rows of the others close up before the step and go back to their places after it: what the
+// rows of those that have stopped hold is not specified.
+static void step_others(struct mm_backend *be, const struct mm_step *s, int64_t n) {
+    const size_t bytes = (size_t)n * sizeof *s->seqs;
+    struct mm_step_seq *seqs = mm_cpu_scratch(be, mm_scratch_a, bytes);
+    if (!seqs) return;
+    struct mm_step some = *s;
+    some.seqs = seqs, some.n_seqs = n, some.stopped = MM_NONE;
+    some.x = mm_view_rows(s->x, 0, n), some.hidden = mm_view_rows(s->hidden, 0, n);
+    if (s->logits.data) some.logits = mm_view_rows(s->logits, 0, n);
+    for (int64_t t = 0, i = 0; t < s->n_seqs; t++) {
+        if (is_stopped(s, t)) continue;
+        move_row(s->x, i, t);
+        seqs[i++] = s->seqs[t];
+    }
+    step(be, &some);
+    for (int64_t t = s->n_seqs, i = n; t-- > 0;) {
+        if (is_stopped(s, t)) continue;
+        i--;
+        move_row(s->hidden, t, i);
+        move_row(s->logits, t, i);
+    }
+}
+
+void mm_decode_step_cpu(struct mm_backend *be, const struct mm_step *s) {
+    int64_t n = 0;
+    for (int64_t t = 0; t < s->n_seqs; t++)
+        n += !is_stopped(s, t);
+    if (n == 0) return;
+    if (too_wide(s)) {
+        mm_decode_step_ref(be, s);
+    } else if (n < s->n_seqs) {
+        step_others(be, s, n);
+    } else {
+        step(be, s);
+    }
 }

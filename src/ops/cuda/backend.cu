@@ -233,6 +233,8 @@ extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(stru
     // Fills the card evenly (ffn.cu, and attention's tiles of 128 rows), and keeps what a piece
     // needs under half a GiB.
     be->piece_tokens = 64 * (int64_t)cuda->sms;
+    // An eighth is left of what the host's looks cost; more would be wasted where answers end.
+    be->steps_ahead = 8;
     be->activations = mirror ? mm_dtype_f32 : mm_dtype_bf16;
     return mm_code_ok;
 }

@@ -16,7 +16,15 @@ struct draw {
     int64_t top_k;
     uint64_t bits, least;  // least: of min_p
     float inverse;         // 1 / temperature
-    int greedy, banned[2];
+    int greedy, last, banned[2];
+};
+
+// What stops a sequence.
+struct stopping {
+    int32_t *stopped;  // NULL: nothing does
+    float *kept;
+    int64_t kept_ld;
+    struct mm_draw_stops at;
 };
 
 struct limits {
@@ -247,9 +255,14 @@ __device__ static int largest(const struct row &w, struct shared &sh, float *top
 
 static __global__ void __launch_bounds__(threads)
     draw_rows(int32_t *y, int64_t y_ld, const float *logits, int64_t ld, int V, uint32_t *seen,
-              int64_t seen_ld, const struct draw *how) {
+              int64_t seen_ld, const struct draw *how,
+              const __grid_constant__ struct stopping stop) {
     __shared__ struct shared sh;
     const int64_t r = blockIdx.x;
+    if (stop.stopped && stop.stopped[r]) {  // the same for all threads: it is set at the end
+        if (threadIdx.x == 0) y[r * y_ld] = -1;
+        return;
+    }
     struct row w;
     w.logits = logits + r * ld, w.V = V, w.d = how[r];
     w.seen = seen && w.d.penalty != 1.0 ? seen + r * seen_ld : NULL;
@@ -265,13 +278,23 @@ static __global__ void __launch_bounds__(threads)
         const uint64_t total = total_of(w, sh, weight);
         id = place_of(w, sh, mm_draw_spot(w.d.bits, total), weight);
     }
+    if (stop.stopped) {
+        bool ends = id < 0 || w.d.last;
+        for (int i = 0; i < stop.at.n; i++)
+            ends = ends || stop.at.ids[i] == id;
+        for (int i = threadIdx.x; ends && stop.kept && i < V; i += threads)
+            stop.kept[r * stop.kept_ld + i] = w.logits[i];
+        __syncthreads();  // all have looked at the flag
+        if (ends && threadIdx.x == 0) stop.stopped[r] = 1;
+    }
     if (threadIdx.x) return;
     y[r * y_ld] = id;
     if (w.seen && id >= 0) seen[r * seen_ld + id / 32] |= (uint32_t)1 << id % 32;
 }
 
 void mm_draw_tokens_cuda(struct mm_backend *be, struct mm_view y, struct mm_view logits,
-                         struct mm_view seen, const struct mm_draw *how) {
+                         struct mm_view seen, struct mm_view stopped, struct mm_view kept,
+                         const struct mm_draw *how, const struct mm_draw_stops *stops) {
     enum { most = 128 };  // rows a launch, whose settings are copied from the stack
     const int64_t n = logits.shape[0];
     for (int64_t from = 0; from < n; from += most) {
@@ -287,6 +310,7 @@ void mm_draw_tokens_cuda(struct mm_backend *be, struct mm_view y, struct mm_view
                        greedy ? 0 : mm_draw_least(d),
                        greedy ? 0.0f : mm_draw_inverse(d),
                        greedy,
+                       d->last,
                        {d->banned[0], d->banned[1]}};
         }
         struct draw *dev = (struct draw *)mm_cuda_scratch(be, mm_cuda_slot_a, sizeof host);
@@ -297,9 +321,13 @@ void mm_draw_tokens_cuda(struct mm_backend *be, struct mm_view y, struct mm_view
                                 "copying how tokens are drawn"))
             return;
         const bool any = seen.data != NULL;
+        struct stopping stop = {};
+        if (stopped.data) stop.stopped = (int32_t *)mm_view_at(stopped, from, 0);
+        if (kept.data) stop.kept = (float *)mm_view_at(kept, from, 0), stop.kept_ld = kept.ld;
+        if (stops) stop.at = *stops;
         MM_LAUNCH(be, draw_rows, (unsigned)some, threads, 0, (int32_t *)mm_view_at(y, from, 0),
                   y.ld, (const float *)mm_view_at(logits, from, 0), logits.ld,
                   (int)mm_view_cols(logits), any ? (uint32_t *)mm_view_at(seen, from, 0) : NULL,
-                  seen.ld, dev);
+                  seen.ld, dev, stop);
     }
 }

@@ -220,7 +220,7 @@ void each_view(struct mm_block_state &b, F f) {
 template <class F>
 void each_view(struct mm_step &s, struct mm_step_block *blocks, struct mm_block_state *states,
                F f) {
-    struct mm_view *views[] = {&s.norm, &s.x, &s.hidden, &s.output, &s.logits};
+    struct mm_view *views[] = {&s.norm, &s.x, &s.hidden, &s.output, &s.logits, &s.stopped};
     for (struct mm_view *v : views)
         f(*v);
     for (int64_t i = 0; i < s.n_blocks; i++)

@@ -61,6 +61,7 @@ static bool walk_some(struct mm_backend *be, struct mm_step_plan *p, const struc
     a.hidden = (float *)mm_view_at(s->hidden, from, 0), a.hidden_ld = s->hidden.ld;
     a.logits = s->logits.data ? (float *)mm_view_at(s->logits, from, 0) : NULL;
     a.logits_ld = s->logits.ld;
+    a.stopped = s->stopped.data ? (const int32_t *)mm_view_at(s->stopped, from, 0) : NULL;
     a.meeting = p->meeting;
     for (int t = 0; t < n; t++) {
         const struct mm_step_seq *q = &s->seqs[from + t];

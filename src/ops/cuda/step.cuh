@@ -108,7 +108,9 @@ struct mm_step_room {
     int sum;      // (n, slice) f32: the last projection's sums over a crew's heads
     int conv;     // (n, 64, 8) f32: what the convolution of a row needs besides the new one
     int parts;    // (kinds * ops + 1, warps) of mm_part: step_queue.cuh
-    int states, layers, model, bytes;
+    int states, layers, model;
+    int stopped;  // unsigned: bit i says that sequence i has stopped
+    int bytes;
 };
 
 // Where words are that members of a crew say to each other, in words from the crew's begin.
@@ -136,9 +138,10 @@ struct mm_step_args {
     const char *output;
     const float *norm;
     float eps;
-    unsigned meeting;    // the first of this token's
-    uint64_t *parts;     // (2, crews, cols, D_blocks * 128) words between crews
-    uint64_t *exchange;  // (crews, words) words within them
+    const int32_t *stopped;  // (n) sequences that have; NULL: none
+    unsigned meeting;        // the first of this token's
+    uint64_t *parts;         // (2, crews, cols, D_blocks * 128) words between crews
+    uint64_t *exchange;      // (crews, words) words within them
     struct mm_step_exchange ex;
     float2 *rope;      // (n, 2, 128): cosine and sine
     int rope_half[2];  // 0: no attention in this stack

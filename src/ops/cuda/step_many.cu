@@ -30,6 +30,7 @@ struct rows {
     float2 *rope;
     struct mm_many_at *at;
     struct mm_many_state *states;
+    const int32_t *stopped;  // (n) of the sequences; NULL: none has
     int64_t z_cols, o_cols, f_cols, logit_cols;
     int most_z_parts, most_x_parts;
     int pieces[2];  // of the longest cache of each stack
@@ -52,6 +53,7 @@ static int own_parts(struct mm_backend *be, const struct rows *r, struct mm_view
 }
 
 static void measure(struct mm_backend *be, struct rows *r, const struct mm_step *s) {
+    r->stopped = (const int32_t *)s->stopped.data;
     r->n = s->n_seqs, r->padded = padded_rows(s->n_seqs);
     r->early = mm_hopper_here(be);
     r->most_z_parts = 1;
@@ -304,7 +306,7 @@ static void mamba2(struct mm_backend *be, const struct rows *r, const struct mm_
                    int64_t index) {
     struct mm_many_mixer m = {};
     m.z = projected(r), m.o = r->o, m.o_ld = b->H * b->P;
-    m.states = r->states + index * r->n;
+    m.states = r->states + index * r->n, m.stopped = r->stopped;
     m.H = (int)b->H, m.G = (int)b->G, m.P = (int)b->P, m.K = (int)mm_view_cols(b->conv_w);
     m.conv_w = (const float *)b->conv_w.data, m.conv_b = (const float *)b->conv_b.data;
     m.dt_bias = (const float *)b->dt_bias.data;
@@ -322,7 +324,8 @@ static void attention(struct mm_backend *be, const struct rows *r, const struct 
                       int64_t index, bool half) {
     struct mm_many_attention a = {};
     a.z = projected(r), a.o = r->o, a.o_ld = b->H * b->P;
-    a.states = r->states + index * r->n, a.at = r->at, a.rope = r->rope, a.part = r->part;
+    a.states = r->states + index * r->n, a.stopped = r->stopped, a.at = r->at, a.rope = r->rope,
+    a.part = r->part;
     a.H = (int)b->H, a.G = (int)b->G, a.P = (int)b->P, a.stack = b->stack, a.half = half;
     a.pieces = r->pieces[b->stack];
     const dim3 grid((unsigned)a.pieces, (unsigned)b->G, (unsigned)r->n);

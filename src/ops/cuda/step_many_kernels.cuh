@@ -140,6 +140,7 @@ struct mm_many_mixer {
     __nv_bfloat16 *o;    // (n, H P)
     int64_t o_ld;
     const struct mm_many_state *states;  // (n)
+    const int32_t *stopped;              // (n) these keep their states; NULL: none
     int H, G, P, K;
     const float *conv_w, *conv_b, *dt_bias, *a_log, *d;
     const float *q_w, *q_b, *k_w, *k_b, *g_norm;  // NULL where the model has none
@@ -251,6 +252,11 @@ static __global__ void __launch_bounds__(mm_many_threads, 4)
         mm_many_bring({{(const char *)S, nullptr}, all < some ? all : some}, 0, 1);
     }
     mm_many_wait();
+    if (m.stopped && m.stopped[seq]) {
+        if (threadIdx.x == 0)
+            mm_many_bring(m.ahead, (int)(seq * gridDim.x) + group, (int)(gridDim.x * gridDim.y));
+        return;
+    }
     const int64_t gate = (int64_t)(2 * m.G + m.H) * P;
     mm_many_convolve(m, m.z.row(seq, 0), m.states[seq].conv, group, ratio, shared);
     for (int r = threadIdx.x; r < ratio; r += mm_many_threads) {
@@ -331,6 +337,7 @@ struct mm_many_attention {
     __nv_bfloat16 *o;
     int64_t o_ld;
     const struct mm_many_state *states;
+    const int32_t *stopped;  // (n) these keep their caches; NULL: none
     const struct mm_many_at *at;
     const float2 *rope;
     float *part;  // (n, H, pieces, P + 4): sums, largest score, sum of exponentials
@@ -375,7 +382,7 @@ static __global__ void __launch_bounds__(mm_many_threads)
     const int piece = blockIdx.x, group = blockIdx.y, seq = blockIdx.z, P = a.P;
     const int past = a.at[seq].past[a.stack], n = past + 1, length = mm_many_piece(n);
     const int from = piece * length, to = min(from + length, n);
-    if (from >= n) return;
+    if (from >= n || (a.stopped && a.stopped[seq])) return;
     const int lane = threadIdx.x % 32, at = lane * 4, warp = threadIdx.x / 32;
     const bool in = at < P, half = a.half;
     const struct mm_many_state st = a.states[seq];

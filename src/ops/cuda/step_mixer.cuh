@@ -13,6 +13,12 @@ struct mm_step_here {
     const struct mm_step_state *states;  // (n), in shared memory
 };
 
+// Whether nothing of a sequence's state may change.
+__device__ __forceinline__ bool mm_stopped(const struct mm_step_args &a, const char *memory,
+                                           int seq) {
+    return *(const unsigned *)(memory + a.room.stopped) >> seq & 1;
+}
+
 // ---- between the first projection and the mixer ----
 
 // A row of the first projection that a thread finishes, of a sequence: item 64 seq + row. Of four
@@ -118,7 +124,7 @@ __device__ __forceinline__ void mm_conv_keep(const struct mm_step_args &a,
 #pragma unroll 1
     for (int at = threadIdx.x; at < a.n * mm_step_rows; at += mm_step_threads) {
         const struct mm_step_item i = mm_item(a, me, here, head, at);
-        if (!i.convolved || (i.part < 2 && !first)) continue;
+        if (!i.convolved || (i.part < 2 && !first) || mm_stopped(a, memory, i.seq)) continue;
         float *st = here.states[i.seq].conv + i.channel;
         const float second = before > 1 ? __ldcg(st + channels) : 0.0f;
         const float third = before > 2 ? __ldcg(st + 2 * channels) : 0.0f;
@@ -262,7 +268,7 @@ __device__ __forceinline__ void mm_recur(const struct mm_step_args &a, const str
         const float decay = expf(rate * dt), w = dt * v;
         s.x = fmaf(s.x, decay, w * k.x), s.y = fmaf(s.y, decay, w * k.y);
         s.z = fmaf(s.z, decay, w * k.z), s.w = fmaf(s.w, decay, w * k.w);
-        if (in) *(float4 *)mm_state_row(here, me, head, i) = s;
+        if (in && !mm_stopped(a, memory, seq)) *(float4 *)mm_state_row(here, me, head, i) = s;
         const float sum = fmaf(d, v, mm_warp_sum(in ? mm_dot4(s, q) : 0.0f));
         if (threadIdx.x % 32 == 0)
             mm_say_float(mm_words_y(a, me.crew, meeting, round, seq) + row, sum, meeting);
@@ -414,7 +420,8 @@ __device__ __forceinline__ struct mm_step_soft mm_attend_part(const struct mm_st
     if (me.rank == 0 && threadIdx.x < 32) {
         float4 k = mm_turned(z + P, rope, P), v = k;
         if (in) v = *(const float4 *)(z + at);
-        const bool writes = in && (head & ((1 << here.t->ratio_log) - 1)) == 0;
+        const bool writes =
+            in && (head & ((1 << here.t->ratio_log) - 1)) == 0 && !mm_stopped(a, memory, seq);
         if (a.half_cache) {
             const uint2 hk = mm_four_bf16(k), hv = mm_four_bf16(v);
             if (writes) {

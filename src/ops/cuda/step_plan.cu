@@ -273,10 +273,11 @@ static bool cut_room(struct mm_step_plan *p, int n) {
     r->states = take(&at, p->n_blocks * n * (int64_t)sizeof(struct mm_step_state));
     r->layers = take(&at, p->n_blocks * (int64_t)sizeof(struct mm_step_layer));
     r->model = take(&at, (int64_t)sizeof(struct mm_step_model));
+    r->stopped = take(&at, (int64_t)sizeof(unsigned));
     a->slots = mm_step_slots(p->weights, p->device.shared - at);
     if (a->slots == 0) return false;
     const int queues = mm_step_warps * a->slots * mm_step_slot_bytes(p->weights);
-    for (int *o = &r->red; o <= &r->model; o++)
+    for (int *o = &r->red; o <= &r->stopped; o++)
         *o += queues;
     r->bytes = at + queues;
     a->n = n;

@@ -290,10 +290,23 @@ static __device__ __forceinline__ void product(const struct mm_step_args &a, wal
     if (sends && (which == mm_step_w2 || round + 1 == t.rounds)) w.meeting++;
 }
 
+// Bit i: sequence i has stopped. Whoever said so did before this kernel began, so all blocks see
+// the same.
+static __device__ __forceinline__ unsigned stopped_of(const struct mm_step_args &a) {
+    unsigned stopped = 0;
+#pragma unroll 1
+    for (int i = 0; a.stopped && i < a.n; i++)
+        stopped |= (unsigned)(__ldg(a.stopped + i) != 0) << i;
+    return stopped;
+}
+
 template <class KERNEL>
 static __global__ void __launch_bounds__(mm_step_threads, 1)
     step_token(const __grid_constant__ struct mm_step_args a) {
     extern __shared__ __align__(128) char memory[];
+    const unsigned stopped = stopped_of(a);
+    if (stopped + 1 == 1u << a.n) return;  // nobody meets anybody
+    if (threadIdx.x == 0) *(unsigned *)(memory + a.room.stopped) = stopped;
     walk<KERNEL> w;
     w.memory = memory;
     w.me.crew = (int)blockIdx.x / mm_step_crew, w.me.rank = (int)blockIdx.x % mm_step_crew;
