@@ -11,7 +11,7 @@ trap 'rm -rf "$dir"' EXIT
 mkdir -p "$dir/bin" "$dir/lib" "$dir/tests" "$dir/fonts"
 cp "$build/mmamba" "$build/scenes" "$build/libmmamba_cuda.so" "$dir/bin/"
 cp "$build"/bench/bench_{gpu_block,gpu_mixer,soak} "$dir/bin/"
-for t in $(tests/gpu/op_tests.sh) golden halves gradcheck carve api session snapshot batch engine; do
+for t in $(tests/gpu/op_tests.sh) golden halves gradcheck carve api session snapshot batch ahead engine; do
     cp "$build/tests/test_$t" "$dir/tests/"
 done
 cp "$build"/tests/{st_tool,json_check,json_rows} "$dir/tests/"

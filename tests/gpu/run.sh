@@ -137,7 +137,7 @@ if wants golden; then
     on_cuda golden 200 "$tests/test_golden"
     job probe 200 env PROBE_ILL_CONDITIONED=2e-3 bash tests/model/test_probe_model.sh "$wrapper" "$root"
     for t in gradcheck halves carve; do on_cuda $t 200 "$tests/test_$t"; done
-    for t in api session snapshot batch engine; do on_cuda device_$t 200 "$tests/test_$t"; done
+    for t in api session snapshot batch ahead engine; do on_cuda device_$t 200 "$tests/test_$t"; done
 fi
 if wants parity; then
     for t in $ops; do on_cuda "$t" 200 "$tests/test_$t"; done

@@ -8,7 +8,7 @@ set -uo pipefail
 [ -e "$build/stand_in/libmmamba_cuda.so" ] || exit 77
 export LD_LIBRARY_PATH=$build/stand_in${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
-for t in cuda_device api session snapshot batch engine carve ops_rows; do
+for t in cuda_device api session snapshot batch ahead engine carve ops_rows; do
     shown=test_$t
     MMAMBA_TEST_BACKEND=cuda timeout 200 "$build/tests/test_$t" >"$dir/out" 2>"$dir/err" || complain "failed"
     grep -q "SKIPPED" "$dir/out" && complain "was skipped"

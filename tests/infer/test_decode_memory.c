@@ -167,8 +167,9 @@ static void steps_allocate_nothing(void **state) {
     (void)state;
     for (int isa = first_isa(); isa <= (int)mm_isa_best(); isa++) {
         for (int k = 0; k < 3; k++) {
-            for (int d = 0; d < 2; d++) {
-                struct place p = place_open(isa, k, dtypes[d]);
+            for (int d = 0; d < 4; d++) {
+                struct place p = place_open(isa, k, dtypes[d % 2]);
+                p.e->be->steps_ahead = d < 2 ? 0 : 8;  // as a GPU
                 steps_of(p.e, false);
                 steps_of(p.e, true);
                 steps_of_a_batch(p.e);

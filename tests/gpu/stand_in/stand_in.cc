@@ -269,5 +269,6 @@ extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(stru
     if (code) return code;
     be->activations = mm_dtype_f32;
     be->piece_tokens = 512;
+    be->steps_ahead = 8;
     return mm_code_ok;
 }
