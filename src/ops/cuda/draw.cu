@@ -19,6 +19,13 @@ struct draw {
     int greedy, last, banned[2];
 };
 
+// Of the rows of a launch, as its arguments: a copy from pageable memory may wait for the kernels
+// before it, and steps are to be begun ahead of them.
+enum { most_rows = 48 };
+struct draws {
+    struct draw row[most_rows];
+};
+
 // What stops a sequence.
 struct stopping {
     int32_t *stopped;  // NULL: nothing does
@@ -255,7 +262,7 @@ __device__ static int largest(const struct row &w, struct shared &sh, float *top
 
 static __global__ void __launch_bounds__(threads)
     draw_rows(int32_t *y, int64_t y_ld, const float *logits, int64_t ld, int V, uint32_t *seen,
-              int64_t seen_ld, const struct draw *how,
+              int64_t seen_ld, const __grid_constant__ struct draws how,
               const __grid_constant__ struct stopping stop) {
     __shared__ struct shared sh;
     const int64_t r = blockIdx.x;
@@ -264,7 +271,7 @@ static __global__ void __launch_bounds__(threads)
         return;
     }
     struct row w;
-    w.logits = logits + r * ld, w.V = V, w.d = how[r];
+    w.logits = logits + r * ld, w.V = V, w.d = how.row[r];
     w.seen = seen && w.d.penalty != 1.0 ? seen + r * seen_ld : NULL;
     w.key = 0, w.last = 0;
     int id = largest(w, sh, &w.top);
@@ -295,31 +302,23 @@ static __global__ void __launch_bounds__(threads)
 void mm_draw_tokens_cuda(struct mm_backend *be, struct mm_view y, struct mm_view logits,
                          struct mm_view seen, struct mm_view stopped, struct mm_view kept,
                          const struct mm_draw *how, const struct mm_draw_stops *stops) {
-    enum { most = 128 };  // rows a launch, whose settings are copied from the stack
     const int64_t n = logits.shape[0];
-    for (int64_t from = 0; from < n; from += most) {
-        struct draw host[most];
-        const int64_t some = n - from < most ? n - from : most;
+    for (int64_t from = 0; from < n; from += most_rows) {
+        struct draws all = {};
+        const int64_t some = n - from < most_rows ? n - from : most_rows;
         for (int64_t i = 0; i < some; i++) {
             const struct mm_draw *d = &how[from + i];
             const bool greedy = d->temperature == 0.0;
-            host[i] = {d->top_p,
-                       d->penalty,
-                       d->top_k,
-                       d->bits,
-                       greedy ? 0 : mm_draw_least(d),
-                       greedy ? 0.0f : mm_draw_inverse(d),
-                       greedy,
-                       d->last,
-                       {d->banned[0], d->banned[1]}};
+            all.row[i] = {d->top_p,
+                          d->penalty,
+                          d->top_k,
+                          d->bits,
+                          greedy ? 0 : mm_draw_least(d),
+                          greedy ? 0.0f : mm_draw_inverse(d),
+                          greedy,
+                          d->last,
+                          {d->banned[0], d->banned[1]}};
         }
-        struct draw *dev = (struct draw *)mm_cuda_scratch(be, mm_cuda_slot_a, sizeof host);
-        // a copy from pageable memory has read it when the call returns
-        if (!dev || !mm_cuda_ok(be,
-                                cudaMemcpyAsync(dev, host, (size_t)some * sizeof *dev,
-                                                cudaMemcpyDefault, mm_cuda_of(be)->stream),
-                                "copying how tokens are drawn"))
-            return;
         const bool any = seen.data != NULL;
         struct stopping stop = {};
         if (stopped.data) stop.stopped = (int32_t *)mm_view_at(stopped, from, 0);
@@ -328,6 +327,6 @@ void mm_draw_tokens_cuda(struct mm_backend *be, struct mm_view y, struct mm_view
         MM_LAUNCH(be, draw_rows, (unsigned)some, threads, 0, (int32_t *)mm_view_at(y, from, 0),
                   y.ld, (const float *)mm_view_at(logits, from, 0), logits.ld,
                   (int)mm_view_cols(logits), any ? (uint32_t *)mm_view_at(seen, from, 0) : NULL,
-                  seen.ld, dev, stop);
+                  seen.ld, all, stop);
     }
 }
