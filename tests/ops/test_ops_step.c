@@ -7,7 +7,7 @@ static const int64_t pasts[some_seqs] = {0, 1, 37, 127, 128, 511, 600, 1300, 5, 
 
 static void against_reference(void **state) {
     (void)state;
-    struct mm_backend *plain = open_isa(mm_isa_plain, 1);
+    struct mm_backend *plain = open_isa(mm_isa_plain, plain_threads());
     for (int v = 0; v < (testing_cuda() ? 30 : 20); v += test_few() ? 7 : 1) {
         const int n = v % 5 == 0 ? 9 : 2;
         const enum mm_dtype type = types[v % 5];
@@ -65,7 +65,8 @@ static void caches_of_bf16(void **state) {
     (void)state;
     if (!testing_cuda()) skip();
     enum { n = 9 };
-    struct mm_backend *be[2] = {open_isa(mm_isa_best(), 1), open_isa(mm_isa_plain, 1)};
+    struct mm_backend *be[2] = {open_isa(mm_isa_best(), 1),
+                                open_isa(mm_isa_plain, plain_threads())};
     be[0]->activations = mm_dtype_bf16;
     struct model m;
     struct seqs q[2];

@@ -11,12 +11,12 @@ static void many_pasts(int64_t *past, int n) {
 static void many_sequences(void **state) {
     (void)state;
     static const int counts[] = {9, 16, 17, 64, 65};
-    struct mm_backend *plain = open_isa(mm_isa_plain, 1);
+    struct mm_backend *plain = open_isa(mm_isa_plain, plain_threads());
     struct mm_backend *be = open_isa((enum mm_isa)best_under_test(), 2);
     int64_t past[most_seqs];
     cap = 720;
     many_pasts(past, most_seqs);
-    for (int v = 0; v < (testing_cuda() ? 15 : 3); v++) {
+    for (int v = 0; v < (testing_cuda() ? 5 : 3); v++) {
         const int n = counts[v % 5];
         const enum mm_dtype type = v % 5 == 2 && v < 10 ? mm_dtype_f16 : mm_dtype_bf16;
         struct model m;

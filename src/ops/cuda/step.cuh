@@ -6,16 +6,19 @@
 // do some of the MLP's hidden numbers: a block of the model meets all other multiprocessors twice,
 // when the crews' parts of the residual stream are added up, and not after every product. Nobody
 // waits for a barrier first and for the data then: every number that travels has that of its
-// meeting beside it (step_words.cuh). Weights wait for nobody at all: every lane has a queue of its
-// own in shared memory (step_queue.cuh) that runs ahead, so the memory is busy while blocks wait.
+// meeting beside it (step_words.cuh). Weights wait for nobody at all: some warps of a block do
+// nothing but bring them (step_bring.cuh), into queues in shared memory (step_queue.cuh) that run
+// ahead, so the memory is busy while the others wait.
 #ifndef MM_OPS_CUDA_STEP_CUH
 #define MM_OPS_CUDA_STEP_CUH
 
 #include "ops/cuda/cuda.h"
 
 enum {
-    mm_step_warps = 8,
+    mm_step_warps = 8,  // of a block that multiply; they are who this speaks of
     mm_step_threads = 32 * mm_step_warps,
+    mm_step_bringers = 4,  // warps that bring the others their weights, two of them each
+    mm_step_all = 32 * (mm_step_warps + mm_step_bringers),
     mm_step_cols = 8,     // sequences of one walk: the columns of a tensor-core product
     mm_step_crew = 8,     // blocks of a crew
     mm_step_crews = 16,   // at most: as many parts are added up
@@ -24,6 +27,7 @@ enum {
     mm_step_tile = 16,    // rows of a product
     mm_step_rows = 64,    // of the first projection that a block has, at most
     mm_step_block = 128,  // columns that are handed on together
+    mm_exact_parts = 3,   // bf16 of a number of f32, where weights are not quantized
     // bytes of those of a sequence as an operand (step_product.cuh)
     mm_step_row_bf16 = 272,
     mm_step_row_codes = 192,
@@ -106,7 +110,7 @@ struct mm_step_room {
     int stream;   // (n, slice) f32: this block's columns of the residual stream
     int fresh;    // (rounds, n, 64) f32: new rows of the convolution's state
     int sum;      // (n, slice) f32: the last projection's sums over a crew's heads
-    int conv;     // (n, 64, 8) f32: what the convolution of a row needs besides the new one
+    int conv;     // (rounds, n, 64, 8) f32: what the convolution of a row needs besides the new one
     int parts;    // (kinds * ops + 1, warps) of mm_part: step_queue.cuh
     int states, layers, model;
     int stopped;  // unsigned: bit i says that sequence i has stopped
@@ -150,9 +154,9 @@ struct mm_step_args {
     struct mm_step_at at[mm_step_cols];
 };
 
-// Bytes of a warp's slot, of all its lanes: codes or bf16, then scales.
+// Bytes of a warp's slot, of all its lanes: codes or bf16, then scales, then two barriers.
 static inline int mm_step_slot_bytes(int weights) {
-    return (weights == mm_dtype_q4 ? 1024 : 2048) + 128;
+    return (weights == mm_dtype_q4 ? 1024 : 2048) + 128 + 16;
 }
 // The slots that a kernel has (step_token.cu) whose queues fit `room` bytes; 0: none.
 int mm_step_slots(int weights, int room);

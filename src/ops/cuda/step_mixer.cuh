@@ -75,12 +75,16 @@ __device__ __forceinline__ struct mm_step_conv mm_conv_load(const struct mm_step
     return c;
 }
 
-// A thread finds what it put there itself.
+// Of an item in shared memory: a thread finds what it put there itself.
+__device__ __forceinline__ float4 *mm_conv_at(const struct mm_step_args &a, char *memory, int index,
+                                              int round) {
+    return (float4 *)(memory + a.room.conv) + (round * a.n * mm_step_rows + index) * 2;
+}
 __device__ __forceinline__ void mm_conv_store(const struct mm_step_args &a, char *memory,
-                                              const struct mm_step_item &i,
+                                              const struct mm_step_item &i, int round,
                                               const struct mm_step_conv &c) {
     if (!i.convolved) return;
-    float4 *to = (float4 *)(memory + a.room.conv) + i.index * 2;
+    float4 *to = mm_conv_at(a, memory, i.index, round);
     to[0] = c.old, to[1] = c.w;
 }
 
@@ -103,7 +107,7 @@ __device__ __forceinline__ void mm_finish_row(const struct mm_step_args &a,
     float v = z;
     if (i.convolved) {
         ((float *)(memory + a.room.fresh))[round * a.n * mm_step_rows + i.index] = z;
-        v = mm_conv((const float4 *)(memory + a.room.conv) + i.index * 2, here.t->conv_k - 1, z);
+        v = mm_conv(mm_conv_at(a, memory, i.index, round), here.t->conv_k - 1, z);
     } else if (i.part == 3) {
         v = z * mm_sigmoid(z);
     }
@@ -114,7 +118,7 @@ __device__ __forceinline__ void mm_finish_row(const struct mm_step_args &a,
 // The convolution's states move on by the new rows. Crews that share a group read the same states,
 // so that waits until all have met after reading them; the group's first head writes.
 __device__ __forceinline__ void mm_conv_keep(const struct mm_step_args &a,
-                                             const struct mm_step_who &me, const char *memory,
+                                             const struct mm_step_who &me, char *memory,
                                              const struct mm_step_here &here, int head, int round) {
     const int before = here.t->conv_k - 1;
     if (here.t->attention || before == 0) return;
@@ -126,10 +130,9 @@ __device__ __forceinline__ void mm_conv_keep(const struct mm_step_args &a,
         const struct mm_step_item i = mm_item(a, me, here, head, at);
         if (!i.convolved || (i.part < 2 && !first) || mm_stopped(a, memory, i.seq)) continue;
         float *st = here.states[i.seq].conv + i.channel;
-        const float second = before > 1 ? __ldcg(st + channels) : 0.0f;
-        const float third = before > 2 ? __ldcg(st + 2 * channels) : 0.0f;
-        if (before > 1) st[0] = second;
-        if (before > 2) st[channels] = third;
+        const float4 old = mm_conv_at(a, memory, at, round)[0];
+        if (before > 1) st[0] = old.y;
+        if (before > 2) st[channels] = old.z;
         st[(before - 1) * channels] = fresh[at];
     }
 }
@@ -243,36 +246,56 @@ __device__ __forceinline__ float4 mm_state_load(const struct mm_step_args &a,
     return __ldcg((const float4 *)mm_state_row(here, me, head, i));
 }
 
-// S = decay S + (dt v) k^T, y = S q + d v, a row a warp; `s` is the first one's row, `rate` what
-// the exponent of the decay has to dt.
+// S = decay S + (dt v) k^T of a row, 4 columns a lane; the lane's part of S q comes back.
+__device__ __forceinline__ float mm_recur_row(const struct mm_step_args &a,
+                                              const struct mm_step_who &me, const char *memory,
+                                              const struct mm_step_here &here, int head, int i,
+                                              float4 s, float rate, float *v) {
+    const struct mm_step_layer &y = *here.y;
+    const int P = here.t->P, rows = P / mm_step_crew, at = threadIdx.x % 32 * 4, seq = i / rows;
+    const bool in = at < P;
+    const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    const float *z = (const float *)(memory + a.room.z) + seq * a.z_ld;
+    float4 k = in ? *(const float4 *)(z + P + at) : zero;
+    float4 q = in ? *(const float4 *)(z + 2 * P + at) : zero;
+    const float dt = z[4 * P];
+    *v = z[me.rank * rows + i % rows];
+    if (y.q_norm_w) {
+        k = mm_head_norm(k, P, y.k_norm_w, y.k_norm_b);
+        q = mm_head_norm(q, P, y.q_norm_w, y.q_norm_b);
+    }
+    const float decay = expf(rate * dt), w = dt * *v;
+    s.x = fmaf(s.x, decay, w * k.x), s.y = fmaf(s.y, decay, w * k.y);
+    s.z = fmaf(s.z, decay, w * k.z), s.w = fmaf(s.w, decay, w * k.w);
+    if (in && !mm_stopped(a, memory, seq)) *(float4 *)mm_state_row(here, me, head, i) = s;
+    return in ? mm_dot4(s, q) : 0.0f;
+}
+
+// The recurrence and y = S q + d v, two rows a warp at a time; `s` and `next` are the first ones,
+// `rate` what the exponent of the decay has to dt.
 __device__ __forceinline__ void mm_recur(const struct mm_step_args &a, const struct mm_step_who &me,
                                          char *memory, const struct mm_step_here &here, int head,
                                          float4 s, float4 next, float rate, float d,
                                          unsigned meeting, int round) {
-    const struct mm_step_layer &y = *here.y;
-    const int P = here.t->P, rows = P / mm_step_crew, at = threadIdx.x % 32 * 4;
-    const bool in = at < P;
-    const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    const int rows = here.t->P / mm_step_crew, count = a.n * rows;
 #pragma unroll 1
-    for (int i = threadIdx.x / 32; i < a.n * rows; i += mm_step_warps) {
-        const float4 later = mm_state_load(a, here, me, head, i + 2 * mm_step_warps);
-        const int seq = i / rows, row = me.rank * rows + i % rows;
-        const float *z = (const float *)(memory + a.room.z) + seq * a.z_ld;
-        float4 k = in ? *(const float4 *)(z + P + at) : zero;
-        float4 q = in ? *(const float4 *)(z + 2 * P + at) : zero;
-        const float v = z[row], dt = z[4 * P];
-        if (y.q_norm_w) {
-            k = mm_head_norm(k, P, y.k_norm_w, y.k_norm_b);
-            q = mm_head_norm(q, P, y.q_norm_w, y.q_norm_b);
+    for (int i = threadIdx.x / 32; i < count; i += 2 * mm_step_warps) {
+        const float4 later[2] = {mm_state_load(a, here, me, head, i + 2 * mm_step_warps),
+                                 mm_state_load(a, here, me, head, i + 3 * mm_step_warps)};
+        const int second = i + mm_step_warps;
+        float v[2], sum[2] = {0.0f, 0.0f};
+        sum[0] = mm_recur_row(a, me, memory, here, head, i, s, rate, &v[0]);
+        if (second < count)
+            sum[1] = mm_recur_row(a, me, memory, here, head, second, next, rate, &v[1]);
+        sum[0] = mm_warp_sum(sum[0]), sum[1] = mm_warp_sum(sum[1]);
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int j = i + e * mm_step_warps, row = me.rank * rows + j % rows;
+            if (j < count && threadIdx.x % 32 == e)
+                mm_say_float(mm_words_y(a, me.crew, meeting, round, j / rows) + row,
+                             fmaf(d, v[e], sum[e]), meeting);
         }
-        const float decay = expf(rate * dt), w = dt * v;
-        s.x = fmaf(s.x, decay, w * k.x), s.y = fmaf(s.y, decay, w * k.y);
-        s.z = fmaf(s.z, decay, w * k.z), s.w = fmaf(s.w, decay, w * k.w);
-        if (in && !mm_stopped(a, memory, seq)) *(float4 *)mm_state_row(here, me, head, i) = s;
-        const float sum = fmaf(d, v, mm_warp_sum(in ? mm_dot4(s, q) : 0.0f));
-        if (threadIdx.x % 32 == 0)
-            mm_say_float(mm_words_y(a, me.crew, meeting, round, seq) + row, sum, meeting);
-        s = next, next = later;
+        s = later[0], next = later[1];
     }
 }
 
@@ -455,10 +478,10 @@ __device__ __forceinline__ void mm_attend(const struct mm_step_args &a,
         const struct mm_step_soft acc = mm_attend_part(a, me, memory, here, head, seq);
         float(*rows)[128] = (float(*)[128])(memory + a.room.red);
         float(*ends)[2] = (float(*)[2])(rows + mm_step_warps);
-        __syncthreads();
+        mm_meet();
         *(float4 *)&rows[warp][lane * 4] = acc.v;
         if (lane == 0) ends[warp][0] = acc.top, ends[warp][1] = acc.sum;
-        __syncthreads();
+        mm_meet();
         if (d >= P) continue;
         float most = -INFINITY, all = 0.0f, out = 0.0f;
 #pragma unroll 4

@@ -268,7 +268,7 @@ static bool cut_room(struct mm_step_plan *p, int n) {
     r->stream = take(&at, (int64_t)n * a->slice * 4);
     r->fresh = take(&at, (int64_t)p->rounds * n * mm_step_rows * 4);
     r->sum = take(&at, p->rounds > 1 ? (int64_t)n * a->slice * 4 : 0);
-    r->conv = take(&at, (int64_t)n * mm_step_rows * 8 * 4);
+    r->conv = take(&at, (int64_t)p->rounds * n * mm_step_rows * 8 * 4);
     r->parts = take(&at, (mm_step_kinds * mm_step_ops + 1) * mm_step_warps * 16);
     r->states = take(&at, p->n_blocks * n * (int64_t)sizeof(struct mm_step_state));
     r->layers = take(&at, p->n_blocks * (int64_t)sizeof(struct mm_step_layer));
@@ -327,7 +327,7 @@ static bool make_room(struct mm_backend *be, struct mm_step_plan *p, const struc
 // Where the words of a crew are.
 static void cut_exchange(struct mm_step_exchange *ex, const struct mm_step_args *a, bool quantized,
                          bool exact) {
-    const int bf16 = 68, codes = 36, more = 192;  // step_product.cuh
+    const int bf16 = 68, codes = 36, more = 128;  // step_product.cuh
     ex->x_exact = codes;
     ex->x_block = !quantized ? bf16 : exact ? codes + more : codes;
     ex->x = 0;

@@ -5,6 +5,7 @@
 #ifndef MM_OPS_CUDA_STEP_PRODUCT_CUH
 #define MM_OPS_CUDA_STEP_PRODUCT_CUH
 
+#include "ops/cuda/step_slot.cuh"
 #include "ops/cuda/step_words.cuh"
 
 __device__ __forceinline__ float mm_dot4(float4 a, float4 b) {
@@ -79,6 +80,11 @@ __device__ __forceinline__ char *mm_exact_row(char *from, int n, int block, int 
     const int lane = threadIdx.x % 32;
     return from + ((block * 2 + lane / 16) * n + seq) * (mm_step_row_exact / 2) + lane % 16 * 8;
 }
+__device__ __forceinline__ void mm_store_exact(char *row, float4 v) {
+#pragma unroll
+    for (int i = 0; i < mm_exact_parts; i++, v = mm_left_over(v))
+        *(uint2 *)(row + i * 128) = mm_four_bf16(v);
+}
 
 // A block of 128 columns, 4 a lane, as a last projection's operand of this block.
 template <class KERNEL>
@@ -93,17 +99,14 @@ __device__ __forceinline__ void mm_keep_operand(const struct mm_step_args &a, ch
         mm_store_codes(local + row * mm_step_row_codes, c.four, __float_as_uint(c.scale),
                        make_uint2(c.sums[0], c.sums[1]));
     } else {
-        char *to = mm_exact_row(local, a.n, block, seq);
-#pragma unroll
-        for (int i = 0; i < 3; i++, v = mm_left_over(v))
-            *(uint2 *)(to + i * 128) = mm_four_bf16(v);
+        mm_store_exact(mm_exact_row(local, a.n, block, seq), v);
     }
 }
 
 // The same said to the crew, with the sum of the squares of the stream's columns; and heard.
 //   words of a block   bf16: 2 a lane; the sum
-//                      codes: 1 a lane; scale, sums (2), the sum. exact, behind: 6 a lane
-enum { mm_words_bf16 = 68, mm_words_codes = 36, mm_words_exact = 192 };
+//                      codes: 1 a lane; scale, sums (2), the sum. exact, behind: 4 a lane, f32
+enum { mm_words_bf16 = 68, mm_words_codes = 36, mm_words_exact = 128 };
 
 template <class KERNEL>
 __device__ __forceinline__ void mm_say_operand(const struct mm_step_args &a,
@@ -127,10 +130,9 @@ __device__ __forceinline__ void mm_say_operand(const struct mm_step_args &a,
     }
     if (lane == 3) mm_say_float(to + 35, squares, meeting);
     if (exact) {
-        to += a.ex.x_exact + lane * 6;
-#pragma unroll
-        for (int i = 0; i < 3; i++, v = mm_left_over(v))
-            mm_say2(to + i * 2, mm_four_bf16(v), meeting);
+        to += a.ex.x_exact + lane * 4;
+        mm_say2(to, make_uint2(__float_as_uint(v.x), __float_as_uint(v.y)), meeting);
+        mm_say2(to + 2, make_uint2(__float_as_uint(v.z), __float_as_uint(v.w)), meeting);
     }
 }
 
@@ -142,7 +144,7 @@ __device__ __forceinline__ void mm_hear_blocks(const struct mm_step_args &a, cha
     const int lane = threadIdx.x % 32;
     int seq[2], block[2];
     const uint64_t *from[2];
-    uint64_t w[2][2] = {}, end[2] = {}, x[2][6] = {};
+    uint64_t w[2][2] = {}, end[2] = {}, x[2][4] = {};
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         const int j = e && two ? i + mm_step_warps : i;
@@ -163,9 +165,9 @@ __device__ __forceinline__ void mm_hear_blocks(const struct mm_step_args &a, cha
             if (codes) mm_load_word(w[e][0], from[e] + lane);
             if (lane == 3 || (ends && codes)) mm_load_word(end[e], from[e] + 32 + lane);
             if (exact) {
-                const uint64_t *p = from[e] + a.ex.x_exact + lane * 6;
+                const uint64_t *p = from[e] + a.ex.x_exact + lane * 4;
 #pragma unroll
-                for (int j = 0; j < 6; j += 2)
+                for (int j = 0; j < 4; j += 2)
                     mm_load_words(x[e][j], x[e][j + 1], p + j);
             }
         }
@@ -179,7 +181,7 @@ __device__ __forceinline__ void mm_hear_blocks(const struct mm_step_args &a, cha
             come = come && (!codes || mm_fresh(w[e][0], meeting)) &&
                    (!(lane == 3 || (ends && codes)) || mm_fresh(end[e], meeting));
 #pragma unroll
-            for (int j = 0; j < 6; j++)
+            for (int j = 0; j < 4; j++)
                 come = come && (!exact || mm_fresh(x[e][j], meeting));
         }
     } while (!come);
@@ -198,11 +200,9 @@ __device__ __forceinline__ void mm_hear_blocks(const struct mm_step_args &a, cha
             continue;
         }
         if (exact) {
-            char *to = mm_exact_row(memory + a.room.exact, a.n, block[e], seq[e]);
-#pragma unroll
-            for (int j = 0; j < 3; j++)
-                *(uint2 *)(to + j * 128) =
-                    make_uint2((uint32_t)x[e][2 * j], (uint32_t)x[e][2 * j + 1]);
+            mm_store_exact(mm_exact_row(memory + a.room.exact, a.n, block[e], seq[e]),
+                           mm_as_floats(make_uint4((uint32_t)x[e][0], (uint32_t)x[e][1],
+                                                   (uint32_t)x[e][2], (uint32_t)x[e][3])));
         }
         if (codes) {
             const uint32_t then = __shfl_down_sync(0xffffffffu, last, 1);
@@ -257,7 +257,7 @@ __device__ __forceinline__ void mm_stream(const struct mm_step_args &a,
             v = mm_add4(i == way * pairs ? u[0] : mm_add4(v, u[0]), u[1]);
         }
         if (ways > 1) {
-            __syncthreads();
+            mm_meet();
             if (way == 0 && there && !begins) {
 #pragma unroll 1
                 for (int i = pairs; i < mm_step_crews / 2; i++)
@@ -286,9 +286,16 @@ __device__ __forceinline__ float mm_norm_factor(const struct mm_step_args &a, co
                                                 int seq, float eps, bool l2norm, float *length) {
     const float *squares = (const float *)(memory + a.room.squares) + seq * a.D_blocks;
     float sum = 0.0f;
-#pragma unroll 4
-    for (int b = 0; b < a.D_blocks; b++)
-        sum += squares[b];
+#pragma unroll 1
+    for (int b = 0; b < a.D_blocks; b += 16) {
+        float v[16];  // asked for together
+#pragma unroll
+        for (int i = 0; i < 16; i++)
+            v[i] = b + i < a.D_blocks ? squares[b + i] : 0.0f;
+#pragma unroll
+        for (int i = 0; i < 16; i += 4)
+            sum += (v[i] + v[i + 1]) + (v[i + 2] + v[i + 3]);
+    }
     *length = 1.0f;
     if (l2norm) {
         *length = rsqrtf(sum);
@@ -310,108 +317,36 @@ __device__ __forceinline__ void mm_shorten(const struct mm_step_args &a, char *m
 
 // ---- products ----
 
-// What meets slot s of an operand, counted from its first column; `from`: where it lies.
-template <class KERNEL, int TYPE>
-__device__ __forceinline__ void mm_slot(float c[4], const struct mm_step_args &a, const char *from,
-                                        uint32_t slot, uint32_t scales, int s, int block,
-                                        int n_blocks) {
-    constexpr bool small = KERNEL::small && TYPE != mm_dtype_q4;
-    constexpr bool exact = TYPE == mm_dtype_bf16 && KERNEL::weights != mm_dtype_bf16;
-    const int lane = threadIdx.x % 32, g = lane / 4, tt = lane % 4;
-    const bool there = g < a.n;
-    struct mm_step_x x;
-    uint4 low = make_uint4(0, 0, 0, 0), high = low;
-    if constexpr (exact) {
-        const int unit = small ? s / 2 : s;  // of 64 columns
-        const char *row =
-            from + (unit * a.n + g) * (mm_step_row_exact / 2) + (small ? s % 2 * 64 : 0) + tt * 16;
-#pragma unroll
-        for (int left = 0; left < 3; left++) {
-            if (there) low = *(const uint4 *)(row + left * 128);
-            if (there && !small) high = *(const uint4 *)(row + left * 128 + 64);
-            x.b[0] = low.x, x.b[1] = low.y, x.b[2] = low.z, x.b[3] = low.w;
-            x.b[4] = high.x, x.b[5] = high.y, x.b[6] = high.z, x.b[7] = high.w;
-            mm_slot_product<TYPE, small>(c, slot, 0, 0, 0, x);
-        }
-        return;
-    }
-    if constexpr (TYPE == mm_dtype_bf16) {
-        const char *row = from + (s / 2 * a.n + g) * mm_step_row_bf16 + s % 2 * 128 + tt * 16;
-        if (there) low = *(const uint4 *)row, high = *(const uint4 *)(row + 64);
-    } else {
-        const int b = small ? s / 2 : s;
-        const char *row = from + (b * a.n + g) * mm_step_row_codes + tt * 16;
-        if (there) low = *(const uint4 *)(row + (small ? s % 2 * 64 : 0));
-        if (there && !small) high = *(const uint4 *)(row + 64);
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-            const bool other = 2 * tt + e < a.n;
-            const char *of = from + (b * a.n + (other ? 2 * tt + e : 0)) * mm_step_row_codes;
-            x.r[e] = other ? *(const float *)(of + 128) : 0.0f;
-            if constexpr (TYPE == mm_dtype_q4) {
-                const uint2 sums = other ? *(const uint2 *)(of + 136) : make_uint2(0, 0);
-                x.sums[e][0] = (int)sums.x, x.sums[e][1] = (int)sums.y;
-            }
-        }
-    }
-    x.b[0] = low.x, x.b[1] = low.y, x.b[2] = low.z, x.b[3] = low.w;
-    x.b[4] = high.x, x.b[5] = high.y, x.b[6] = high.z, x.b[7] = high.w;
-    mm_slot_product<TYPE, small>(c, slot, scales, block, n_blocks, x);
-}
-
-// A slot of the queue times what meets it.
-template <class KERNEL>
-__device__ __forceinline__ void mm_slot_of(float c[4], const struct mm_step_args &a,
-                                           const char *from, uint32_t slot, int type, int s, int at,
-                                           int n_blocks) {
-    const uint32_t scales = mm_queue<KERNEL>::scales_of(slot);
-    if constexpr (KERNEL::weights == mm_dtype_bf16) {
-        mm_slot<KERNEL, mm_dtype_bf16>(c, a, from, slot, 0, s, 0, 0);
-    } else if (type == mm_dtype_bf16) {
-        mm_slot<KERNEL, mm_dtype_bf16>(c, a, from, slot, 0, s, 0, 0);
-    } else if (KERNEL::weights == mm_dtype_q8 || type == mm_dtype_q8) {
-        mm_slot<KERNEL, mm_dtype_q8>(c, a, from, slot, scales, s, KERNEL::small ? at / 2 : at,
-                                     n_blocks);
-    } else if constexpr (KERNEL::weights == mm_dtype_q4) {
-        mm_slot<KERNEL, mm_dtype_q4>(c, a, from, slot, scales, s, at, n_blocks);
-    }
-}
-
 // The sums of one tile over n of this warp's slots of it, taken from the queue two at a time.
-// `local`: the operand is of a last projection and begins at the first slot. `ahead`: slots are
-// brought first that nobody multiplies yet.
+// `local`: the operand is of a last projection and begins at the first slot.
 template <class KERNEL>
-__device__ __forceinline__ void mm_tile_sums(float c[4], const struct mm_step_args &a,
-                                             const struct mm_step_who &me, char *memory,
+__device__ __forceinline__ void mm_tile_sums(float c[4], const struct mm_step_args &a, char *memory,
                                              struct mm_queue<KERNEL> &queue,
                                              const struct mm_step_shape &m, int begin, int n,
-                                             bool local, int ahead) {
-    const int type = m.type, n_blocks = m.blocks, zero = local ? begin : 0;
+                                             bool local) {
+    const int type = m.type, zero = local ? begin : 0;
     const bool exact = KERNEL::weights != mm_dtype_bf16 && type == mm_dtype_bf16;
-    const char *from = memory + (local ? a.room.local : exact ? a.room.exact : a.room.operand);
+    struct mm_step_pair p;
+    p.from = memory + (local ? a.room.local : exact ? a.room.exact : a.room.operand);
+    p.n = a.n, p.n_blocks = m.blocks;
+    const bool alone = KERNEL::weights == mm_dtype_q4 && type == mm_dtype_q4 && a.n == 1;
     float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll 1
-    for (int i = -ahead; i < n;) {
-        int done = 1;
-        if (i >= 0) {
-            const int at = begin + i;
-            const bool two = i + 1 < n;
-            queue.wait(two);
-            const uint32_t slot = queue.take();
-            if (two) {
-                const uint32_t then = queue.take();
-                mm_slot_of<KERNEL>(c, a, from, slot, type, at - zero, at, n_blocks);
-                mm_slot_of<KERNEL>(d, a, from, then, type, at + 1 - zero, at + 1, n_blocks);
-                done = 2;
-            } else {
-                mm_slot_of<KERNEL>(c, a, from, slot, type, at - zero, at, n_blocks);
-            }
+    for (int i = 0; i < n; i += 2) {
+        p.at = begin + i, p.s = p.at - zero, p.two = i + 1 < n;
+        p.slot[0] = queue.take();
+        p.slot[1] = p.two ? queue.take() : p.slot[0];
+        if constexpr (KERNEL::weights == mm_dtype_q4) {
+            if (alone) mm_alone_pair<KERNEL>(d[0], p);
         }
-        i += done;
-#pragma unroll 1
-        for (; done > 0; done--)
-            queue.bring(a, memory, me);
+        if (!alone) mm_pair<KERNEL>(c, d, p, type);
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) {
+            queue.give(p.slot[0]);
+            if (p.two) queue.give(p.slot[1]);
+        }
     }
+    if (alone) mm_alone_sums(d);
 #pragma unroll
     for (int e = 0; e < 4; e++)
         c[e] += d[e];

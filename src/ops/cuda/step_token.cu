@@ -1,5 +1,6 @@
 // The kernel of a token step: one block a multiprocessor, eight blocks a crew, all of a token in
 // one launch (step.cuh says how the work is shared out).
+#include "ops/cuda/step_bring.cuh"
 #include "ops/cuda/step_mixer.cuh"
 
 // The member that has the row of dt: the last one.
@@ -7,42 +8,11 @@ static __device__ __forceinline__ bool me_dt(const struct mm_step_who &me) {
     return me.rank == mm_step_crew - 1;
 }
 
-// A warp's copy of things of the device's memory to shared memory.
+// A copy of things of the device's memory to shared memory.
 static __device__ __forceinline__ void copy_in(char *to, const void *from, int bytes) {
 #pragma unroll 1
-    for (int i = threadIdx.x; i < bytes / 16; i += mm_step_threads)
+    for (int i = threadIdx.x; i < bytes / 16; i += mm_step_all)
         ((uint4 *)to)[i] = __ldg((const uint4 *)from + i);
-}
-
-static __device__ __forceinline__ void ahead(const void *p) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
-}
-
-// Lines of a vector that all blocks share out among themselves.
-static __device__ __forceinline__ void ahead_all(const float *p, int count) {
-    const int i = (int)(threadIdx.x * gridDim.x + blockIdx.x) * 32;
-    if (p && i < count) ahead(p + i);
-}
-
-// What the next block of the model reads besides matrices comes to the L2.
-static __device__ __forceinline__ void look_ahead(const struct mm_step_args &a,
-                                                  const struct mm_step_who &me,
-                                                  const struct mm_step_here &next) {
-    const struct mm_step_kind &t = *next.t;
-    const struct mm_step_layer &y = *next.y;
-    ahead_all(y.norm[0], a.D), ahead_all(y.norm[1], a.D);
-    if (t.attention || me.crew >= t.H) return;
-    const int P = t.P, rows = P / mm_step_crew, lines = max(1, rows * P / 32);
-    ahead_all(y.conv_w, t.channels * t.conv_k), ahead_all(y.conv_b, t.channels);
-    ahead_all(y.dt_bias, t.H), ahead_all(y.a_log, t.H), ahead_all(y.d, t.H);
-    ahead_all(y.g_norm, P);
-#pragma unroll 1
-    for (int seq = 0; seq < a.n; seq++)
-        ahead_all(next.states[seq].conv, (t.conv_k - 1) * t.channels);
-#pragma unroll 1
-    for (int i = threadIdx.x; i < a.n * lines; i += mm_step_threads)
-        ahead(next.states[i / lines].S + ((int64_t)me.crew * P + me.rank * rows) * P +
-              i % lines * 32);
 }
 
 // Of a walk through a token.
@@ -79,12 +49,12 @@ static __device__ __forceinline__ void begin_half(const struct mm_step_args &a, 
     mm_stream<KERNEL>(a, w.me, w.memory, w.meeting, l == 0 && !mlp, norm, codes, exact);
     mm_hear_operand<KERNEL>(a, w.memory, w.me, w.meeting, codes, exact);
     float length;
-    __syncthreads();
+    mm_meet();
     w.factor = mm_norm_factor(a, w.memory, min((int)threadIdx.x % 8, a.n - 1), end ? a.eps : t.eps,
                               l2norm, &length);
     if (l2norm) {
         mm_shorten(a, w.memory);
-        __syncthreads();
+        mm_meet();
     }
 }
 
@@ -106,7 +76,7 @@ static __device__ __forceinline__ void begin(const struct mm_step_args &a, walk<
         for (int at = threadIdx.x + mm_step_threads; at < a.n * mm_step_rows;
              at += mm_step_threads) {
             const struct mm_step_item more = mm_item(a, w.me, w.here, head, at);
-            mm_conv_store(a, w.memory, more, mm_conv_load(w.here, more));
+            mm_conv_store(a, w.memory, more, round, mm_conv_load(w.here, more));
         }
         i = mm_item(a, w.me, w.here, head, threadIdx.x);
         conv = mm_conv_load(w.here, i);
@@ -115,11 +85,9 @@ static __device__ __forceinline__ void begin(const struct mm_step_args &a, walk<
             dt.w[1] = mm_dt_weights(a, w.here, head, threadIdx.x / 32 + mm_step_warps);
             w.dt_bias = __ldg(w.here.y->dt_bias + head);
         }
-    } else if (l + 1 < a.n_layers) {
-        look_ahead(a, w.me, here_of(a, w.memory, l + 1));
     }
     if (round == 0) begin_half(a, w, l, !mixer);
-    if (mixer) mm_conv_store(a, w.memory, i, conv);
+    if (mixer) mm_conv_store(a, w.memory, i, round, conv);
     if (has_dt) mm_dt_sums<KERNEL>(a, w.memory, w.here, head, dt);
 }
 
@@ -128,12 +96,12 @@ template <class KERNEL>
 static __device__ __forceinline__ void mix(const struct mm_step_args &a, walk<KERNEL> &w, int head,
                                            int round) {
     if (head < 0) {
-        __syncthreads();
+        mm_meet();
         return;
     }
     if (w.here.t->attention) {
         mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
-        __syncthreads();
+        mm_meet();
         mm_attend(a, w.me, w.memory, w.here, head, w.meeting, round);
         mm_attended<KERNEL>(a, w.me, w.memory, w.here, head, w.meeting, round);
     } else {  // asked for before the crew has said what is next
@@ -144,11 +112,11 @@ static __device__ __forceinline__ void mix(const struct mm_step_args &a, walk<KE
         const float d = w.here.y->d ? __ldg(w.here.y->d + head) : 0.0f;
         const float rate = w.here.y->a_log ? -expf(__ldg(w.here.y->a_log + head)) : 0.0f;
         mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
-        __syncthreads();
+        mm_meet();
         mm_recur(a, w.me, w.memory, w.here, head, state, next, rate, d, w.meeting, round);
         mm_gated<KERNEL>(a, w.me, w.memory, w.here, head, weights, w.meeting, round);
     }
-    __syncthreads();
+    mm_meet();
 }
 
 // What the crew said of the MLP's hidden numbers becomes the operand of w2.
@@ -167,7 +135,7 @@ static __device__ __forceinline__ void hear_hidden(const struct mm_step_args &a,
         mm_keep_operand<KERNEL>(a, w.memory, block, seq, v,
                                 t.shape[mm_step_w2].type != mm_dtype_bf16);
     }
-    __syncthreads();
+    mm_meet();
 }
 
 // The sums of v, k, q, gate and dt are all in shared memory.
@@ -233,27 +201,23 @@ static __device__ __forceinline__ void hidden(const struct mm_step_args &a, cons
 }
 
 // A product of the walk, all its tiles: what it needs, the sums, what becomes of them. One place
-// for all products, or the code would not fit the instruction cache. op -1: only the queues are
-// filled.
+// for all products, or the code would not fit the instruction cache.
 template <class KERNEL>
 static __device__ __forceinline__ void product(const struct mm_step_args &a, walk<KERNEL> &w, int l,
                                                int op) {
     const bool end = l == a.n_layers;
     const struct mm_step_kind &t = *w.here.t;
-    const int which = end ? mm_step_output : mm_which(t.rounds, max(op, 0));
+    const int which = end ? mm_step_output : mm_which(t.rounds, op);
     const int round = op / 3, warp = threadIdx.x / 32;
     int head = w.me.crew + round * a.crews;
     if (head >= t.H) head = -1;
     const struct mm_step_shape &m = end ? mm_model(a, w.memory)->output : t.shape[which];
-    struct mm_part part =
-        *mm_parts_of(a, w.memory, end ? mm_step_kinds : w.here.y->kind, end ? 0 : max(op, 0));
+    const struct mm_part part =
+        *mm_parts_of(a, w.memory, end ? mm_step_kinds : w.here.y->kind, end ? 0 : op, warp);
     const int log = m.split_log;
     int tile0 = (end ? (int)blockIdx.x : w.me.rank) * m.per, last = part.last;
-    int ahead = 0;
     const bool sends = which == mm_step_wo || which == mm_step_w2;
-    if (op < 0) {
-        part.n = 0, tile0 = 0, last = 1, ahead = KERNEL::slots;
-    } else if (which == mm_step_wo) {
+    if (which == mm_step_wo) {
         mix(a, w, head, round);
     } else if (which == mm_step_w2) {
         hear_hidden(a, w);
@@ -265,13 +229,12 @@ static __device__ __forceinline__ void product(const struct mm_step_args &a, wal
     const bool splits = which <= mm_step_in;
     if (sends) last = min(m.tiles, tile0 + m.per);
     if (splits) last = tile0 + 1;
+    if (end && !a.logits) last = tile0;
 #pragma unroll 1
     for (; tile0 < last; tile0 += mm_step_warps) {
         const int tile = tile0 + (warp >> log);
         float c[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        mm_tile_sums(c, a, w.me, w.memory, w.queue, m, part.begin, tile < part.last ? part.n : 0,
-                     sends, ahead);
-        if (op < 0) return;
+        mm_tile_sums(c, a, w.memory, w.queue, m, part.begin, tile < part.last ? part.n : 0, sends);
         if (splits) {
             float *red = (float *)(w.memory + a.room.red);
             mm_put_sums(red + (which == mm_step_gate ? mm_step_warps * 128 : 0), c, a.n);
@@ -284,7 +247,7 @@ static __device__ __forceinline__ void product(const struct mm_step_args &a, wal
         }
     }
     if (which == mm_step_in) {
-        __syncthreads();
+        mm_meet();
         end_mixer(a, w, head, round);
     }
     if (sends && (which == mm_step_w2 || round + 1 == t.rounds)) w.meeting++;
@@ -301,7 +264,7 @@ static __device__ __forceinline__ unsigned stopped_of(const struct mm_step_args 
 }
 
 template <class KERNEL>
-static __global__ void __launch_bounds__(mm_step_threads, 1)
+static __global__ void __launch_bounds__(mm_step_all, 1)
     step_token(const __grid_constant__ struct mm_step_args a) {
     extern __shared__ __align__(128) char memory[];
     const unsigned stopped = stopped_of(a);
@@ -314,28 +277,33 @@ static __global__ void __launch_bounds__(mm_step_threads, 1)
     copy_in(memory + a.room.model, a.model, (int)sizeof(struct mm_step_model));
     copy_in(memory + a.room.layers, a.layers, a.n_layers * (int)sizeof(struct mm_step_layer));
 #pragma unroll 1
-    for (int i = threadIdx.x; i < a.n_layers * a.n; i += mm_step_threads)
+    for (int i = threadIdx.x; i < a.n_layers * a.n; i += mm_step_all)
         ((struct mm_step_state *)(memory + a.room.states))[i] =
             a.states[i / a.n * mm_step_cols + i % a.n];
     __syncthreads();
     const struct mm_step_model *model = mm_model(a, memory);
+    if (threadIdx.x < mm_step_threads) {
 #pragma unroll 1
-    for (int i = -1; i < model->n_kinds * mm_step_ops; i++) {
-        const int kind = i < 0 ? -1 : i / mm_step_ops, op = i < 0 ? 0 : i % mm_step_ops;
-        if (i < 0 || op < 3 * model->kinds[kind].rounds + 2)
-            *mm_parts_of(a, memory, i < 0 ? mm_step_kinds : kind, op) =
-                mm_part_make(a, model, w.me, kind, op);
+        for (int i = -1; i < model->n_kinds * mm_step_ops; i++) {
+            const int kind = i < 0 ? -1 : i / mm_step_ops, op = i < 0 ? 0 : i % mm_step_ops;
+            const int warp = (int)threadIdx.x / 32;
+            if (i < 0 || op < 3 * model->kinds[kind].rounds + 2)
+                *mm_parts_of(a, memory, i < 0 ? mm_step_kinds : kind, op, warp) =
+                    mm_part_make(a, model, w.me, kind, op, warp);
+        }
+        w.queue.start(memory);
     }
-    __syncwarp();
-    w.queue.start(memory);
+    __syncthreads();
+    if (threadIdx.x >= mm_step_threads) {
+        mm_bring_all<KERNEL>(a, memory, w.me);
+        return;
+    }
     w.here = here_of(a, memory, 0);
 #pragma unroll 1
-    for (int l = 0, op = -1; l <= a.n_layers;) {
+    for (int l = 0, op = 0;;) {
         product(a, w, l, op);
-        if (l == a.n_layers || ++op < 3 * w.here.t->rounds + 2) {
-            if (l == a.n_layers) break;
-            continue;
-        }
+        if (l == a.n_layers) break;
+        if (++op < 3 * w.here.t->rounds + 2) continue;
 #pragma unroll 1
         for (int round = 0; round < w.here.t->rounds; round++) {
             const int head = w.me.crew + round * a.crews;
@@ -404,7 +372,7 @@ bool mm_step_launch(struct mm_backend *be, const struct mm_step_args *a, enum mm
     void *args[] = {(void *)a};
     if (!mm_cuda_ok(be,
                     cudaLaunchCooperativeKernel(function, dim3((unsigned)(a->crews * mm_step_crew)),
-                                                dim3(mm_step_threads), args, (size_t)a->room.bytes,
+                                                dim3(mm_step_all), args, (size_t)a->room.bytes,
                                                 mm_cuda_of(be)->stream),
                     "a token step"))
         return false;

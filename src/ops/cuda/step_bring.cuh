@@ -1,0 +1,268 @@
+// The warps that bring weights to those that multiply. Nothing of what they bring depends on what
+// is computed, so they walk through the list of a token's products by themselves, as far ahead as
+// the queues are long.
+#ifndef MM_OPS_CUDA_STEP_BRING_CUH
+#define MM_OPS_CUDA_STEP_BRING_CUH
+
+#include "ops/cuda/step_queue.cuh"
+
+// Weights pass through the L2 once a token; states and vectors should stay in it: what
+// createpolicy.fractional.L2::evict_first makes of 1.0, as a constant, which needs no register.
+static constexpr uint64_t mm_passing = 0x12f0000000000000;
+// 16 bytes; `nothing`: zeros, and `from` is not read.
+__device__ inline void mm_copy16(uint32_t to, const char *from, bool nothing) {
+    asm volatile(
+        "{ .reg .pred p; setp.ne.u32 p, %2, 0; "
+        "cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, p, %3; }" ::"r"(to),
+        "l"(from), "r"((uint32_t)nothing), "l"(mm_passing)
+        : "memory");
+}
+__device__ inline void mm_copy4(uint32_t to, const char *from) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ inline void mm_ahead(const void *p) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+__device__ inline void mm_doze() {
+    __nanosleep(40);
+}
+
+// Where a queue is in the list of products.
+struct mm_step_place {
+    const struct mm_step_shape *m;
+    const char *w, *w3;
+    struct mm_part part;
+    int head;     // of the crew's heads: -1 none
+    int hidden0;  // the crew's first hidden number of the MLP
+    int ratio_log;
+};
+
+// Product `op` of layer l for a warp; l = n_layers: the output.
+__device__ __forceinline__ void mm_place_at(struct mm_step_place &p, const struct mm_step_args &a,
+                                            char *memory, const struct mm_step_who &me, int l,
+                                            int op, int warp) {
+    const struct mm_step_model *model = mm_model(a, memory);
+    p.w3 = NULL, p.head = 0;
+    if (l >= a.n_layers) {
+        p.m = &model->output, p.w = a.output;
+        p.part = *mm_parts_of(a, memory, mm_step_kinds, 0, warp);
+        return;
+    }
+    const struct mm_step_layer *y = mm_layer(a, memory, l);
+    const struct mm_step_kind *t = &model->kinds[y->kind];
+    const int which = mm_which(t->rounds, op);
+    p.m = &t->shape[which], p.w = y->w[which];
+    if (which == mm_step_ffn) p.w3 = y->w3;
+    p.part = *mm_parts_of(a, memory, y->kind, op, warp);
+    p.head = me.crew + op / 3 * a.crews;
+    if (p.head >= t->H) p.head = -1;
+    p.hidden0 = me.crew * t->unit, p.ratio_log = t->ratio_log;
+}
+
+// Row `row` of 16 of a tile in the matrix, -1 where there is none.
+__device__ __forceinline__ int mm_tile_row(const struct mm_step_place &p, int tile, int row) {
+    const struct mm_step_shape &m = *p.m;
+    if (!m.n_seg) {
+        const int r = tile * mm_step_tile + row;
+        return r < m.rows ? r : -1;
+    }
+    const int j = tile >> m.seg_tiles_log;
+    const int in = (tile - (j << m.seg_tiles_log)) * mm_step_tile + row;
+    if (in >= m.seg_rows) return -1;
+    return m.seg[j].row + p.head * m.seg[j].per_head +
+           (p.head >> p.ratio_log) * m.seg[j].per_group + in;
+}
+
+// What a warp that brings knows of one of its queues.
+template <class KERNEL>
+struct mm_bringer {
+    uint32_t room;             // of this lane in slot 0
+    uint32_t next, parity;     // to be filled next: where it begins, and the turn
+    const char *p0, *p1, *ps;  // of the lane's two rows: codes, and scales
+    int warp;                  // whose queue it is
+    int layer, op;             // the open product
+    int at, n, type, tile;     // of it: slots; type -1: none was opened
+    int k;                     // bf16: columns from the lane's first on; else the tile's first slot
+    // to the next tile of the open product, where that is whole and in the same rows' order
+    int step, whole, jump, slot_bytes;
+    bool none0, none1, ended;
+
+    __device__ static int g() {
+        return threadIdx.x % 32 / 4;
+    }
+    __device__ static int t() {
+        return threadIdx.x % 4;
+    }
+
+    __device__ __forceinline__ void start(const char *memory, int of) {
+        room = mm_queue<KERNEL>::room_of(memory, of) + threadIdx.x % 32 * 16;
+        warp = of, next = 0, parity = 1;  // what was never filled is free
+        layer = op = at = n = tile = 0, type = -1, ended = false;
+    }
+
+    static constexpr int slot_k = KERNEL::small ? 32 : 64;  // columns of a slot of bf16
+
+    // Points the lane at its rows of the tile.
+    __device__ __forceinline__ void aim(const struct mm_step_place &p) {
+        const struct mm_step_shape &m = *p.m;
+        int r0, r1;
+        if (p.w3) {
+            r0 = p.hidden0 + tile * 8 + g();
+            r0 = r1 = r0 < m.rows ? r0 : -1;
+        } else {
+            r0 = mm_tile_row(p, tile, g()), r1 = mm_tile_row(p, tile, g() + 8);
+        }
+        none0 = r0 < 0, none1 = r1 < 0;
+        const char *row0 = p.w + (int64_t)max(r0, 0) * m.pitch;
+        const char *row1 = (p.w3 ? p.w3 : p.w) + (int64_t)max(r1, 0) * m.pitch;
+        const int begin = p.part.begin;
+        ps = (t() & 1 ? row1 : row0) + m.code_bytes + (t() >= 2 ? 2 * m.blocks : 0);
+        slot_bytes = KERNEL::small || type == mm_dtype_q4 ? 64 : 128;
+        const int64_t from = (int64_t)begin * slot_bytes + t() * 16;
+        p0 = row0 + from, p1 = row1 + from;
+        k = type == mm_dtype_bf16 ? m.k - (begin * slot_k + t() * 8) : begin;
+        at = 0;
+        const int rows = p.w3 ? 8 : mm_step_tile;
+        step = mm_step_warps >> m.split_log, jump = step * rows * m.pitch;
+        whole = m.n_seg ? 0 : p.w3 ? (m.rows - p.hidden0) / rows : m.rows / rows;
+        whole = min(whole, p.part.last);
+    }
+
+    // The next tile of the open product, or the first of the next of which the warp has a part.
+    __device__ __forceinline__ void open(const struct mm_step_args &a, char *memory,
+                                         const struct mm_step_who &me) {
+        struct mm_step_place p;
+        bool next_op = type < 0;  // only before the first
+#pragma unroll 1
+        while (true) {
+            mm_place_at(p, a, memory, me, layer, op, warp);
+            tile = next_op ? p.part.tile : tile + (mm_step_warps >> p.m->split_log);
+            if (p.part.n > 0 && tile < p.part.last) break;
+            next_op = true, type = -1;
+            if (layer == a.n_layers) {
+                ended = true;
+                return;
+            }
+            const int kind = mm_layer(a, memory, layer)->kind;
+            if (++op == 3 * mm_model(a, memory)->kinds[kind].rounds + 2) op = 0, layer++;
+            if (layer == a.n_layers && !a.logits) {
+                ended = true;
+                return;
+            }
+        }
+        n = p.part.n, type = p.m->type;
+        aim(p);
+    }
+
+    // The slot `to`, of this lane, which is free, is filled with the next of the tile.
+    __device__ __forceinline__ void fill(uint32_t to) {
+        const uint32_t bars = to - threadIdx.x % 32 * 16;
+        if (KERNEL::weights == mm_dtype_bf16 || type == mm_dtype_bf16) {
+            const bool late0 = k <= 0, late1 = k <= 32;  // where the row has ended
+            mm_copy16(to, p0, none0 || late0), mm_copy16(to + 512, p1, none1 || late0);
+            if constexpr (!KERNEL::small) {
+                mm_copy16(to + 1024, p0 + 64, none0 || late1);
+                mm_copy16(to + 1536, p1 + 64, none1 || late1);
+            }
+            k -= slot_k;
+        } else {
+            mm_copy16(to, p0, none0), mm_copy16(to + 512, p1, none1);
+            if constexpr (!KERNEL::small) {
+                mm_copy16(to + 1024, p0 + 64, none0);
+                mm_copy16(to + 1536, p1 + 64, none1);
+            }
+            // scales of two neighbours at a time: the smallest copy has 4 bytes
+            const bool half = KERNEL::small && type == mm_dtype_q8;
+            if (type == mm_dtype_q4 || t() < 2) {
+                const int b = 2 * (half ? (k + at) / 2 : k + at);
+                mm_copy4(bars + KERNEL::codes + threadIdx.x % 32 * 4,
+                         (const char *)((uintptr_t)(ps + b) & ~(uintptr_t)3));
+            }
+        }
+        p0 += slot_bytes, p1 += slot_bytes;
+        mm_bar_arrive_with_copies(bars + KERNEL::full);
+    }
+
+    // The next slots are filled as far as they are free; false: none was.
+    __device__ __forceinline__ bool bring(const struct mm_step_args &a, char *memory,
+                                          const struct mm_step_who &me) {
+        if (at == n) {
+            if (tile + step < whole && type >= 0) {
+                const int back = n * slot_bytes;
+                tile += step, at = 0;
+                p0 += jump - back, p1 += jump - back, ps += jump;
+                if (type == mm_dtype_bf16) k += n * slot_k;
+            } else {
+                open(a, memory, me);
+                if (ended) return true;
+            }
+        }
+        bool some = false;
+#pragma unroll 1
+        for (; at < n; at++, some = true) {
+            const uint32_t to = room + next;
+            const uint32_t free = to - threadIdx.x % 32 * 16 + KERNEL::free;
+            // one lane may see it before another
+            if (!__any_sync(0xffffffffu, mm_bar_passed(free, parity))) break;
+            fill(to);
+            next += KERNEL::slot;
+            if (next == KERNEL::queue) next = 0, parity ^= 1;
+        }
+        return some;
+    }
+};
+
+// Lines of a vector that the bringers of all blocks share out among themselves.
+static __device__ __forceinline__ void ahead_all(const float *p, int64_t count) {
+    const int64_t all = (int64_t)32 * mm_step_bringers * gridDim.x;
+    int64_t i = (int64_t)(threadIdx.x - mm_step_threads) * gridDim.x + blockIdx.x;
+#pragma unroll 1
+    for (; p && i * 32 < count; i += all)
+        mm_ahead(p + i * 32);
+}
+
+// What a block of the model reads besides matrices comes to the L2.
+static __device__ __forceinline__ void look_ahead(const struct mm_step_args &a, char *memory,
+                                                  const struct mm_step_who &me, int l) {
+    const struct mm_step_layer &y = *mm_layer(a, memory, l);
+    const struct mm_step_kind &t = mm_model(a, memory)->kinds[y.kind];
+    const struct mm_step_state *states =
+        (const struct mm_step_state *)(memory + a.room.states) + l * a.n;
+    ahead_all(y.norm[0], a.D), ahead_all(y.norm[1], a.D);
+    if (t.attention || me.crew >= t.H) return;
+    const int P = t.P, rows = P / mm_step_crew, lines = max(1, rows * P / 32);
+    ahead_all(y.conv_w, (int64_t)t.channels * t.conv_k), ahead_all(y.conv_b, t.channels);
+    ahead_all(y.dt_bias, t.H), ahead_all(y.a_log, t.H), ahead_all(y.d, t.H);
+    ahead_all(y.g_norm, P);
+#pragma unroll 1
+    for (int seq = 0; seq < a.n; seq++)
+        ahead_all(states[seq].conv, (int64_t)(t.conv_k - 1) * t.channels);
+#pragma unroll 1
+    for (int i = threadIdx.x - mm_step_threads; i < a.n * lines; i += 32 * mm_step_bringers)
+        mm_ahead(states[i / lines].S + ((int64_t)me.crew * P + me.rank * rows) * P +
+                 i % lines * 32);
+}
+
+// All that one of these warps does in a token: two queues are kept full.
+template <class KERNEL>
+static __device__ __forceinline__ void mm_bring_all(const struct mm_step_args &a, char *memory,
+                                                    const struct mm_step_who &me) {
+    const int warp = (threadIdx.x - mm_step_threads) / 32 * 2;
+    struct mm_bringer<KERNEL> q[2];
+    int seen = 0;
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        q[i].start(memory, warp + i);
+#pragma unroll 1
+    while (!q[0].ended || !q[1].ended) {
+        bool some = false;
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (!q[i].ended && q[i].bring(a, memory, me)) some = true;
+        const int layer = max(q[0].layer, q[1].layer);
+        if (layer > seen && layer < a.n_layers) look_ahead(a, memory, me, seen = layer);
+        if (!some) mm_doze();
+    }
+}
+
+#endif
