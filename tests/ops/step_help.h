@@ -3,15 +3,12 @@
 #ifndef MM_TESTS_OPS_STEP_HELP_H
 #define MM_TESTS_OPS_STEP_HELP_H
 
+#include <pthread.h>
+
 #include "ops_test.h"
 
 enum { most_seqs = 65, some_seqs = 11, most_blocks = 5, n_steps = 3 };
 static int64_t cap = 1400;  // rows of a cache
-
-// Of the reference, whose results do not depend on their number; a GPU's tests are many.
-static inline int plain_threads(void) {
-    return testing_cuda() ? 8 : 1;
-}
 
 // ---- a random model ----
 
@@ -226,6 +223,39 @@ static inline void go_stopping(struct mm_backend *be, const struct model *m, str
 static inline void go(struct mm_backend *be, const struct model *m, struct seqs *q, int first,
                       int n, struct result *r) {
     go_stopping(be, m, q, first, n, NULL, r);
+}
+
+// The same by the reference, which takes one sequence after the other on one thread: sequences are
+// shared out among some threads with a backend each.
+struct reference_part {
+    struct mm_backend *be;
+    const struct model *m;
+    struct seqs *q;
+    struct result *r;
+    int first, n;
+};
+
+static inline void *reference_thread(void *part) {
+    const struct reference_part *p = part;
+    if (p->n > 0) go(p->be, p->m, p->q, p->first, p->n, p->r);
+    return NULL;
+}
+
+static inline void go_reference(const struct model *m, struct seqs *q, int n, struct result *r) {
+    enum { most = 8 };
+    struct reference_part parts[most];
+    pthread_t threads[most];
+    const int count = n < 2 * most ? 2 : most;
+    for (int i = 0; i < count; i++) {
+        const int first = n * i / count;
+        parts[i] = (struct reference_part){open_isa(mm_isa_plain, 1),  m, q, r, first,
+                                           n * (i + 1) / count - first};
+        assert_int_equal(pthread_create(&threads[i], NULL, reference_thread, &parts[i]), 0);
+    }
+    for (int i = 0; i < count; i++) {
+        pthread_join(threads[i], NULL);
+        mm_backend_close(parts[i].be);
+    }
 }
 
 static const struct shape shapes[] = {

@@ -7,7 +7,6 @@ static const int64_t pasts[some_seqs] = {0, 1, 37, 127, 128, 511, 600, 1300, 5, 
 
 static void against_reference(void **state) {
     (void)state;
-    struct mm_backend *plain = open_isa(mm_isa_plain, plain_threads());
     for (int v = 0; v < (testing_cuda() ? 30 : 20); v += test_few() ? 7 : 1) {
         const int n = v % 5 == 0 ? 9 : 2;
         const enum mm_dtype type = types[v % 5];
@@ -17,7 +16,7 @@ static void against_reference(void **state) {
         struct result want;
         seqs_init(&want_seqs, &m, pasts, n);
         result_init(&want, &m, n);
-        go(plain, &m, &want_seqs, 0, n, &want);
+        go_reference(&m, &want_seqs, n, &want);
         for (int isa = best_under_test(); isa > 0; isa--) {
             struct mm_backend *be = open_isa((enum mm_isa)isa, 2);
             struct seqs q;
@@ -36,7 +35,6 @@ static void against_reference(void **state) {
         seqs_free(&want_seqs, n);
         model_free(&m);
     }
-    mm_backend_close(plain);
 }
 
 // Keys and values rounded to bf16; `narrow`: also kept so.
@@ -65,8 +63,7 @@ static void caches_of_bf16(void **state) {
     (void)state;
     if (!testing_cuda()) skip();
     enum { n = 9 };
-    struct mm_backend *be[2] = {open_isa(mm_isa_best(), 1),
-                                open_isa(mm_isa_plain, plain_threads())};
+    struct mm_backend *be[2] = {open_isa(mm_isa_best(), 1), open_isa(mm_isa_plain, 1)};
     be[0]->activations = mm_dtype_bf16;
     struct model m;
     struct seqs q[2];
