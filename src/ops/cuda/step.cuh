@@ -28,7 +28,10 @@ enum {
     mm_step_rows = 64,    // of the first projection that a block has, at most
     mm_step_block = 128,  // columns that are handed on together
     mm_exact_parts = 3,   // bf16 of a number of f32, where weights are not quantized
-    // bytes of those of a sequence as an operand (step_product.cuh)
+    // words of those that are said, and bytes of them as an operand (step_product.cuh)
+    mm_words_bf16 = 68,
+    mm_words_codes = 36,
+    mm_words_exact = 128,
     mm_step_row_bf16 = 272,
     mm_step_row_codes = 192,
     mm_step_row_exact = 2 * 400,

@@ -9,19 +9,13 @@
 // Weights pass through the L2 once a token; states and vectors should stay in it: what
 // createpolicy.fractional.L2::evict_first makes of 1.0, as a constant, which needs no register.
 static constexpr uint64_t mm_passing = 0x12f0000000000000;
-// 16 bytes; `nothing`: zeros, and `from` is not read.
-__device__ inline void mm_copy16(uint32_t to, const char *from, bool nothing) {
+// 16 bytes by themselves, as mm_copy16; not real: zeros, and `from` need be no address.
+__device__ inline void mm_bring16(uint32_t to, const char *from, bool real) {
     asm volatile(
-        "{ .reg .pred p; setp.ne.u32 p, %2, 0; "
+        "{ .reg .pred p; setp.eq.u32 p, %2, 0; "
         "cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, p, %3; }" ::"r"(to),
-        "l"(from), "r"((uint32_t)nothing), "l"(mm_passing)
+        "l"(from), "r"((uint32_t)real), "l"(mm_passing)
         : "memory");
-}
-__device__ inline void mm_copy4(uint32_t to, const char *from) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
-}
-__device__ inline void mm_ahead(const void *p) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 __device__ inline void mm_doze() {
     __nanosleep(40);
@@ -85,7 +79,7 @@ struct mm_bringer {
     int k;                     // bf16: columns from the lane's first on; else the tile's first slot
     // to the next tile of the open product, where that is whole and in the same rows' order
     int step, whole, jump, slot_bytes;
-    bool none0, none1, ended;
+    bool real0, real1, ended;
 
     __device__ static int g() {
         return threadIdx.x % 32 / 4;
@@ -112,7 +106,7 @@ struct mm_bringer {
         } else {
             r0 = mm_tile_row(p, tile, g()), r1 = mm_tile_row(p, tile, g() + 8);
         }
-        none0 = r0 < 0, none1 = r1 < 0;
+        real0 = r0 >= 0, real1 = r1 >= 0;
         const char *row0 = p.w + (int64_t)max(r0, 0) * m.pitch;
         const char *row1 = (p.w3 ? p.w3 : p.w) + (int64_t)max(r1, 0) * m.pitch;
         const int begin = p.part.begin;
@@ -158,25 +152,25 @@ struct mm_bringer {
     __device__ __forceinline__ void fill(uint32_t to) {
         const uint32_t bars = to - threadIdx.x % 32 * 16;
         if (KERNEL::weights == mm_dtype_bf16 || type == mm_dtype_bf16) {
-            const bool late0 = k <= 0, late1 = k <= 32;  // where the row has ended
-            mm_copy16(to, p0, none0 || late0), mm_copy16(to + 512, p1, none1 || late0);
+            const bool in0 = k > 0, in1 = k > 32;  // where the row has not ended
+            mm_bring16(to, p0, real0 && in0), mm_bring16(to + 512, p1, real1 && in0);
             if constexpr (!KERNEL::small) {
-                mm_copy16(to + 1024, p0 + 64, none0 || late1);
-                mm_copy16(to + 1536, p1 + 64, none1 || late1);
+                mm_bring16(to + 1024, p0 + 64, real0 && in1);
+                mm_bring16(to + 1536, p1 + 64, real1 && in1);
             }
             k -= slot_k;
         } else {
-            mm_copy16(to, p0, none0), mm_copy16(to + 512, p1, none1);
+            mm_bring16(to, p0, real0), mm_bring16(to + 512, p1, real1);
             if constexpr (!KERNEL::small) {
-                mm_copy16(to + 1024, p0 + 64, none0);
-                mm_copy16(to + 1536, p1 + 64, none1);
+                mm_bring16(to + 1024, p0 + 64, real0);
+                mm_bring16(to + 1536, p1 + 64, real1);
             }
             // scales of two neighbours at a time: the smallest copy has 4 bytes
             const bool half = KERNEL::small && type == mm_dtype_q8;
             if (type == mm_dtype_q4 || t() < 2) {
                 const int b = 2 * (half ? (k + at) / 2 : k + at);
                 mm_copy4(bars + KERNEL::codes + threadIdx.x % 32 * 4,
-                         (const char *)((uintptr_t)(ps + b) & ~(uintptr_t)3));
+                         (const void *)((uintptr_t)(ps + b) & ~(uintptr_t)3), true);
             }
         }
         p0 += slot_bytes, p1 += slot_bytes;
@@ -218,7 +212,7 @@ static __device__ __forceinline__ void ahead_all(const float *p, int64_t count) 
     int64_t i = (int64_t)(threadIdx.x - mm_step_threads) * gridDim.x + blockIdx.x;
 #pragma unroll 1
     for (; p && i * 32 < count; i += all)
-        mm_ahead(p + i * 32);
+        mm_prefetch(p + i * 32);
 }
 
 // What a block of the model reads besides matrices comes to the L2.
@@ -239,8 +233,8 @@ static __device__ __forceinline__ void look_ahead(const struct mm_step_args &a, 
         ahead_all(states[seq].conv, (int64_t)(t.conv_k - 1) * t.channels);
 #pragma unroll 1
     for (int i = threadIdx.x - mm_step_threads; i < a.n * lines; i += 32 * mm_step_bringers)
-        mm_ahead(states[i / lines].S + ((int64_t)me.crew * P + me.rank * rows) * P +
-                 i % lines * 32);
+        mm_prefetch(states[i / lines].S + ((int64_t)me.crew * P + me.rank * rows) * P +
+                    i % lines * 32);
 }
 
 // All that one of these warps does in a token: two queues are kept full.

@@ -327,9 +327,8 @@ static bool make_room(struct mm_backend *be, struct mm_step_plan *p, const struc
 // Where the words of a crew are.
 static void cut_exchange(struct mm_step_exchange *ex, const struct mm_step_args *a, bool quantized,
                          bool exact) {
-    const int bf16 = 68, codes = 36, more = 128;  // step_product.cuh
-    ex->x_exact = codes;
-    ex->x_block = !quantized ? bf16 : exact ? codes + more : codes;
+    ex->x_exact = mm_words_codes;
+    ex->x_block = !quantized ? mm_words_bf16 : mm_words_codes + (exact ? mm_words_exact : 0);
     ex->x = 0;
     ex->z = ex->x + 2 * mm_step_cols * a->D_blocks * ex->x_block;
     ex->y = ex->z + 2 * mm_step_rounds * mm_step_cols * a->z_ld;

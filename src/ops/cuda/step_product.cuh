@@ -104,9 +104,8 @@ __device__ __forceinline__ void mm_keep_operand(const struct mm_step_args &a, ch
 }
 
 // The same said to the crew, with the sum of the squares of the stream's columns; and heard.
-//   words of a block   bf16: 2 a lane; the sum
+//   words of a block   bf16: 2 a lane; the sum (mm_words_bf16 in all; step.cuh)
 //                      codes: 1 a lane; scale, sums (2), the sum. exact, behind: 4 a lane, f32
-enum { mm_words_bf16 = 68, mm_words_codes = 36, mm_words_exact = 128 };
 
 template <class KERNEL>
 __device__ __forceinline__ void mm_say_operand(const struct mm_step_args &a,

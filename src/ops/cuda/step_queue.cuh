@@ -7,26 +7,14 @@
 #define MM_OPS_CUDA_STEP_QUEUE_CUH
 
 #include "ops/cuda/step.cuh"
+#include "ops/cuda/tensor.cuh"
 
-__device__ inline uint32_t mm_shared_at(const void *p) {
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
 __device__ inline uint4 mm_load16_shared(uint32_t at) {
     uint4 r;
     asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
                  : "r"(at)
                  : "memory");
-    return r;
-}
-__device__ inline uint2 mm_load8_shared(uint32_t at) {
-    uint2 r;
-    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(r.x), "=r"(r.y) : "r"(at) : "memory");
-    return r;
-}
-__device__ inline uint32_t mm_load4_shared(uint32_t at) {
-    uint32_t r;
-    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(r) : "r"(at) : "memory");
     return r;
 }
 
@@ -37,7 +25,8 @@ __device__ inline void mm_meet() {
     asm volatile("bar.sync 1, %0;" ::"n"((int)mm_step_threads) : "memory");
 }
 
-// Barriers in shared memory (PTX, mbarrier).
+// Barriers in shared memory (PTX, mbarrier), by address; those of hopper.cuh need compute
+// capability 9.0.
 __device__ inline void mm_bar_init(uint32_t at, int count) {
     asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(at), "r"(count) : "memory");
 }
