@@ -25,9 +25,10 @@ enum mm_cuda_slot {
     mm_cuda_slot_f,
     mm_cuda_slot_g,
     mm_cuda_slot_h,
-    mm_cuda_slot_step,  // of decode_step, around the operations it is made of
-    mm_cuda_slot_ffn,   // of ffn_fwd, likewise
-    mm_cuda_slot_many,  // step_many.cu, around the products
+    mm_cuda_slot_step,    // of decode_step, around the operations it is made of
+    mm_cuda_slot_ffn,     // of ffn_fwd, likewise
+    mm_cuda_slot_many,    // step_many.cu, around the products
+    mm_cuda_slot_counts,  // of argmax: zeros between its launches
     mm_cuda_slot_count,
 };
 

@@ -3,6 +3,7 @@
 // eleven bits at a time: how many there are, or what they weigh, in each of 2048 ranges, then the
 // same within the range where the limit falls.
 #include "ops/cuda/cuda.h"
+#include "ops/cuda/largest.cuh"
 
 extern "C" {
 #include "ops/draw.h"
@@ -38,12 +39,6 @@ struct limits {
     uint32_t low, high;  // keys [low, high] are in
 };
 
-// Logits whose order is that of whole numbers.
-__device__ static uint32_t key_of(float l) {
-    const uint32_t b = __float_as_uint(__fadd_rn(l, 0.0f));  // -0 is 0
-    return b & 0x80000000u ? ~b : b | 0x80000000u;
-}
-
 // One row as all passes see it.
 struct row {
     const float *logits;
@@ -70,8 +65,7 @@ struct row {
 struct shared {
     uint32_t low[bins], high[bins];  // of the sums of 64 bits
     uint64_t sum[warps];
-    float value[warps];
-    int place[warps];
+    int place;
     uint64_t found[4];
 };
 
@@ -125,14 +119,14 @@ __device__ static int place_of(const struct row &w, struct shared &sh, uint64_t 
             }
             const unsigned over = __ballot_sync(0xffffffffu, before + x > spot);
             if (over) {
-                if (lane == 0) sh.place[0] = base + __ffs((int)over) - 1;
+                if (lane == 0) sh.place = base + __ffs((int)over) - 1;
                 break;
             }
             before += __shfl_sync(0xffffffffu, x, 31);
         }
     }
     __syncthreads();
-    const int id = sh.place[0];
+    const int id = sh.place;
     __syncthreads();
     return id;
 }
@@ -185,7 +179,7 @@ __device__ static uint32_t key_where(const struct row &w, struct shared &sh, str
             sh.low[b] = sh.high[b] = 0;
         __syncthreads();
         each(w, [&](int, float l) {
-            const uint32_t k = key_of(l);
+            const uint32_t k = mm_float_key(l);
             if (k < in.low || k > in.high) return;
             const uint64_t x = f(l);
             if (x) add_to(sh, (int)((in.high - k) >> shift), x);
@@ -206,14 +200,14 @@ __device__ static uint32_t key_where(const struct row &w, struct shared &sh, str
 
 // Where many are alike, only the first m of them by id.
 __device__ static void limit(struct row &w, struct shared &sh, uint32_t key, uint64_t m) {
-    const auto alike = [=](int, float l) { return (uint64_t)(key_of(l) == key); };
+    const auto alike = [=](int, float l) { return (uint64_t)(mm_float_key(l) == key); };
     const uint64_t n = total_of(w, sh, alike);
     w.last = m < n ? place_of(w, sh, m - 1, alike) : INT32_MAX;
     w.key = key;
 }
 
 __device__ static void cut(struct row &w, struct shared &sh) {
-    struct limits in = {key_of(-INFINITY) + 1, key_of(w.top)};
+    struct limits in = {mm_float_key(-INFINITY) + 1, mm_float_key(w.top)};
     const auto weight = [&](float l) { return w.weight(l); };
     const auto one = [&](float l) { return (uint64_t)(w.weight(l) > 0); };
     uint64_t before = 0, at = 0, total = 0, most = UINT64_MAX;
@@ -227,42 +221,42 @@ __device__ static void cut(struct row &w, struct shared &sh) {
         }
     }
     if (w.d.top_p >= 1.0) return;
-    total = total_of(w, sh, [&](int i, float l) { return w.kept(key_of(l), i) ? w.weight(l) : 0; });
+    total = total_of(w, sh,
+                     [&](int i, float l) { return w.kept(mm_float_key(l), i) ? w.weight(l) : 0; });
     const uint64_t wanted = mm_draw_part(w.d.top_p, total);
     const uint32_t key = key_where(w, sh, in, wanted, weight, &before, &at);
     // all that have this key weigh the same
-    const float l = __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
+    const float l = mm_key_float(key);
     const uint64_t each_one = w.weight(l);
     uint64_t m = (wanted - before + each_one - 1) / each_one;
     if (w.key == key && m > most) m = most;
     limit(w, sh, key, m);
 }
 
-// The largest logit, and the first that has it.
-__device__ static int largest(const struct row &w, struct shared &sh, float *top) {
-    float most = -INFINITY;
-    int at = INT32_MAX;
-    each(w, [&](int i, float l) {
-        if (l > most) most = l, at = i;  // a thread's ids rise
-    });
-    for (int k = 16; k > 0; k >>= 1) {
-        const float other = __shfl_xor_sync(0xffffffffu, most, k);
-        const int place = __shfl_xor_sync(0xffffffffu, at, k);
-        if (other > most || (other == most && place < at)) most = other, at = place;
-    }
-    if (threadIdx.x % 32 == 0) sh.value[threadIdx.x / 32] = most, sh.place[threadIdx.x / 32] = at;
-    __syncthreads();
-    most = sh.value[0], at = sh.place[0];
-    for (int i = 1; i < warps; i++)  // warps' ids rise, too
-        if (sh.value[i] > most) most = sh.value[i], at = sh.place[i];
-    __syncthreads();
-    *top = most;
-    return isfinite(most) ? at : -1;
+__device__ static struct row row_of(const float *logits, int V, const uint32_t *seen,
+                                    const struct draw &d) {
+    struct row w = {};
+    w.logits = logits, w.V = V, w.d = d;
+    w.seen = d.penalty != 1.0 ? seen : NULL;
+    return w;
+}
+
+// The largest logit of every span of the rows.
+static __global__ void __launch_bounds__(mm_largest_threads)
+    largest_logits(uint64_t *words, const float *logits, int64_t ld, int V, const uint32_t *seen,
+                   int64_t seen_ld, const __grid_constant__ struct draws how,
+                   const int32_t *stopped) {
+    const int64_t r = blockIdx.y;
+    if (stopped && stopped[r]) return;
+    const struct row w = row_of(logits + r * ld, V, seen ? seen + r * seen_ld : NULL, how.row[r]);
+    const uint64_t word = mm_largest_of_span(V, [&](int i) { return w.logit(i); });
+    if (threadIdx.x == 0) words[r * gridDim.x + blockIdx.x] = word;
 }
 
 static __global__ void __launch_bounds__(threads)
-    draw_rows(int32_t *y, int64_t y_ld, const float *logits, int64_t ld, int V, uint32_t *seen,
-              int64_t seen_ld, const __grid_constant__ struct draws how,
+    draw_rows(int32_t *y, int64_t y_ld, const uint64_t *words, int spans, const float *logits,
+              int64_t ld, int V, uint32_t *seen, int64_t seen_ld,
+              const __grid_constant__ struct draws how,
               const __grid_constant__ struct stopping stop) {
     __shared__ struct shared sh;
     const int64_t r = blockIdx.x;
@@ -270,15 +264,14 @@ static __global__ void __launch_bounds__(threads)
         if (threadIdx.x == 0) y[r * y_ld] = -1;
         return;
     }
-    struct row w;
-    w.logits = logits + r * ld, w.V = V, w.d = how.row[r];
-    w.seen = seen && w.d.penalty != 1.0 ? seen + r * seen_ld : NULL;
-    w.key = 0, w.last = 0;
-    int id = largest(w, sh, &w.top);
+    struct row w = row_of(logits + r * ld, V, seen ? seen + r * seen_ld : NULL, how.row[r]);
+    const uint64_t word = mm_largest_of_spans(words + r * spans, spans);
+    w.top = mm_largest_value(word);
+    int id = isfinite(w.top) ? mm_largest_column(word) : -1;
     if (id >= 0 && !w.d.greedy) {
         cut(w, sh);
         const auto weight = [&](int i, float l) -> uint64_t {
-            if (!w.kept(key_of(l), i)) return 0;
+            if (!w.kept(mm_float_key(l), i)) return 0;
             const uint64_t x = w.weight(l);
             return x < w.d.least ? 0 : x;
         };
@@ -303,6 +296,10 @@ void mm_draw_tokens_cuda(struct mm_backend *be, struct mm_view y, struct mm_view
                          struct mm_view seen, struct mm_view stopped, struct mm_view kept,
                          const struct mm_draw *how, const struct mm_draw_stops *stops) {
     const int64_t n = logits.shape[0];
+    const int V = (int)mm_view_cols(logits), spans = mm_largest_spans(V);
+    uint64_t *words = (uint64_t *)mm_cuda_scratch(
+        be, mm_cuda_slot_a, (size_t)most_rows * (size_t)spans * sizeof *words);
+    if (!words) return;
     for (int64_t from = 0; from < n; from += most_rows) {
         struct draws all = {};
         const int64_t some = n - from < most_rows ? n - from : most_rows;
@@ -324,9 +321,11 @@ void mm_draw_tokens_cuda(struct mm_backend *be, struct mm_view y, struct mm_view
         if (stopped.data) stop.stopped = (int32_t *)mm_view_at(stopped, from, 0);
         if (kept.data) stop.kept = (float *)mm_view_at(kept, from, 0), stop.kept_ld = kept.ld;
         if (stops) stop.at = *stops;
+        uint32_t *tokens = any ? (uint32_t *)mm_view_at(seen, from, 0) : NULL;
+        const float *x = (const float *)mm_view_at(logits, from, 0);
+        MM_LAUNCH(be, largest_logits, dim3((unsigned)spans, (unsigned)some), mm_largest_threads, 0,
+                  words, x, logits.ld, V, tokens, seen.ld, all, stop.stopped);
         MM_LAUNCH(be, draw_rows, (unsigned)some, threads, 0, (int32_t *)mm_view_at(y, from, 0),
-                  y.ld, (const float *)mm_view_at(logits, from, 0), logits.ld,
-                  (int)mm_view_cols(logits), any ? (uint32_t *)mm_view_at(seen, from, 0) : NULL,
-                  seen.ld, all, stop);
+                  y.ld, words, spans, x, logits.ld, V, tokens, seen.ld, all, stop);
     }
 }

@@ -1,4 +1,5 @@
 // Moving rows and elements, and conversions between float types.
+#include "ops/cuda/largest.cuh"
 #include "ops/cuda/wide.cuh"
 
 // Any float type, one element at a time.
@@ -180,50 +181,50 @@ void mm_scatter_rows_cuda(struct mm_backend *be, struct mm_view y, struct mm_vie
             [=] __device__(int64_t r, int64_t c) { ym(id[r], c) = xm(r, c); });
 }
 
-// The larger, or of two alike the first.
-static __device__ void take_larger(float &x, int &at, float other, int other_at) {
-    if (other > x || (other == x && other_at < at)) x = other, at = other_at;
-}
-
-static __global__ void argmax(int32_t *y, struct mm_mat x, int cols, const int32_t *banned,
-                              int n_banned) {
-    __shared__ float values[32];
-    __shared__ int places[32];
-    float most = -INFINITY;
-    int at = INT32_MAX;
-    // several loads are under way at a time
-    for (int begin = threadIdx.x; begin < cols; begin += 8 * (int)blockDim.x) {
-        float v[8];
-#pragma unroll
-        for (int k = 0; k < 8; k++) {
-            const int c = begin + k * (int)blockDim.x;
-            v[k] = c < cols ? (float)x((int64_t)blockIdx.x, c) : -INFINITY;
-        }
-#pragma unroll
-        for (int k = 0; k < 8; k++) {
-            if (!(v[k] > most)) continue;
-            const int c = begin + k * (int)blockDim.x;
-            bool out = false;
-            for (int i = 0; i < n_banned; i++)
-                out = out || banned[i] == c;
-            if (!out) most = v[k], at = c;
-        }
+// A block a span of a row; the last of them to come ends the row. counts: zeros, which it leaves.
+static __global__ void __launch_bounds__(mm_largest_threads)
+    argmax(int32_t *y, uint64_t *words, unsigned *counts, struct mm_mat x, int cols,
+           const int32_t *banned, int n_banned) {
+    __shared__ bool last;
+    const int row = (int)blockIdx.y, spans = (int)gridDim.x;
+    uint64_t word = mm_largest_of_span(cols, [=](int c) {
+        float v = (float)x((int64_t)row, c);
+        for (int i = 0; i < n_banned; i++)
+            if (banned[i] == c) v = -INFINITY;
+        return v;
+    });
+    words += (int64_t)row * spans;
+    if (threadIdx.x == 0) {
+        words[blockIdx.x] = word;
+        __threadfence();
+        last = atomicInc(&counts[row], (unsigned)spans - 1) == (unsigned)spans - 1;
     }
-    for (int i = 16; i > 0; i >>= 1)
-        take_larger(most, at, __shfl_xor_sync(0xffffffffu, most, i),
-                    __shfl_xor_sync(0xffffffffu, at, i));
-    if (threadIdx.x % 32 == 0) values[threadIdx.x / 32] = most, places[threadIdx.x / 32] = at;
     __syncthreads();
-    if (threadIdx.x) return;
-    for (int i = 1; i < (int)blockDim.x / 32; i++)
-        take_larger(most, at, values[i], places[i]);
-    y[blockIdx.x] = isfinite(most) ? at : -1;
+    if (!last || threadIdx.x >= 32) return;
+    __threadfence();
+    word = mm_largest_of_spans(words, spans);
+    if (threadIdx.x == 0) y[row] = isfinite(mm_largest_value(word)) ? mm_largest_column(word) : -1;
 }
 
 void mm_argmax_cuda(struct mm_backend *be, struct mm_view y, struct mm_view x,
                     struct mm_view banned) {
-    if (x.shape[0] == 0) return;
-    MM_LAUNCH(be, argmax, (unsigned)x.shape[0], 1024, 0, (int32_t *)y.data, mm_mat_of(x),
-              (int)mm_view_cols(x), (const int32_t *)banned.data,
-              banned.data ? (int)banned.shape[0] : 0);
+    struct mm_cuda *cuda = mm_cuda_of(be);
+    enum { most = 32768 };  // rows of a grid
+    const int64_t rows = x.shape[0];
+    const int spans = mm_largest_spans(mm_view_cols(x));
+    uint64_t *words =
+        (uint64_t *)mm_cuda_scratch(be, mm_cuda_slot_a, (size_t)(rows * spans) * sizeof *words);
+    const size_t had = cuda->scratch_bytes[mm_cuda_slot_counts];
+    unsigned *counts = (unsigned *)mm_cuda_scratch(be, mm_cuda_slot_counts, most * sizeof *counts);
+    const size_t has = cuda->scratch_bytes[mm_cuda_slot_counts];
+    if (rows == 0 || !words || !counts) return;
+    if (had != has && !mm_cuda_ok(be, cudaMemsetAsync(counts, 0, has, cuda->stream), "zeros"))
+        return;
+    for (int64_t from = 0; from < rows; from += most) {
+        const int64_t some = rows - from < most ? rows - from : most;
+        MM_LAUNCH(be, argmax, dim3((unsigned)spans, (unsigned)some), mm_largest_threads, 0,
+                  (int32_t *)y.data + from, words, counts, mm_mat_of(mm_view_rows(x, from, some)),
+                  (int)mm_view_cols(x), (const int32_t *)banned.data,
+                  banned.data ? (int)banned.shape[0] : 0);
+    }
 }
