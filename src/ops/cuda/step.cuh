@@ -27,13 +27,18 @@ enum {
     mm_step_tile = 16,    // rows of a product
     mm_step_rows = 64,    // of the first projection that a block has, at most
     mm_step_block = 128,  // columns that are handed on together
-    mm_exact_parts = 3,   // bf16 of a number of f32, where weights are not quantized
+    mm_part_bytes = 48,
+    mm_exact_parts = 3,  // bf16 of a number of f32, where weights are not quantized
     // words of those that are said, and bytes of them as an operand (step_product.cuh)
     mm_words_bf16 = 68,
     mm_words_codes = 36,
     mm_words_exact = 128,
     mm_step_row_bf16 = 272,
     mm_step_row_codes = 192,
+    mm_step_row_codes_one = 256,  // of one sequence; where it has what products of q4 meet besides
+    mm_step_zeros = 144,
+    mm_step_eights = 160,
+    mm_step_negated = 192,
     mm_step_row_exact = 2 * 400,
 };
 
@@ -114,7 +119,8 @@ struct mm_step_room {
     int fresh;    // (rounds, n, 64) f32: new rows of the convolution's state
     int sum;      // (n, slice) f32: the last projection's sums over a crew's heads
     int conv;     // (rounds, n, 64, 8) f32: what the convolution of a row needs besides the new one
-    int parts;    // (kinds * ops + 1, warps) of mm_part: step_queue.cuh
+    int parts;    // (n_kinds * ops + 1, warps) of mm_part: step_queue.cuh
+    int items;    // (kinds, rounds, 64) of mm_step_row: step_mixer.cuh
     int states, layers, model;
     int stopped;  // unsigned: bit i says that sequence i has stopped
     int bytes;
@@ -134,10 +140,12 @@ struct mm_step_args {
     const struct mm_step_model *model;
     const struct mm_step_layer *layers;
     const struct mm_step_state *states;  // (blocks, cols)
-    int n_layers, n, D, crews, slots;
-    int slice;     // columns of the residual stream that a block has: whole blocks of 128
-    int D_blocks;  // blocks of 128 columns of the residual stream
+    int n_layers, n, D, crews;
+    int queue, ring;  // bytes of a warp's queue, and of its slots
+    int slice;        // columns of the residual stream that a block has: whole blocks of 128
+    int D_blocks;     // blocks of 128 columns of the residual stream
     int z_ld;
+    int rounds;      // heads of a crew, at most
     int half_cache;  // keys and values are bf16
     int out_codes;   // the output is quantized
     float *x, *hidden, *logits;
@@ -156,13 +164,14 @@ struct mm_step_args {
     struct mm_step_room room;
     struct mm_step_at at[mm_step_cols];
 };
+// The same of one sequence, whose number the compiler knows.
+struct mm_step_args_one : mm_step_args {
+    static constexpr int n = 1;
+};
 
-// Bytes of a warp's slot, of all its lanes: codes or bf16, then scales, then two barriers.
-static inline int mm_step_slot_bytes(int weights) {
-    return (weights == mm_dtype_q4 ? 1024 : 2048) + 128 + 16;
-}
-// The slots that a kernel has (step_token.cu) whose queues fit `room` bytes; 0: none.
-int mm_step_slots(int weights, int room);
+// Cuts `room` bytes of shared memory into queues as long as there is a use for (step_token.cu):
+// a->queue and a->ring; false: they would be too short.
+bool mm_step_queues(int weights, int room, struct mm_step_args *a);
 bool mm_step_ask(struct mm_backend *be, struct mm_step_device *d);
 // weights: q4 where any matrix is, else q8 where any is, else bf16.
 bool mm_step_launch(struct mm_backend *be, const struct mm_step_args *a, enum mm_dtype weights);

@@ -25,31 +25,27 @@ __device__ inline void mm_doze() {
 struct mm_step_place {
     const struct mm_step_shape *m;
     const char *w, *w3;
-    struct mm_part part;
-    int head;     // of the crew's heads: -1 none
+    const struct mm_part *part;
     int hidden0;  // the crew's first hidden number of the MLP
     int ratio_log;
 };
 
 // Product `op` of layer l for a warp; l = n_layers: the output.
-__device__ __forceinline__ void mm_place_at(struct mm_step_place &p, const struct mm_step_args &a,
-                                            char *memory, const struct mm_step_who &me, int l,
-                                            int op, int warp) {
+template <class ARGS>
+__device__ __forceinline__ void mm_place_at(struct mm_step_place &p, const ARGS &a, char *memory,
+                                            const struct mm_step_who &me, int l, int op, int warp) {
     const struct mm_step_model *model = mm_model(a, memory);
-    p.w3 = NULL, p.head = 0;
+    p.w3 = NULL;
     if (l >= a.n_layers) {
         p.m = &model->output, p.w = a.output;
-        p.part = *mm_parts_of(a, memory, mm_step_kinds, 0, warp);
+        p.part = mm_parts_of(a, memory, model->n_kinds, 0, warp);
         return;
     }
     const struct mm_step_layer *y = mm_layer(a, memory, l);
     const struct mm_step_kind *t = &model->kinds[y->kind];
-    const int which = mm_which(t->rounds, op);
-    p.m = &t->shape[which], p.w = y->w[which];
-    if (which == mm_step_ffn) p.w3 = y->w3;
-    p.part = *mm_parts_of(a, memory, y->kind, op, warp);
-    p.head = me.crew + op / 3 * a.crews;
-    if (p.head >= t->H) p.head = -1;
+    p.part = mm_parts_of(a, memory, y->kind, op, warp);
+    p.m = &t->shape[p.part->which], p.w = y->w[p.part->which];
+    if (p.part->which == mm_step_ffn) p.w3 = y->w3;
     p.hidden0 = me.crew * t->unit, p.ratio_log = t->ratio_log;
 }
 
@@ -63,22 +59,33 @@ __device__ __forceinline__ int mm_tile_row(const struct mm_step_place &p, int ti
     const int j = tile >> m.seg_tiles_log;
     const int in = (tile - (j << m.seg_tiles_log)) * mm_step_tile + row;
     if (in >= m.seg_rows) return -1;
-    return m.seg[j].row + p.head * m.seg[j].per_head +
-           (p.head >> p.ratio_log) * m.seg[j].per_group + in;
+    return m.seg[j].row + p.part->head * m.seg[j].per_head +
+           (p.part->head >> p.ratio_log) * m.seg[j].per_group + in;
 }
+
+// While a queue is full, as many slots behind it come to the L2, one of them every so many cycles:
+// the memory would rest otherwise while a crew is at its mixer. Asked for at once, what the crew
+// waits for would have to stand behind them.
+static constexpr int mm_ahead_slots = 20, mm_ahead_cycles = 1000;
 
 // What a warp that brings knows of one of its queues.
 template <class KERNEL>
 struct mm_bringer {
-    uint32_t room;             // of this lane in slot 0
-    uint32_t next, parity;     // to be filled next: where it begins, and the turn
-    const char *p0, *p1, *ps;  // of the lane's two rows: codes, and scales
-    int warp;                  // whose queue it is
-    int layer, op;             // the open product
-    int at, n, type, tile;     // of it: slots; type -1: none was opened
-    int k;                     // bf16: columns from the lane's first on; else the tile's first slot
+    uint32_t room;          // of this lane in slot 0
+    uint32_t next, parity;  // to be filled next: where it begins, and the turn
+    const char *p0, *p1;    // of the lane's two rows
+    const char *s0, *s1;    // their scales
+    int warp;               // whose queue it is
+    int layer, op;          // the open product
+    int at, n, type, tile;  // of it: slots; type -1: none was opened
+    int k;                  // bf16: columns from the lane's first on; else the tile's first slot
     // to the next tile of the open product, where that is whole and in the same rows' order
-    int step, whole, jump, slot_bytes;
+    int step, whole, jump;
+    // of a quantized tile: what one slot of scales is for; what of that is still to come; of a row,
+    // blocks, and bytes from its scales on
+    int scaled, unscaled, blocks, tail;
+    int ahead;       // slots of the tile up to which the L2 was asked
+    uint32_t asked;  // when, in cycles
     bool real0, real1, ended;
 
     __device__ static int g() {
@@ -88,13 +95,15 @@ struct mm_bringer {
         return threadIdx.x % 4;
     }
 
-    __device__ __forceinline__ void start(const char *memory, int of) {
-        room = mm_queue<KERNEL>::room_of(memory, of) + threadIdx.x % 32 * 16;
-        warp = of, next = 0, parity = 1;  // what was never filled is free
+    template <class ARGS>
+    __device__ __forceinline__ void start(const ARGS &a, const char *memory, int of) {
+        room = mm_queue<KERNEL>::room_of(a, memory, of) + threadIdx.x % 32 * 16;
+        ahead = 0, asked = 0, warp = of, next = 0, parity = 1;  // what was never filled is free
         layer = op = at = n = tile = 0, type = -1, ended = false;
     }
 
-    static constexpr int slot_k = KERNEL::small ? 32 : 64;  // columns of a slot of bf16
+    static constexpr int slot_k = KERNEL::small ? 32 : 64;       // columns of a slot of bf16
+    static constexpr int slot_bytes = KERNEL::small ? 64 : 128;  // of a row
 
     // Points the lane at its rows of the tile.
     __device__ __forceinline__ void aim(const struct mm_step_place &p) {
@@ -109,48 +118,49 @@ struct mm_bringer {
         real0 = r0 >= 0, real1 = r1 >= 0;
         const char *row0 = p.w + (int64_t)max(r0, 0) * m.pitch;
         const char *row1 = (p.w3 ? p.w3 : p.w) + (int64_t)max(r1, 0) * m.pitch;
-        const int begin = p.part.begin;
-        ps = (t() & 1 ? row1 : row0) + m.code_bytes + (t() >= 2 ? 2 * m.blocks : 0);
-        slot_bytes = KERNEL::small || type == mm_dtype_q4 ? 64 : 128;
+        const int begin = p.part->begin;
+        s0 = row0 + m.code_bytes, s1 = row1 + m.code_bytes;
+        blocks = m.blocks, tail = m.pitch - m.code_bytes, unscaled = 0;
+        scaled = mm_scaled_slots(KERNEL::small && type == mm_dtype_q8, begin, blocks);
         const int64_t from = (int64_t)begin * slot_bytes + t() * 16;
         p0 = row0 + from, p1 = row1 + from;
         k = type == mm_dtype_bf16 ? m.k - (begin * slot_k + t() * 8) : begin;
-        at = 0;
+        at = ahead = 0;
         const int rows = p.w3 ? 8 : mm_step_tile;
         step = mm_step_warps >> m.split_log, jump = step * rows * m.pitch;
-        whole = m.n_seg ? 0 : p.w3 ? (m.rows - p.hidden0) / rows : m.rows / rows;
-        whole = min(whole, p.part.last);
+        whole = m.n_seg ? 0 : p.w3 ? (m.rows - p.hidden0) >> 3 : m.rows >> 4;
+        whole = min(whole, p.part->last);
     }
 
     // The next tile of the open product, or the first of the next of which the warp has a part.
-    __device__ __forceinline__ void open(const struct mm_step_args &a, char *memory,
+    template <class ARGS>
+    __device__ __forceinline__ void open(const ARGS &a, char *memory,
                                          const struct mm_step_who &me) {
         struct mm_step_place p;
         bool next_op = type < 0;  // only before the first
 #pragma unroll 1
         while (true) {
             mm_place_at(p, a, memory, me, layer, op, warp);
-            tile = next_op ? p.part.tile : tile + (mm_step_warps >> p.m->split_log);
-            if (p.part.n > 0 && tile < p.part.last) break;
+            tile = next_op ? p.part->tile : tile + (mm_step_warps >> p.m->split_log);
+            if (p.part->n > 0 && tile < p.part->last) break;
             next_op = true, type = -1;
             if (layer == a.n_layers) {
                 ended = true;
                 return;
             }
-            const int kind = mm_layer(a, memory, layer)->kind;
-            if (++op == 3 * mm_model(a, memory)->kinds[kind].rounds + 2) op = 0, layer++;
+            op++;
+            if (p.part->ends) op = 0, layer++;
             if (layer == a.n_layers && !a.logits) {
                 ended = true;
                 return;
             }
         }
-        n = p.part.n, type = p.m->type;
+        n = p.part->n, type = p.part->type;
         aim(p);
     }
 
     // The slot `to`, of this lane, which is free, is filled with the next of the tile.
     __device__ __forceinline__ void fill(uint32_t to) {
-        const uint32_t bars = to - threadIdx.x % 32 * 16;
         if (KERNEL::weights == mm_dtype_bf16 || type == mm_dtype_bf16) {
             const bool in0 = k > 0, in1 = k > 32;  // where the row has not ended
             mm_bring16(to, p0, real0 && in0), mm_bring16(to + 512, p1, real1 && in0);
@@ -165,26 +175,27 @@ struct mm_bringer {
                 mm_bring16(to + 1024, p0 + 64, real0);
                 mm_bring16(to + 1536, p1 + 64, real1);
             }
-            // scales of two neighbours at a time: the smallest copy has 4 bytes
-            const bool half = KERNEL::small && type == mm_dtype_q8;
-            if (type == mm_dtype_q4 || t() < 2) {
-                const int b = 2 * (half ? (k + at) / 2 : k + at);
-                mm_copy4(bars + KERNEL::codes + threadIdx.x % 32 * 4,
-                         (const void *)((uintptr_t)(ps + b) & ~(uintptr_t)3), true);
-            }
         }
-        p0 += slot_bytes, p1 += slot_bytes;
-        mm_bar_arrive_with_copies(bars + KERNEL::full);
+        p0 += slot_bytes, p1 += slot_bytes, at++;
+    }
+    // The same with the scales of what comes next.
+    __device__ __forceinline__ void fill_scales(uint32_t to) {
+        const bool half = KERNEL::small && type == mm_dtype_q8;
+        const struct mm_scales s = {half ? (k + at) / 2 : k + at, blocks};
+        const int from = s.piece(t());
+        const bool real = from + 16 <= tail && (t() < 2 || type == mm_dtype_q4);
+        mm_bring16(to, s0 + from, real && real0), mm_bring16(to + 512, s1 + from, real && real1);
     }
 
     // The next slots are filled as far as they are free; false: none was.
-    __device__ __forceinline__ bool bring(const struct mm_step_args &a, char *memory,
+    template <class ARGS>
+    __device__ __forceinline__ bool bring(const ARGS &a, char *memory,
                                           const struct mm_step_who &me) {
         if (at == n) {
             if (tile + step < whole && type >= 0) {
                 const int back = n * slot_bytes;
-                tile += step, at = 0;
-                p0 += jump - back, p1 += jump - back, ps += jump;
+                tile += step, at = ahead = 0;
+                p0 += jump - back, p1 += jump - back, s0 += jump, s1 += jump, unscaled = 0;
                 if (type == mm_dtype_bf16) k += n * slot_k;
             } else {
                 open(a, memory, me);
@@ -193,16 +204,37 @@ struct mm_bringer {
         }
         bool some = false;
 #pragma unroll 1
-        for (; at < n; at++, some = true) {
+        while (at < n) {
             const uint32_t to = room + next;
             const uint32_t free = to - threadIdx.x % 32 * 16 + KERNEL::free;
             // one lane may see it before another
             if (!__any_sync(0xffffffffu, mm_bar_passed(free, parity))) break;
-            fill(to);
+            if (KERNEL::weights != mm_dtype_bf16 && type != mm_dtype_bf16 && unscaled == 0) {
+                fill_scales(to);
+                unscaled = scaled;
+            } else {
+                fill(to);
+                unscaled--;
+            }
+            mm_bar_arrive_with_copies(free - KERNEL::free + KERNEL::full);
+            some = true;
             next += KERNEL::slot;
-            if (next == KERNEL::queue) next = 0, parity ^= 1;
+            if (next == a.ring) next = 0, parity ^= 1;
         }
+        if (!some) ask_ahead();
         return some;
+    }
+
+    // A lane asks for a line of its rows, which two slots of q4 share.
+    __device__ __forceinline__ void ask_ahead() {
+        ahead = max(ahead, at);
+        const uint32_t now = (uint32_t)clock();
+        if (ahead >= min(n, at + mm_ahead_slots) || now - asked < mm_ahead_cycles) return;
+        asked = now;
+        const int64_t from = (int64_t)(ahead - at) * slot_bytes;
+        if (t() == 0 && real0) mm_prefetch(p0 + from);
+        if (t() == 0 && real1) mm_prefetch(p1 + from);
+        ahead += 128 / slot_bytes;
     }
 };
 
@@ -216,7 +248,8 @@ static __device__ __forceinline__ void ahead_all(const float *p, int64_t count) 
 }
 
 // What a block of the model reads besides matrices comes to the L2.
-static __device__ __forceinline__ void look_ahead(const struct mm_step_args &a, char *memory,
+template <class ARGS>
+static __device__ __forceinline__ void look_ahead(const ARGS &a, char *memory,
                                                   const struct mm_step_who &me, int l) {
     const struct mm_step_layer &y = *mm_layer(a, memory, l);
     const struct mm_step_kind &t = mm_model(a, memory)->kinds[y.kind];
@@ -238,15 +271,15 @@ static __device__ __forceinline__ void look_ahead(const struct mm_step_args &a, 
 }
 
 // All that one of these warps does in a token: two queues are kept full.
-template <class KERNEL>
-static __device__ __forceinline__ void mm_bring_all(const struct mm_step_args &a, char *memory,
+template <class KERNEL, class ARGS>
+static __device__ __forceinline__ void mm_bring_all(const ARGS &a, char *memory,
                                                     const struct mm_step_who &me) {
     const int warp = (threadIdx.x - mm_step_threads) / 32 * 2;
     struct mm_bringer<KERNEL> q[2];
     int seen = 0;
 #pragma unroll
     for (int i = 0; i < 2; i++)
-        q[i].start(memory, warp + i);
+        q[i].start(a, memory, warp + i);
 #pragma unroll 1
     while (!q[0].ended || !q[1].ended) {
         bool some = false;

@@ -14,40 +14,60 @@ struct mm_step_here {
 };
 
 // Whether nothing of a sequence's state may change.
-__device__ __forceinline__ bool mm_stopped(const struct mm_step_args &a, const char *memory,
-                                           int seq) {
+template <class ARGS>
+__device__ __forceinline__ bool mm_stopped(const ARGS &a, const char *memory, int seq) {
     return *(const unsigned *)(memory + a.room.stopped) >> seq & 1;
 }
 
 // ---- between the first projection and the mixer ----
 
-// A row of the first projection that a thread finishes, of a sequence: item 64 seq + row. Of four
-// tiles of `in`; where there is a gate by itself, the fourth is its.
-struct mm_step_item {
-    int index, seq, row, group, part, in, channel;  // part: of z; in: row of it
-    bool gate, there, convolved;
+// A row of the first projection that this block finishes, of four tiles of `in`; where there is a
+// gate by itself, the fourth tile is its. The same for every block of a kind: a table.
+struct alignas(16) mm_step_row {
+    int z;        // which number of z it becomes; -1: there is no such row
+    int channel;  // of the convolution; -1: it has none
+    int sum;      // where its sums are in `red`, of the first sequence
+    int parts;    // as many are to be added; 16 times which part of z
 };
 
 // head: -1 where the crew has none.
-__device__ __forceinline__ struct mm_step_item mm_item(const struct mm_step_args &a,
-                                                       const struct mm_step_who &me,
-                                                       const struct mm_step_here &here, int head,
+__device__ __forceinline__ struct mm_step_row mm_row_make(const struct mm_step_kind &t,
+                                                          const struct mm_step_who &me, int head,
+                                                          int index) {
+    const int row = index % mm_step_tile, of = index / mm_step_tile;
+    const bool gate = of == 3 && t.shape[mm_step_gate].n_seg;
+    const struct mm_step_shape &m = t.shape[gate ? mm_step_gate : mm_step_in];
+    const int group = gate ? 0 : of, tile = me.rank * m.per + group, j = tile >> m.seg_tiles_log;
+    const int in = (tile - (j << m.seg_tiles_log)) * mm_step_tile + row, part = m.seg_z + j;
+    struct mm_step_row r = {-1, -1, 0, 0};
+    if (head < 0 || group >= m.per || tile >= m.tiles || in >= m.seg_rows) return r;
+    r.z = part * t.P + in;
+    r.sum = ((gate ? mm_step_warps : 0) + (group << m.split_log)) * 128 + row;
+    r.parts = 1 << m.split_log | part << 4;
+    if (!t.attention && part < 3)
+        r.channel = m.seg[j].row + head * m.seg[j].per_head +
+                    (head >> t.ratio_log) * m.seg[j].per_group + in;
+    return r;
+}
+
+template <class ARGS>
+__device__ __forceinline__ struct mm_step_row *mm_rows_of(const ARGS &a, char *memory, int kind,
+                                                          int round) {
+    return (struct mm_step_row *)(memory + a.room.items) + (kind * a.rounds + round) * mm_step_rows;
+}
+
+// Item 64 seq + row: such a row of a sequence.
+struct mm_step_item {
+    int index, seq;
+    struct mm_step_row row;
+};
+
+template <class ARGS>
+__device__ __forceinline__ struct mm_step_item mm_item(const ARGS &a, char *memory,
+                                                       const struct mm_step_here &here, int round,
                                                        int index) {
-    struct mm_step_item i;
-    i.index = index, i.seq = index / mm_step_rows, i.row = index % mm_step_tile;
-    i.group = index / mm_step_tile % 4;
-    const struct mm_step_shape *m = &here.t->shape[mm_step_in];
-    i.gate = i.group == 3 && here.t->shape[mm_step_gate].n_seg;
-    if (i.gate) m = &here.t->shape[mm_step_gate], i.group = 0;
-    const int tile = me.rank * m->per + i.group, j = tile >> m->seg_tiles_log;
-    i.in = (tile - (j << m->seg_tiles_log)) * mm_step_tile + i.row;
-    i.part = m->seg_z + j;
-    i.there = head >= 0 && i.seq < a.n && i.group < m->per && tile < m->tiles && i.in < m->seg_rows;
-    i.convolved = i.there && !here.t->attention && i.part < 3;
-    i.channel = 0;
-    if (i.convolved)
-        i.channel = m->seg[j].row + head * m->seg[j].per_head +
-                    (head >> here.t->ratio_log) * m->seg[j].per_group + i.in;
+    struct mm_step_item i = {index, index / mm_step_rows, {-1, -1, 0, 0}};
+    if (i.seq < a.n) i.row = mm_rows_of(a, memory, here.y->kind, round)[index % mm_step_rows];
     return i;
 }
 
@@ -61,10 +81,11 @@ __device__ __forceinline__ struct mm_step_conv mm_conv_load(const struct mm_step
     const int before = here.t->conv_k - 1;
     struct mm_step_conv c;
     c.old = c.w = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    if (!i.convolved) return c;
-    const float *st = here.states[i.seq].conv + i.channel;
-    const float *w = here.y->conv_w + i.channel * (before + 1);
-    c.old.w = __ldg(here.y->conv_b + i.channel);
+    const int channel = i.row.channel;
+    if (channel < 0) return c;
+    const float *st = here.states[i.seq].conv + channel;
+    const float *w = here.y->conv_w + channel * (before + 1);
+    c.old.w = __ldg(here.y->conv_b + channel);
     if (before > 0) c.old.x = __ldcg(st);
     if (before > 1) c.old.y = __ldcg(st + (int64_t)here.t->channels);
     if (before > 2) c.old.z = __ldcg(st + (int64_t)here.t->channels * 2);
@@ -76,14 +97,15 @@ __device__ __forceinline__ struct mm_step_conv mm_conv_load(const struct mm_step
 }
 
 // Of an item in shared memory: a thread finds what it put there itself.
-__device__ __forceinline__ float4 *mm_conv_at(const struct mm_step_args &a, char *memory, int index,
-                                              int round) {
+template <class ARGS>
+__device__ __forceinline__ float4 *mm_conv_at(const ARGS &a, char *memory, int index, int round) {
     return (float4 *)(memory + a.room.conv) + (round * a.n * mm_step_rows + index) * 2;
 }
-__device__ __forceinline__ void mm_conv_store(const struct mm_step_args &a, char *memory,
+template <class ARGS>
+__device__ __forceinline__ void mm_conv_store(const ARGS &a, char *memory,
                                               const struct mm_step_item &i, int round,
                                               const struct mm_step_conv &c) {
-    if (!i.convolved) return;
+    if (i.row.channel < 0) return;
     float4 *to = mm_conv_at(a, memory, i.index, round);
     to[0] = c.old, to[1] = c.w;
 }
@@ -99,26 +121,25 @@ __device__ __forceinline__ float mm_conv(const float4 *of, int before, float z) 
 }
 
 // A row's sum becomes a number of z and is said to the crew.
-__device__ __forceinline__ void mm_finish_row(const struct mm_step_args &a,
-                                              const struct mm_step_who &me, char *memory,
-                                              const struct mm_step_here &here,
+template <class ARGS>
+__device__ __forceinline__ void mm_finish_row(const ARGS &a, const struct mm_step_who &me,
+                                              char *memory, const struct mm_step_here &here,
                                               const struct mm_step_item &i, unsigned meeting,
                                               int round, float z) {
     float v = z;
-    if (i.convolved) {
+    if (i.row.channel >= 0) {
         ((float *)(memory + a.room.fresh))[round * a.n * mm_step_rows + i.index] = z;
         v = mm_conv(mm_conv_at(a, memory, i.index, round), here.t->conv_k - 1, z);
-    } else if (i.part == 3) {
+    } else if (i.row.parts >> 4 == 3) {
         v = z * mm_sigmoid(z);
     }
-    mm_say_float(mm_words_z(a, me.crew, meeting, round, i.seq) + i.part * here.t->P + i.in, v,
-                 meeting);
+    mm_say_float(mm_words_z(a, me.crew, meeting, round, i.seq) + i.row.z, v, meeting);
 }
 
 // The convolution's states move on by the new rows. Crews that share a group read the same states,
 // so that waits until all have met after reading them; the group's first head writes.
-__device__ __forceinline__ void mm_conv_keep(const struct mm_step_args &a,
-                                             const struct mm_step_who &me, char *memory,
+template <class ARGS>
+__device__ __forceinline__ void mm_conv_keep(const ARGS &a, char *memory,
                                              const struct mm_step_here &here, int head, int round) {
     const int before = here.t->conv_k - 1;
     if (here.t->attention || before == 0) return;
@@ -127,9 +148,10 @@ __device__ __forceinline__ void mm_conv_keep(const struct mm_step_args &a,
     const float *fresh = (const float *)(memory + a.room.fresh) + round * a.n * mm_step_rows;
 #pragma unroll 1
     for (int at = threadIdx.x; at < a.n * mm_step_rows; at += mm_step_threads) {
-        const struct mm_step_item i = mm_item(a, me, here, head, at);
-        if (!i.convolved || (i.part < 2 && !first) || mm_stopped(a, memory, i.seq)) continue;
-        float *st = here.states[i.seq].conv + i.channel;
+        const struct mm_step_item i = mm_item(a, memory, here, round, at);
+        if (i.row.channel < 0 || (i.row.parts >> 4 < 2 && !first) || mm_stopped(a, memory, i.seq))
+            continue;
+        float *st = here.states[i.seq].conv + i.row.channel;
         const float4 old = mm_conv_at(a, memory, at, round)[0];
         if (before > 1) st[0] = old.y;
         if (before > 2) st[channels] = old.z;
@@ -142,9 +164,9 @@ struct mm_step_dt {
     uint2 w[2];
 };
 
-__device__ __forceinline__ uint2 mm_dt_weights(const struct mm_step_args &a,
-                                               const struct mm_step_here &here, int head,
-                                               int block) {
+template <class ARGS>
+__device__ __forceinline__ uint2 mm_dt_weights(const ARGS &a, const struct mm_step_here &here,
+                                               int head, int block) {
     const int column = block * mm_step_block + threadIdx.x % 32 * 4;
     if (column >= a.D) return make_uint2(0, 0);
     const char *row = here.y->dt + here.t->dt_row + (int64_t)head * here.t->dt_pitch;
@@ -152,8 +174,8 @@ __device__ __forceinline__ uint2 mm_dt_weights(const struct mm_step_args &a,
 }
 
 // The row of dt times the operand, a warp's columns; the sums of the warps are added later.
-template <class KERNEL>
-__device__ __forceinline__ void mm_dt_sums(const struct mm_step_args &a, char *memory,
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_dt_sums(const ARGS &a, char *memory,
                                            const struct mm_step_here &here, int head,
                                            const struct mm_step_dt &dt) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -168,13 +190,13 @@ __device__ __forceinline__ void mm_dt_sums(const struct mm_step_args &a, char *m
                                      : mm_dt_weights(a, here, head, block);
             float4 x;
             if (KERNEL::weights == mm_dtype_bf16) {
-                x = mm_widened(*(const uint2 *)(memory + a.room.operand +
-                                                (block * a.n + seq) * mm_step_row_bf16 + lane * 8));
+                x = mm_widened(mm_words_of(
+                    memory + a.room.operand + (block * a.n + seq) * mm_step_row_bf16, lane));
             } else {
                 const char *row = mm_exact_row(memory + a.room.exact, a.n, block, seq);
-                x = mm_add4(mm_widened(*(const uint2 *)row),
-                            mm_add4(mm_widened(*(const uint2 *)(row + 128)),
-                                    mm_widened(*(const uint2 *)(row + 256))));
+                x = mm_add4(mm_widened(mm_words_of(row, lane % 16)),
+                            mm_add4(mm_widened(mm_words_of(row + 128, lane % 16)),
+                                    mm_widened(mm_words_of(row + 256, lane % 16))));
             }
             sum += mm_dot4(x, mm_widened(w));
         }
@@ -183,10 +205,11 @@ __device__ __forceinline__ void mm_dt_sums(const struct mm_step_args &a, char *m
     }
 }
 
-__device__ __forceinline__ void mm_dt_finish(const struct mm_step_args &a,
-                                             const struct mm_step_who &me, const char *memory,
-                                             const struct mm_step_here &here, unsigned meeting,
-                                             int round, int seq, float factor, float bias) {
+template <class ARGS>
+__device__ __forceinline__ void mm_dt_finish(const ARGS &a, const struct mm_step_who &me,
+                                             const char *memory, const struct mm_step_here &here,
+                                             unsigned meeting, int round, int seq, float factor,
+                                             float bias) {
     const float *sums = (const float *)(memory + a.room.dt) + seq;
     float z = 0.0f;
 #pragma unroll
@@ -197,8 +220,8 @@ __device__ __forceinline__ void mm_dt_finish(const struct mm_step_args &a,
 }
 
 // z as the crew said it, to shared memory.
-__device__ __forceinline__ void mm_hear_z(const struct mm_step_args &a,
-                                          const struct mm_step_who &me, char *memory,
+template <class ARGS>
+__device__ __forceinline__ void mm_hear_z(const ARGS &a, const struct mm_step_who &me, char *memory,
                                           const struct mm_step_here &here, unsigned meeting,
                                           int round) {
     const int P = here.t->P, twos = (here.t->attention ? 3 : 4) * P / 2;
@@ -237,8 +260,8 @@ __device__ __forceinline__ float *mm_state_row(const struct mm_step_here &here,
            threadIdx.x % 32 * 4;
 }
 
-__device__ __forceinline__ float4 mm_state_load(const struct mm_step_args &a,
-                                                const struct mm_step_here &here,
+template <class ARGS>
+__device__ __forceinline__ float4 mm_state_load(const ARGS &a, const struct mm_step_here &here,
                                                 const struct mm_step_who &me, int head, int i) {
     const int P = here.t->P;
     if (i >= a.n * (P / mm_step_crew) || threadIdx.x % 32 * 4 >= P)
@@ -247,10 +270,10 @@ __device__ __forceinline__ float4 mm_state_load(const struct mm_step_args &a,
 }
 
 // S = decay S + (dt v) k^T of a row, 4 columns a lane; the lane's part of S q comes back.
-__device__ __forceinline__ float mm_recur_row(const struct mm_step_args &a,
-                                              const struct mm_step_who &me, const char *memory,
-                                              const struct mm_step_here &here, int head, int i,
-                                              float4 s, float rate, float *v) {
+template <class ARGS>
+__device__ __forceinline__ float mm_recur_row(const ARGS &a, const struct mm_step_who &me,
+                                              const char *memory, const struct mm_step_here &here,
+                                              int head, int i, float4 s, float rate, float *v) {
     const struct mm_step_layer &y = *here.y;
     const int P = here.t->P, rows = P / mm_step_crew, at = threadIdx.x % 32 * 4, seq = i / rows;
     const bool in = at < P;
@@ -273,10 +296,11 @@ __device__ __forceinline__ float mm_recur_row(const struct mm_step_args &a,
 
 // The recurrence and y = S q + d v, two rows a warp at a time; `s` and `next` are the first ones,
 // `rate` what the exponent of the decay has to dt.
-__device__ __forceinline__ void mm_recur(const struct mm_step_args &a, const struct mm_step_who &me,
-                                         char *memory, const struct mm_step_here &here, int head,
-                                         float4 s, float4 next, float rate, float d,
-                                         unsigned meeting, int round) {
+template <class ARGS>
+__device__ __forceinline__ void mm_recur(const ARGS &a, const struct mm_step_who &me, char *memory,
+                                         const struct mm_step_here &here, int head, float4 s,
+                                         float4 next, float rate, float d, unsigned meeting,
+                                         int round) {
     const int rows = here.t->P / mm_step_crew, count = a.n * rows;
 #pragma unroll 1
     for (int i = threadIdx.x / 32; i < count; i += 2 * mm_step_warps) {
@@ -308,10 +332,10 @@ __device__ __forceinline__ float4 mm_gated_weights(const struct mm_step_here &he
 
 // y, heard from the crew, through the gated norm becomes the last projection's operand: 128 columns
 // that hold the head's. A warp a sequence.
-template <class KERNEL>
-__device__ __forceinline__ void mm_gated(const struct mm_step_args &a, const struct mm_step_who &me,
-                                         char *memory, const struct mm_step_here &here, int head,
-                                         float4 w, unsigned meeting, int round) {
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_gated(const ARGS &a, const struct mm_step_who &me, char *memory,
+                                         const struct mm_step_here &here, int head, float4 w,
+                                         unsigned meeting, int round) {
     const int seq = threadIdx.x / 32, P = here.t->P;
     if (seq >= a.n) return;
     const int at = threadIdx.x % 32 * 4 - head * P % mm_step_block;
@@ -331,7 +355,8 @@ __device__ __forceinline__ void mm_gated(const struct mm_step_args &a, const str
 // ---- attention ----
 
 // cosine and sine of every pair at the sequences' new positions, once for all blocks of a stack
-__device__ inline void mm_rope_table(const struct mm_step_args &a) {
+template <class ARGS>
+__device__ inline void mm_rope_table(const ARGS &a) {
     const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
     const int pair = i % 128, stack = i / 128 % 2, seq = i / 256;
     if (seq >= a.n || pair >= a.rope_half[stack]) return;
@@ -363,45 +388,135 @@ struct mm_step_soft {
     float4 v;
 };
 
-// Keys [from, to) of the cache, some at once, every 16th such group this warp's.
+// The part of a sequence's old keys that is this block's: [from, to).
+struct mm_step_span {
+    int from, to;
+};
+template <class ARGS>
+__device__ __forceinline__ struct mm_step_span mm_attend_span(const ARGS &a,
+                                                              const struct mm_step_who &me,
+                                                              const struct mm_step_here &here,
+                                                              int seq) {
+    const int past = a.at[seq].past[here.y->stack];
+    const int piece = ((past + mm_step_crew - 1) / mm_step_crew + 63) / 64 * 64;
+    const int from = min(me.rank * piece, past);
+    return {from, min(from + piece, past)};
+}
+
+// Keys of a warp that it multiplies at once, and groups of them, 8 warps' between two of its own,
+// that come to the L2 before it loads them.
+template <bool HALF>
+struct mm_attend_group {
+    static constexpr int keys = HALF ? 8 : 4, ahead = 2;
+    // Where this lane's line of a group's keys and values is, of key 0 of the cache; NULL: it has
+    // none. `key` it is of the group's.
+    const char *line;
+    int key;
+    int64_t pitch;  // bytes from key to key
+
+    __device__ __forceinline__ mm_attend_group(const void *k, const void *v, int64_t ld,
+                                               int64_t column, int P) {
+        constexpr int size = HALF ? 2 : 4;
+        const int log = P * size > 256 ? 2 : P * size > 128 ? 1 : 0;  // lines of a key
+        const int lane = threadIdx.x % 32, part = lane & ((2 << log) - 1);
+        key = lane >> (log + 1), pitch = ld * size;
+        line =
+            (const char *)(part >> log ? v : k) + column * size + (part & ((1 << log) - 1)) * 128;
+        if (key >= keys) line = NULL;
+    }
+    __device__ __forceinline__ void ask(int j, int to) const {
+        if (line && j + key < to) mm_prefetch(line + (j + key) * pitch);
+    }
+};
+
+// Asks for a block's first keys, which nothing has to be known for.
+template <bool HALF, class ARGS>
+__device__ __forceinline__ void mm_attend_soon(const ARGS &a, const struct mm_step_who &me,
+                                               const struct mm_step_here &here, int head) {
+    using group = mm_attend_group<HALF>;
+    const int P = here.t->P;
+    const int64_t column = (int64_t)(head >> here.t->ratio_log) * P;
+#pragma unroll 1
+    for (int seq = 0; seq < a.n; seq++) {
+        const struct mm_step_span s = mm_attend_span(a, me, here, seq);
+        const group g(here.states[seq].k, here.states[seq].v, here.t->channels, column, P);
+#pragma unroll 1
+        for (int i = 0; i < group::ahead; i++)
+            g.ask(s.from + (i * mm_step_warps + (int)threadIdx.x / 32) * group::keys, s.to);
+    }
+}
+
+// Of N keys a lane has a part of each one's score; it gets the score of key lane / (32 / N).
+template <int N>
+__device__ __forceinline__ float mm_attend_scores(float s[N]) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = N / 2, bit = 16; half > 0; half /= 2, bit /= 2) {
+        const bool upper = lane & bit;
+#pragma unroll
+        for (int i = 0; i < half; i++) {
+            const float other = __shfl_xor_sync(0xffffffffu, upper ? s[i] : s[i + half], bit);
+            s[i] = (upper ? s[i + half] : s[i]) + other;
+        }
+    }
+#pragma unroll
+    for (int bit = 16 / N; bit > 0; bit /= 2)
+        s[0] += __shfl_xor_sync(0xffffffffu, s[0], bit);
+    return s[0];
+}
+
+// 4 numbers a lane of the row of a key or value that is there, else zeros.
+__device__ __forceinline__ uint2 mm_attend_load(const void *rows, int64_t at, bool there) {
+    return there ? __ldcg((const uint2 *)((const __nv_bfloat16 *)rows + at)) : make_uint2(0, 0);
+}
+__device__ __forceinline__ float4 mm_attend_load4(const void *rows, int64_t at, bool there) {
+    return there ? __ldcg((const float4 *)((const float *)rows + at))
+                 : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+}
+
+// Keys [from, to) of the cache, some at once, every 8th such group this warp's. Of bf16 the next
+// group's keys are on their way while one is worked on, as are its values.
 template <bool HALF>
 __device__ __forceinline__ void mm_attend_keys(struct mm_step_soft &acc, float4 q, const void *keys,
                                                const void *values, int64_t ld, int64_t column,
-                                               int from, int to, bool in) {
-    constexpr int N = HALF ? 8 : 4;
-#pragma unroll 1
-    for (int j = from + threadIdx.x / 32 * N; j < to; j += N * mm_step_warps) {
-        float4 k[N];
-        uint2 raw[N];
-        float s[N], most = acc.top;
-        if constexpr (HALF) {
+                                               int from, int to, bool in, int P) {
+    using group = mm_attend_group<HALF>;
+    constexpr int N = group::keys, lanes = 32 / N, step = N * mm_step_warps;
+    const int lane = threadIdx.x % 32, own = lane / lanes;
+    const group g(keys, values, ld, column - lane * 4, P);
+    float sum = own == 0 ? acc.sum : 0.0f;  // of the lane's keys
+    uint2 next[N];
+    int j = from + (int)threadIdx.x / 32 * N;
+    if constexpr (HALF) {
 #pragma unroll
-            for (int e = 0; e < N; e++)
-                raw[e] = in && j + e < to ? __ldcg((const uint2 *)((const __nv_bfloat16 *)keys +
-                                                                   (j + e) * ld + column))
-                                          : make_uint2(0, 0);
-        }
+        for (int e = 0; e < N; e++)
+            next[e] = mm_attend_load(keys, (j + e) * ld + column, in && j + e < to);
+    }
+#pragma unroll 1
+    for (; j < to; j += step) {
+        uint2 raw[N];
+        float s[N];
+        g.ask(j + group::ahead * step, to);
 #pragma unroll
         for (int e = 0; e < N; e++) {
             if constexpr (HALF) {
-                k[e] = mm_widened(raw[e]);
-                raw[e] = in && j + e < to ? __ldcg((const uint2 *)((const __nv_bfloat16 *)values +
-                                                                   (j + e) * ld + column))
-                                          : make_uint2(0, 0);
+                s[e] = mm_dot4(q, mm_widened(next[e]));
+                raw[e] = mm_attend_load(values, (j + e) * ld + column, in && j + e < to);
+                next[e] =
+                    mm_attend_load(keys, (j + step + e) * ld + column, in && j + step + e < to);
             } else {
-                k[e] = in && j + e < to
-                           ? __ldcg((const float4 *)((const float *)keys + (j + e) * ld + column))
-                           : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                s[e] = mm_dot4(q, mm_attend_load4(keys, (j + e) * ld + column, in && j + e < to));
             }
         }
+        float score = mm_attend_scores<N>(s);
+        if (j + own >= to) score = -INFINITY;
+        float most = score;
 #pragma unroll
-        for (int e = 0; e < N; e++) {
-            s[e] = mm_warp_sum(mm_dot4(q, k[e]));
-            if (j + e >= to) s[e] = -INFINITY;
-            most = fmaxf(most, s[e]);
-        }
-        const float keep = exp2f(acc.top - most);
-        acc.top = most, acc.sum *= keep;
+        for (int bit = lanes; bit < 32; bit *= 2)
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, bit));
+        most = fmaxf(most, acc.top);
+        const float keep = exp2f(acc.top - most), mine = exp2f(score - most);
+        acc.top = most, sum = fmaf(sum, keep, mine);
         acc.v.x *= keep, acc.v.y *= keep, acc.v.z *= keep, acc.v.w *= keep;
 #pragma unroll
         for (int e = 0; e < N; e++) {
@@ -409,28 +524,29 @@ __device__ __forceinline__ void mm_attend_keys(struct mm_step_soft &acc, float4 
             if constexpr (HALF) {
                 v = mm_widened(raw[e]);
             } else {
-                v = in && j + e < to
-                        ? __ldcg((const float4 *)((const float *)values + (j + e) * ld + column))
-                        : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                v = mm_attend_load4(values, (j + e) * ld + column, in && j + e < to);
             }
-            const float p = exp2f(s[e] - most);
-            acc.sum += p;
+            const float p = __shfl_sync(0xffffffffu, mine, e * lanes);
             acc.v.x += p * v.x, acc.v.y += p * v.y, acc.v.z += p * v.z, acc.v.w += p * v.w;
         }
     }
+#pragma unroll
+    for (int bit = lanes; bit < 32; bit *= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, bit);
+    acc.sum = sum;
 }
 
 // This block's part of one sequence's keys; the new one is the first block's, and goes to the
 // cache.
-__device__ __forceinline__ struct mm_step_soft mm_attend_part(const struct mm_step_args &a,
+template <class ARGS>
+__device__ __forceinline__ struct mm_step_soft mm_attend_part(const ARGS &a,
                                                               const struct mm_step_who &me,
                                                               const char *memory,
                                                               const struct mm_step_here &here,
                                                               int head, int seq) {
     const int P = here.t->P, at = threadIdx.x % 32 * 4, group = head >> here.t->ratio_log;
     const int past = a.at[seq].past[here.y->stack];
-    const int piece = ((past + mm_step_crew - 1) / mm_step_crew + 63) / 64 * 64;
-    const int from = min(me.rank * piece, past), to = min(from + piece, past);
+    const struct mm_step_span span = mm_attend_span(a, me, here, seq);
     const bool in = at < P;
     const struct mm_step_state st = here.states[seq];
     const int64_t ld = (int64_t)here.t->channels, column = (int64_t)group * P + at;
@@ -459,17 +575,17 @@ __device__ __forceinline__ struct mm_step_soft mm_attend_part(const struct mm_st
         acc.top = mm_warp_sum(in ? mm_dot4(q, k) : 0.0f), acc.sum = 1.0f, acc.v = v;
     }
     if (a.half_cache) {
-        mm_attend_keys<true>(acc, q, st.k, st.v, ld, column, from, to, in);
+        mm_attend_keys<true>(acc, q, st.k, st.v, ld, column, span.from, span.to, in, P);
     } else {
-        mm_attend_keys<false>(acc, q, st.k, st.v, ld, column, from, to, in);
+        mm_attend_keys<false>(acc, q, st.k, st.v, ld, column, span.from, span.to, in, P);
     }
     return acc;
 }
 
 // Every sequence's attention over this block's keys, said to the crew: P columns, the largest
 // score, the sum.
-__device__ __forceinline__ void mm_attend(const struct mm_step_args &a,
-                                          const struct mm_step_who &me, char *memory,
+template <class ARGS>
+__device__ __forceinline__ void mm_attend(const ARGS &a, const struct mm_step_who &me, char *memory,
                                           const struct mm_step_here &here, int head,
                                           unsigned meeting, int round) {
     const int P = here.t->P, warp = threadIdx.x / 32, lane = threadIdx.x % 32, d = threadIdx.x;
@@ -500,10 +616,9 @@ __device__ __forceinline__ void mm_attend(const struct mm_step_args &a,
 }
 
 // The members' parts into one: the last projection's operand, as mm_gated.
-template <class KERNEL>
-__device__ __forceinline__ void mm_attended(const struct mm_step_args &a,
-                                            const struct mm_step_who &me, char *memory,
-                                            const struct mm_step_here &here, int head,
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_attended(const ARGS &a, const struct mm_step_who &me,
+                                            char *memory, const struct mm_step_here &here, int head,
                                             unsigned meeting, int round) {
     const int seq = threadIdx.x / 32, P = here.t->P;
     if (seq >= a.n) return;

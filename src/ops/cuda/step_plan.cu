@@ -256,7 +256,9 @@ static bool cut_room(struct mm_step_plan *p, int n) {
     struct mm_step_args *a = &p->args;
     struct mm_step_room *r = &a->room;
     const bool quantized = p->weights != mm_dtype_bf16;
-    const int64_t row = quantized ? mm_step_row_codes : mm_step_row_bf16;
+    const int64_t row = !quantized ? mm_step_row_bf16
+                        : n == 1   ? mm_step_row_codes_one
+                                   : mm_step_row_codes;
     int at = 0;
     r->red = take(&at, 4 * mm_step_warps * 128 * 4);
     r->dt = take(&at, mm_step_warps * 8 * 4);
@@ -269,14 +271,14 @@ static bool cut_room(struct mm_step_plan *p, int n) {
     r->fresh = take(&at, (int64_t)p->rounds * n * mm_step_rows * 4);
     r->sum = take(&at, p->rounds > 1 ? (int64_t)n * a->slice * 4 : 0);
     r->conv = take(&at, (int64_t)p->rounds * n * mm_step_rows * 8 * 4);
-    r->parts = take(&at, (mm_step_kinds * mm_step_ops + 1) * mm_step_warps * 16);
+    r->parts = take(&at, (p->n_kinds * mm_step_ops + 1) * mm_step_warps * mm_part_bytes);
+    r->items = take(&at, (int64_t)p->n_kinds * p->rounds * mm_step_rows * 16);
     r->states = take(&at, p->n_blocks * n * (int64_t)sizeof(struct mm_step_state));
     r->layers = take(&at, p->n_blocks * (int64_t)sizeof(struct mm_step_layer));
     r->model = take(&at, (int64_t)sizeof(struct mm_step_model));
     r->stopped = take(&at, (int64_t)sizeof(unsigned));
-    a->slots = mm_step_slots(p->weights, p->device.shared - at);
-    if (a->slots == 0) return false;
-    const int queues = mm_step_warps * a->slots * mm_step_slot_bytes(p->weights);
+    if (!mm_step_queues(p->weights, p->device.shared - at, a)) return false;
+    const int queues = mm_step_warps * a->queue;
     for (int *o = &r->red; o <= &r->stopped; o++)
         *o += queues;
     r->bytes = at + queues;
@@ -285,7 +287,7 @@ static bool cut_room(struct mm_step_plan *p, int n) {
 }
 
 bool mm_step_plan_cut(struct mm_step_plan *p, int n) {
-    return (p->args.n == n && p->args.slots > 0) || cut_room(p, n);
+    return (p->args.n == n && p->args.queue > 0) || cut_room(p, n);
 }
 
 // ---- the plan on the device ----
@@ -338,7 +340,7 @@ static void cut_exchange(struct mm_step_exchange *ex, const struct mm_step_args 
 
 static void measure(struct mm_step_plan *p, const struct mm_step *s, const struct list *l) {
     struct mm_step_args *a = &p->args;
-    p->weights = (enum mm_dtype)l->weights;
+    p->weights = (enum mm_dtype)l->weights, p->n_kinds = l->n_kinds;
     const bool quantized = l->weights != mm_dtype_bf16;
     a->out_codes = s->output.data && mm_dtype_quantized(s->output.dtype);
     a->n_layers = (int)s->n_blocks, a->norm = floats(s->norm), a->eps = s->eps;
@@ -351,7 +353,7 @@ static void measure(struct mm_step_plan *p, const struct mm_step *s, const struc
         if (z > a->z_ld) a->z_ld = z;
         if (y > a->ex.y_ld) a->ex.y_ld = y;
         if (t->unit > a->ex.s_ld) a->ex.s_ld = t->unit;
-        if (t->rounds > p->rounds) p->rounds = t->rounds;
+        if (t->rounds > p->rounds) a->rounds = p->rounds = t->rounds;
         if (t->unit / mm_step_block > p->local_blocks) p->local_blocks = t->unit / mm_step_block;
         p->exact = p->exact || (quantized && (t->exact[0] || t->exact[1]));
         p->exact_last = p->exact_last || (quantized && t->shape[mm_step_wo].type == mm_dtype_bf16);

@@ -14,7 +14,7 @@ struct mm_step_plan {
     char *work;  // on the device
     size_t bytes;
     int cols;  // sequences of a walk, at most; 0: the kernel cannot do this model
-    int rounds, local_blocks;
+    int n_kinds, rounds, local_blocks;
     bool exact, exact_last;  // something in a quantized model is not quantized; last projections
     enum mm_dtype weights;   // as mm_step_launch wants it
     unsigned meeting;        // the next

@@ -15,11 +15,26 @@ __device__ __forceinline__ float mm_dot4(float4 a, float4 b) {
 
 // Operands, every sequence's columns 128 at a time (`block`), row `block n + seq`:
 //   bf16    256 bytes, 16 of padding
-//   codes   128 bytes, then their scale, then sums of the codes of 32 columns each
+//   codes   128 bytes, then their scale, then sums of the codes of 32 columns each; of one sequence
+//           16 zeros, sums times -8 or -128, and the negated codes of the last 64 columns
 //   exact   what bf16 weights of quantized models meet, gates and dt: two rows of 64 columns each,
 //           128 bytes of bf16, 128 of what that leaves over, 128 of what is left then (24 bits, as
 //           f32 has), 16 of padding
-// Their sizes are in step.cuh.
+// Their sizes are in step.cuh. Words of every 16 bytes are in the order 0, 2, 1, 3 (step_slot.cuh).
+
+// Where word i is.
+__device__ __forceinline__ int mm_word_place(int i) {
+    return i / 4 * 16 + i % 2 * 8 + i / 2 % 2 * 4;
+}
+// Words 2 i and 2 i + 1.
+__device__ __forceinline__ void mm_store_words(char *row, int i, uint2 v) {
+    char *to = row + mm_word_place(2 * i);
+    *(uint32_t *)to = v.x, *(uint32_t *)(to + 8) = v.y;
+}
+__device__ __forceinline__ uint2 mm_words_of(const char *row, int i) {
+    const char *from = row + mm_word_place(2 * i);
+    return make_uint2(*(const uint32_t *)from, *(const uint32_t *)(from + 8));
+}
 
 __device__ __forceinline__ uint32_t mm_two_bf16(float a, float b) {
     const __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
@@ -68,36 +83,51 @@ __device__ __forceinline__ struct mm_step_codes mm_codes(float4 v) {
     return c;
 }
 
-__device__ __forceinline__ void mm_store_codes(char *row, uint32_t four, uint32_t scale,
+// Four codes, negated.
+__device__ __forceinline__ uint32_t mm_negated(uint32_t codes) {
+    const uint32_t high = 0x80808080u;
+    return ((~codes & ~high) + 0x01010101u) ^ (~codes & high);
+}
+__device__ __forceinline__ void mm_store_codes(char *row, bool one, uint32_t four, uint32_t scale,
                                                uint2 sums) {
     const int lane = threadIdx.x % 32;
-    *(uint32_t *)(row + lane * 4) = four;
+    *(uint32_t *)(row + mm_word_place(lane)) = four;
     if (lane == 0) *(uint32_t *)(row + 128) = scale;
-    if (lane == 1) *(uint2 *)(row + 136) = sums;
+    if (!one) {
+        if (lane == 1) *(uint2 *)(row + 136) = sums;
+        return;
+    }
+    if (lane >= 16)
+        *(uint32_t *)(row + mm_step_negated + mm_word_place(lane - 16)) = mm_negated(four);
+    if (lane == 1)
+        *(int4 *)(row + mm_step_eights) =
+            make_int4(-8 * (int)(int16_t)sums.x, -8 * ((int)sums.x >> 16),
+                      -128 * (int)(int16_t)sums.y, -128 * ((int)sums.y >> 16));
+    if (lane == 2) *(uint4 *)(row + mm_step_zeros) = make_uint4(0, 0, 0, 0);
 }
 // Row of 64 columns of an exact operand: half a block.
 __device__ __forceinline__ char *mm_exact_row(char *from, int n, int block, int seq) {
     const int lane = threadIdx.x % 32;
-    return from + ((block * 2 + lane / 16) * n + seq) * (mm_step_row_exact / 2) + lane % 16 * 8;
+    return from + ((block * 2 + lane / 16) * n + seq) * (mm_step_row_exact / 2);
 }
 __device__ __forceinline__ void mm_store_exact(char *row, float4 v) {
 #pragma unroll
     for (int i = 0; i < mm_exact_parts; i++, v = mm_left_over(v))
-        *(uint2 *)(row + i * 128) = mm_four_bf16(v);
+        mm_store_words(row + i * 128, threadIdx.x % 16, mm_four_bf16(v));
 }
 
 // A block of 128 columns, 4 a lane, as a last projection's operand of this block.
-template <class KERNEL>
-__device__ __forceinline__ void mm_keep_operand(const struct mm_step_args &a, char *memory,
-                                                int block, int seq, float4 v, bool codes) {
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_keep_operand(const ARGS &a, char *memory, int block, int seq,
+                                                float4 v, bool codes) {
     char *local = memory + a.room.local;
     const int row = block * a.n + seq;
     if (KERNEL::weights == mm_dtype_bf16) {
-        *(uint2 *)(local + row * mm_step_row_bf16 + threadIdx.x % 32 * 8) = mm_four_bf16(v);
+        mm_store_words(local + row * mm_step_row_bf16, threadIdx.x % 32, mm_four_bf16(v));
     } else if (codes) {
         const struct mm_step_codes c = mm_codes(v);
-        mm_store_codes(local + row * mm_step_row_codes, c.four, __float_as_uint(c.scale),
-                       make_uint2(c.sums[0], c.sums[1]));
+        mm_store_codes(local + row * KERNEL::row_codes, KERNEL::one, c.four,
+                       __float_as_uint(c.scale), make_uint2(c.sums[0], c.sums[1]));
     } else {
         mm_store_exact(mm_exact_row(local, a.n, block, seq), v);
     }
@@ -107,11 +137,10 @@ __device__ __forceinline__ void mm_keep_operand(const struct mm_step_args &a, ch
 //   words of a block   bf16: 2 a lane; the sum (mm_words_bf16 in all; step.cuh)
 //                      codes: 1 a lane; scale, sums (2), the sum. exact, behind: 4 a lane, f32
 
-template <class KERNEL>
-__device__ __forceinline__ void mm_say_operand(const struct mm_step_args &a,
-                                               const struct mm_step_who &me, unsigned meeting,
-                                               int block, int seq, float4 v, float squares,
-                                               bool codes, bool exact) {
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_say_operand(const ARGS &a, const struct mm_step_who &me,
+                                               unsigned meeting, int block, int seq, float4 v,
+                                               float squares, bool codes, bool exact) {
     const int lane = threadIdx.x % 32;
     uint64_t *to = mm_words_x(a, me.crew, meeting, seq, block);
     if (KERNEL::weights == mm_dtype_bf16) {
@@ -136,8 +165,8 @@ __device__ __forceinline__ void mm_say_operand(const struct mm_step_args &a,
 }
 
 // Two blocks at a time, so that neither waits for the other's way to the L2; `two` false: one.
-template <class KERNEL>
-__device__ __forceinline__ void mm_hear_blocks(const struct mm_step_args &a, char *memory,
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_hear_blocks(const ARGS &a, char *memory,
                                                const struct mm_step_who &me, unsigned meeting,
                                                int i, bool two, bool codes, bool exact) {
     const int lane = threadIdx.x % 32;
@@ -194,8 +223,8 @@ __device__ __forceinline__ void mm_hear_blocks(const struct mm_step_args &a, cha
             ((float *)(memory + a.room.squares))[seq[e] * a.D_blocks + block[e]] =
                 __uint_as_float(last);
         if (bf16) {
-            *(uint2 *)(memory + a.room.operand + row * mm_step_row_bf16 + lane * 8) =
-                make_uint2((uint32_t)w[e][0], (uint32_t)w[e][1]);
+            mm_store_words(memory + a.room.operand + row * mm_step_row_bf16, lane,
+                           make_uint2((uint32_t)w[e][0], (uint32_t)w[e][1]));
             continue;
         }
         if (exact) {
@@ -205,14 +234,14 @@ __device__ __forceinline__ void mm_hear_blocks(const struct mm_step_args &a, cha
         }
         if (codes) {
             const uint32_t then = __shfl_down_sync(0xffffffffu, last, 1);
-            mm_store_codes(memory + a.room.operand + row * mm_step_row_codes, (uint32_t)w[e][0],
-                           last, make_uint2(last, then));
+            mm_store_codes(memory + a.room.operand + row * KERNEL::row_codes, KERNEL::one,
+                           (uint32_t)w[e][0], last, make_uint2(last, then));
         }
     }
 }
 
-template <class KERNEL>
-__device__ __forceinline__ void mm_hear_operand(const struct mm_step_args &a, char *memory,
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_hear_operand(const ARGS &a, char *memory,
                                                 const struct mm_step_who &me, unsigned meeting,
                                                 bool codes, bool exact) {
     const int count = a.D_blocks * a.n;
@@ -226,9 +255,8 @@ __device__ __forceinline__ void mm_hear_operand(const struct mm_step_args &a, ch
 // This block's columns of the stream: the parts of the last meeting are added to them (`first`:
 // they begin as the rows of x); times `norm` they are said to the crew as the operand of its next
 // products, whose sums the row's own factor multiplies later (mm_norm_factor). `red` is free.
-template <class KERNEL>
-__device__ __forceinline__ void mm_stream(const struct mm_step_args &a,
-                                          const struct mm_step_who &me, char *memory,
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_stream(const ARGS &a, const struct mm_step_who &me, char *memory,
                                           unsigned meeting, bool begins, const float *norm,
                                           bool codes, bool exact) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -258,9 +286,13 @@ __device__ __forceinline__ void mm_stream(const struct mm_step_args &a,
         if (ways > 1) {
             mm_meet();
             if (way == 0 && there && !begins) {
-#pragma unroll 1
-                for (int i = pairs; i < mm_step_crews / 2; i++)
-                    v = mm_add4(v, red[i * 32]);
+                float4 u[mm_step_crews / 2];  // asked for together
+#pragma unroll
+                for (int i = 2; i < mm_step_crews / 2; i++)
+                    u[i] = red[i * 32];
+#pragma unroll
+                for (int i = 2; i < mm_step_crews / 2; i++)
+                    if (i >= pairs) v = mm_add4(v, u[i]);
             }
         }
         if (way != 0 || item >= items) continue;
@@ -281,8 +313,9 @@ __device__ __forceinline__ void mm_stream(const struct mm_step_args &a,
 
 // What sequence seq's norm multiplies with. l2norm: the stream is divided by its length first;
 // `length` is then the factor of that, else 1.
-__device__ __forceinline__ float mm_norm_factor(const struct mm_step_args &a, const char *memory,
-                                                int seq, float eps, bool l2norm, float *length) {
+template <class ARGS>
+__device__ __forceinline__ float mm_norm_factor(const ARGS &a, const char *memory, int seq,
+                                                float eps, bool l2norm, float *length) {
     const float *squares = (const float *)(memory + a.room.squares) + seq * a.D_blocks;
     float sum = 0.0f;
 #pragma unroll 1
@@ -304,7 +337,8 @@ __device__ __forceinline__ float mm_norm_factor(const struct mm_step_args &a, co
 }
 
 // This block's columns of the stream, divided by the length of the whole.
-__device__ __forceinline__ void mm_shorten(const struct mm_step_args &a, char *memory) {
+template <class ARGS>
+__device__ __forceinline__ void mm_shorten(const ARGS &a, char *memory) {
     float *stream = (float *)(memory + a.room.stream);
 #pragma unroll 1
     for (int i = threadIdx.x; i < a.n * a.slice; i += mm_step_threads) {
@@ -316,39 +350,48 @@ __device__ __forceinline__ void mm_shorten(const struct mm_step_args &a, char *m
 
 // ---- products ----
 
-// The sums of one tile over n of this warp's slots of it, taken from the queue two at a time.
-// `local`: the operand is of a last projection and begins at the first slot.
-template <class KERNEL>
-__device__ __forceinline__ void mm_tile_sums(float c[4], const struct mm_step_args &a, char *memory,
+// The sums of one tile over the first n of this warp's slots of it, taken from the queue two at a
+// time, or four. `local`: the operand is of a last projection and begins at the first slot.
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_tile_sums(float c[4], const ARGS &a, char *memory,
                                              struct mm_queue<KERNEL> &queue,
-                                             const struct mm_step_shape &m, int begin, int n,
-                                             bool local) {
-    const int type = m.type, zero = local ? begin : 0;
+                                             const struct mm_part &part, int n, bool local) {
+    const int type = part.type, begin = part.begin, zero = local ? begin : 0;
     const bool exact = KERNEL::weights != mm_dtype_bf16 && type == mm_dtype_bf16;
     struct mm_step_pair p;
     p.from = memory + (local ? a.room.local : exact ? a.room.exact : a.room.operand);
-    p.n = a.n, p.n_blocks = m.blocks;
-    const bool alone = KERNEL::weights == mm_dtype_q4 && type == mm_dtype_q4 && a.n == 1;
-    float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    p.n = a.n, p.scales = 0, p.of.blocks = part.blocks;
+    typename std::conditional<KERNEL::one, mm_one_sums<KERNEL>, mm_step_sums<KERNEL>>::type sums =
+        {};
+    const bool fours = KERNEL::one && KERNEL::weights == mm_dtype_q4 && type == mm_dtype_q4;
+    const bool scaled = KERNEL::weights != mm_dtype_bf16 && type != mm_dtype_bf16;
+    const bool half = KERNEL::small && type == mm_dtype_q8;
+    const int one = scaled ? mm_scaled_slots(half, begin, part.blocks) : n;
+    int left = 0;  // of those that the scales are for
 #pragma unroll 1
-    for (int i = 0; i < n; i += 2) {
-        p.at = begin + i, p.s = p.at - zero, p.two = i + 1 < n;
-        p.slot[0] = queue.take();
-        p.slot[1] = p.two ? queue.take() : p.slot[0];
-        if constexpr (KERNEL::weights == mm_dtype_q4) {
-            if (alone) mm_alone_pair<KERNEL>(d[0], p);
+    for (int i = 0, count; i < n; i += count, left -= count) {
+        if (scaled && left <= 0) {
+            p.scales = queue.take_scales(), p.of.first = half ? (begin + i) / 2 : begin + i;
+            left = min(one, n - i);
         }
-        if (!alone) mm_pair<KERNEL>(c, d, p, type);
+        p.at = begin + i, p.s = p.at - zero, p.two = i + 1 < n;
+        const bool four = fours && left >= 4;
+        count = four ? 4 : 2;
+        queue.take_some(p.slot, four ? 4 : p.two ? 2 : 1);
+        if (!p.two) p.slot[1] = p.slot[0];
+        if constexpr (KERNEL::one) {
+            mm_one<KERNEL>(sums, p, type, four);
+        } else {
+            mm_pair<KERNEL>(sums, p, type);
+        }
         __syncwarp();
         if (threadIdx.x % 32 == 0) {
             queue.give(p.slot[0]);
             if (p.two) queue.give(p.slot[1]);
+            if (four) queue.give(p.slot[2]), queue.give(p.slot[3]);
         }
     }
-    if (alone) mm_alone_sums(d);
-#pragma unroll
-    for (int e = 0; e < 4; e++)
-        c[e] += d[e];
+    sums.end(c, type);
 }
 
 // Sums of warps that share a tile: (warps, 8 sequences, 16 rows).
@@ -358,34 +401,35 @@ __device__ __forceinline__ void mm_put_sums(float *red, const float c[4], int n)
     if (seq < n) to[0] = c[0], to[8] = c[2];
     if (seq + 1 < n) to[16] = c[1], to[24] = c[3];
 }
-// Those of tile `group`, of its row `row`, added.
-__device__ __forceinline__ float mm_row_sum(const float *red, int split_log, int group, int row,
-                                            int seq) {
-    const float *p = red + (group << split_log) * 128 + seq * 16 + row;
+// Those of a row, of `parts` warps one after the other, added.
+__device__ __forceinline__ float mm_row_sum(const float *p, int parts) {
     float sum = p[0];
 #pragma unroll 4
-    for (int i = 1; i < 1 << split_log; i++)
+    for (int i = 1; i < parts; i++)
         sum += p[i * 128];
     return sum;
 }
 
-// The sums of a tile of a last projection go to the other crews. `round` of `rounds`: the crew's
-// heads are added up first.
-__device__ __forceinline__ void mm_send(const struct mm_step_args &a, const struct mm_step_who &me,
-                                        char *memory, const float c[4], int tile, unsigned meeting,
-                                        int round, int rounds) {
-    const int lane = threadIdx.x % 32;
+// The sums of a tile of a last projection go to the other crews; of heads of several rounds, after
+// all were added up.
+template <class ARGS>
+__device__ __forceinline__ void mm_send(const ARGS &a, const struct mm_step_who &me, char *memory,
+                                        const float c[4], int tile, unsigned meeting, int round,
+                                        bool more) {
+    const int seq0 = threadIdx.x % 4 * 2, column0 = tile * mm_step_tile + threadIdx.x % 32 / 4;
+    if (seq0 >= a.n) return;
+    float *sums = (float *)(memory + a.room.sum) + seq0 * a.slice + column0 - me.rank * a.slice;
+    uint64_t *to = mm_stream_part(a, meeting, me.crew, seq0, column0);
+    const int next = a.D_blocks * mm_step_block;  // sequence
 #pragma unroll
     for (int e = 0; e < 4; e++) {
-        const int seq = lane % 4 * 2 + e % 2, row = lane / 4 + e / 2 * 8;
-        const int column = tile * mm_step_tile + row;
-        if (seq >= a.n || column >= a.D) continue;
-        float *sum = (float *)(memory + a.room.sum) + seq * a.slice + column - me.rank * a.slice;
+        if (seq0 + e % 2 >= a.n || column0 + e / 2 * 8 >= a.D) continue;
+        float *sum = sums + e % 2 * a.slice + e / 2 * 8;
         const float v = round > 0 ? *sum + c[e] : c[e];
-        if (round + 1 < rounds) {
+        if (more) {
             *sum = v;
         } else {
-            mm_say_float(mm_stream_part(a, meeting, me.crew, seq, column), v, meeting);
+            mm_say_float(to + e % 2 * next + e / 2 * 8, v, meeting);
         }
     }
 }

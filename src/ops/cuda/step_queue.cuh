@@ -2,12 +2,17 @@
 // block share its columns out among them. A slot has what the lanes of a warp multiply, 16 bytes at
 // a time, laid out for m16n8 products: lane 4 g + t has rows g and g + 8, and of every 64 bytes the
 // 16 from 16 t. The order of the k inside a product is therefore not that of memory; it is the same
-// for both operands, which is all that matters.
+// for both operands, which is all that matters. Of a quantized tile, slots of codes follow one of
+// their scales: of row g the 64 bytes from 64 g, of row g + 8 those from 512 + 64 g, 32 of scales
+// and 32 of factors (mm_scales); who takes it keeps them apart, so that a slot never waits for one
+// behind it.
 #ifndef MM_OPS_CUDA_STEP_QUEUE_CUH
 #define MM_OPS_CUDA_STEP_QUEUE_CUH
 
 #include "ops/cuda/step.cuh"
 #include "ops/cuda/tensor.cuh"
+
+#include <type_traits>
 
 __device__ inline uint4 mm_load16_shared(uint32_t at) {
     uint4 r;
@@ -15,6 +20,16 @@ __device__ inline uint4 mm_load16_shared(uint32_t at) {
                  : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
                  : "r"(at)
                  : "memory");
+    return r;
+}
+__device__ inline void mm_store16_shared(uint32_t at, uint4 v) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(v.x), "r"(v.y), "r"(v.z),
+                 "r"(v.w)
+                 : "memory");
+}
+__device__ inline uint32_t mm_load2_shared(uint32_t at) {
+    uint16_t r;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(r) : "r"(at) : "memory");
     return r;
 }
 
@@ -66,15 +81,22 @@ __device__ inline void mm_bar_wait(uint32_t at, uint32_t parity) {
 
 // ---- how shared memory is cut for a kernel ----
 
-// WEIGHTS: the type of most. A slot: codes or bf16; scales, 4 bytes a lane; a barrier that it is
-// full, and one that it is free.
-template <int WEIGHTS, int SLOTS>
+// WEIGHTS: the type of most. A slot: codes, bf16 or scales; a barrier that it is full, and one that
+// it is free. Behind a queue's slots are the scales that its warp holds.
+template <int WEIGHTS, class ARGS>
 struct mm_step_kernel {
-    static constexpr int weights = WEIGHTS, slots = SLOTS;
+    using args = ARGS;
+    static constexpr int weights = WEIGHTS;
+    static constexpr bool one = std::is_same<ARGS, struct mm_step_args_one>::value;
     // beside q4, slots of other types are half as long: those are few
     static constexpr bool small = WEIGHTS == mm_dtype_q4;
-    static constexpr int codes = small ? 1024 : 2048, full = codes + 128, free = full + 8;
-    static constexpr int slot = free + 8, queue = SLOTS * slot, queues = mm_step_warps * queue;
+    static constexpr int row_codes = one ? mm_step_row_codes_one : mm_step_row_codes;
+    static constexpr int full = small ? 1024 : 2048, free = full + 8;
+    static constexpr int slot = free + 8;
+    static constexpr int least = 4, most = 32;  // slots: as many are taken at once, have a lane
+    // scales: bytes of a row, so that eight rows are in eight groups of banks
+    static constexpr int scales_row = small ? 80 : 48;
+    static constexpr int scales = WEIGHTS == mm_dtype_bf16 ? 0 : mm_step_tile * scales_row;
 };
 
 // Who this block is.
@@ -83,17 +105,23 @@ struct mm_step_who {
 };
 
 // A warp's part of a product: tiles tile, tile + (8 >> split_log)... before `last`; of each, slots
-// [begin, begin + n). The same in all blocks of a kind; a table in shared memory.
+// [begin, begin + n), none where the crew has no such rows. And what all warps know of the product.
+// The same in all blocks of a kind: a table in shared memory, in the order of the products.
 struct alignas(16) mm_part {
     int tile, last, begin, n;
+    int which, head, round;  // mm_step_which; of the crew's heads, -1: it has none
+    int turns;               // tiles that each warp walks through
+    int type, blocks;        // of the matrix
+    int more, ends;          // a round of heads follows; the block of the model ends
 };
 
-__device__ __forceinline__ const struct mm_step_model *mm_model(const struct mm_step_args &a,
-                                                                const char *memory) {
+template <class ARGS>
+__device__ __forceinline__ const struct mm_step_model *mm_model(const ARGS &a, const char *memory) {
     return (const struct mm_step_model *)(memory + a.room.model);
 }
-__device__ __forceinline__ const struct mm_step_layer *mm_layer(const struct mm_step_args &a,
-                                                                const char *memory, int l) {
+template <class ARGS>
+__device__ __forceinline__ const struct mm_step_layer *mm_layer(const ARGS &a, const char *memory,
+                                                                int l) {
     return (const struct mm_step_layer *)(memory + a.room.layers) + l;
 }
 
@@ -104,40 +132,75 @@ __device__ __forceinline__ int mm_which(int rounds, int op) {
     return mlp >= 0 ? mm_step_ffn + mlp : op % 3;
 }
 
-__device__ __forceinline__ struct mm_part *mm_parts_of(const struct mm_step_args &a, char *memory,
-                                                       int kind, int op, int warp) {
+template <class ARGS>
+__device__ __forceinline__ struct mm_part *mm_parts_of(const ARGS &a, char *memory, int kind,
+                                                       int op, int warp) {
+    static_assert(sizeof(struct mm_part) == mm_part_bytes, "room is cut for them");
     return (struct mm_part *)(memory + a.room.parts) + (kind * mm_step_ops + op) * mm_step_warps +
            warp;
 }
 
-// This warp's part of a product that a kind of block has; kind -1: the output.
-__device__ __forceinline__ struct mm_part mm_part_make(const struct mm_step_args &a,
+// This warp's part of a product that a kind of block has; kind n_kinds: the output.
+template <class ARGS>
+__device__ __forceinline__ struct mm_part mm_part_make(const ARGS &a,
                                                        const struct mm_step_model *model,
                                                        const struct mm_step_who &me, int kind,
                                                        int op, int warp) {
     const struct mm_step_shape *m = &model->output;
-    int column = 0, block = me.rank, tiles = m->tiles;
-    if (kind < 0) {
+    int column = 0, block = me.rank, tiles = m->tiles, turns = 0;
+    struct mm_part p = {};
+    bool has = true;  // rows of this crew
+    p.which = mm_step_output, p.ends = 1;
+    if (kind == model->n_kinds) {
         block += me.crew * mm_step_crew;
     } else {
         const struct mm_step_kind &t = model->kinds[kind];
-        const int which = mm_which(t.rounds, op), head = me.crew + op / 3 * a.crews;
         const int left = min(t.unit, t.F - me.crew * t.unit);
-        m = &t.shape[which], tiles = m->tiles;
-        if (which < mm_step_ffn && head >= t.H) tiles = 0;
-        if (which == mm_step_wo) column = head * t.P / mm_step_block;
-        if (which == mm_step_ffn) tiles = max(0, (left + 7) / 8);
-        if (which == mm_step_w2) {
-            column = me.crew * (t.unit / mm_step_block);
-            if (left <= 0) tiles = 0;
-        }
+        p.which = mm_which(t.rounds, op), p.round = op / 3, p.head = me.crew + p.round * a.crews;
+        if (p.head >= t.H) p.head = -1;
+        p.more = p.which <= mm_step_wo && p.round + 1 < t.rounds, p.ends = p.which == mm_step_w2;
+        m = &t.shape[p.which], tiles = m->tiles;
+        if (p.which <= mm_step_wo) has = p.head >= 0;
+        if (p.which == mm_step_wo) column = p.head * t.P / mm_step_block;
+        if (p.which == mm_step_ffn) tiles = max(0, (left + 7) / 8);
+        if (p.which == mm_step_w2) column = me.crew * (t.unit / mm_step_block), has = left > 0;
     }
     const int log = m->split_log, first = block * m->per;
-    struct mm_part p;
     p.tile = first + (warp >> log), p.last = min(tiles, first + m->per);
     p.begin = column * m->spb + (warp & ((1 << log) - 1)) * m->per_part;
-    p.n = p.tile < p.last ? max(0, min(m->per_part, m->slots - p.begin)) : 0;
+    p.n = has && p.tile < p.last ? max(0, min(m->per_part, m->slots - p.begin)) : 0;
+    // where this crew has nothing to multiply, sums of nothing are finished, and zeros are sent
+    turns = (max(p.last - first, 0) + mm_step_warps - 1) / mm_step_warps;
+    if (p.which <= mm_step_in) turns = 1;
+    if (p.which == mm_step_output && !a.logits) turns = 0;
+    p.turns = turns, p.type = m->type, p.blocks = m->blocks;
     return p;
+}
+
+// ---- scales ----
+
+// Where the scales of blocks from `first` on are, of a row of `blocks`: they come in pieces of 16
+// bytes, two of scales and two of factors, which begin at the last multiple of 8 before.
+struct mm_scales {
+    int first, blocks;
+
+    // Of the row, from its scales on: piece t of 4, in bytes.
+    __device__ __forceinline__ int piece(int t) const {
+        return (2 * (first + (t < 2 ? 0 : blocks)) & ~15) + t % 2 * 16;
+    }
+    // From the row's place among those held: the scale and the factors of a block.
+    __device__ __forceinline__ uint32_t scale(int block) const {
+        return 2 * ((first & 7) + block - first);
+    }
+    __device__ __forceinline__ uint32_t factors(int block) const {
+        return 32 + 2 * ((first + blocks & 7) + block - first);
+    }
+};
+
+// Slots of codes that follow one of scales, where a part begins with slot `begin`; half: a slot is
+// half a block.
+__device__ __forceinline__ int mm_scaled_slots(bool half, int begin, int blocks) {
+    return half || ((begin | blocks) & 7) ? 8 : 16;
 }
 
 // ---- taking from a queue ----
@@ -146,14 +209,18 @@ template <class KERNEL>
 struct mm_queue {
     uint32_t room;          // the warp's slots
     uint32_t next, parity;  // to be taken next: where it begins, and of how many turns
+    uint32_t ring;
 
-    __device__ __forceinline__ static uint32_t room_of(const char *memory, int warp) {
-        return mm_shared_at(memory) + warp * KERNEL::queue;
+    template <class ARGS>
+    __device__ __forceinline__ static uint32_t room_of(const ARGS &a, const char *memory,
+                                                       int warp) {
+        return mm_shared_at(memory) + warp * a.queue;
     }
-    __device__ __forceinline__ void start(const char *memory) {
-        room = room_of(memory, threadIdx.x / 32);
-        next = parity = 0;
-        if (threadIdx.x % 32 < KERNEL::slots) {
+    template <class ARGS>
+    __device__ __forceinline__ void start(const ARGS &a, const char *memory) {
+        room = room_of(a, memory, threadIdx.x / 32);
+        next = parity = 0, ring = a.ring;
+        if (threadIdx.x % 32 * KERNEL::slot < ring) {
             const uint32_t at = room + threadIdx.x % 32 * KERNEL::slot;
             mm_bar_init(at + KERNEL::full, 32), mm_bar_init(at + KERNEL::free, 1);
         }
@@ -163,8 +230,41 @@ struct mm_queue {
         const uint32_t at = room + next;
         mm_bar_wait(at + KERNEL::full, parity);
         next += KERNEL::slot;
-        if (next == KERNEL::queue) next = 0, parity ^= 1;
+        if (next == ring) next = 0, parity ^= 1;
         return at;
+    }
+    // The next `count` slots, up to 4, asked about together: each answer takes some time.
+    __device__ __forceinline__ void take_some(uint32_t slot[4], int count) {
+        bool come = true;
+        const uint32_t first = next, turn = parity;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (i >= count) break;
+            slot[i] = room + next;
+            come &= mm_bar_passed(slot[i] + KERNEL::full, parity);
+            next += KERNEL::slot;
+            if (next == ring) next = 0, parity ^= 1;
+        }
+        if (come) return;
+#pragma unroll 1
+        for (uint32_t i = 0, at = first, of = turn; i < (uint32_t)count; i++) {
+            mm_bar_wait(room + at + KERNEL::full, of);
+            at += KERNEL::slot;
+            if (at == ring) at = 0, of ^= 1;
+        }
+    }
+    // The next slot, of scales, is kept apart and given back. Nobody reads those before any more.
+    __device__ __forceinline__ uint32_t take_scales() {
+        const uint32_t lane = threadIdx.x % 32, at = take(), to = room + ring;
+        if (KERNEL::small || lane % 4 < 2) {
+            const uint32_t row = to + lane / 4 * KERNEL::scales_row + lane % 4 * 16;
+            const uint4 g = mm_load16_shared(at + lane * 16);
+            const uint4 h = mm_load16_shared(at + lane * 16 + 512);
+            mm_store16_shared(row, g), mm_store16_shared(row + 8 * KERNEL::scales_row, h);
+        }
+        __syncwarp();
+        if (lane == 0) give(at);
+        return to;
     }
     // By one lane, after all have read.
     __device__ __forceinline__ void give(uint32_t at) const {

@@ -22,13 +22,14 @@ struct walk {
     struct mm_step_who me;
     struct mm_queue<KERNEL> queue;
     struct mm_step_here here;
-    float dt_bias;
-    float factor;      // of the norm, of sequence threadIdx.x % 8
-    unsigned meeting;  // of the parts that are sent next
+    float dt_bias, a_log;  // of the head
+    float factor;          // of the norm, of sequence threadIdx.x % 8
+    unsigned meeting;      // of the parts that are sent next
 };
 
-static __device__ __forceinline__ struct mm_step_here here_of(const struct mm_step_args &a,
-                                                              const char *memory, int l) {
+template <class ARGS>
+static __device__ __forceinline__ struct mm_step_here here_of(const ARGS &a, const char *memory,
+                                                              int l) {
     struct mm_step_here here;
     here.y = mm_layer(a, memory, l);
     here.t = &mm_model(a, memory)->kinds[here.y->kind];
@@ -37,9 +38,8 @@ static __device__ __forceinline__ struct mm_step_here here_of(const struct mm_st
 }
 
 // The stream becomes the operand of the first products of a half of a block, or of the output.
-template <class KERNEL>
-static __device__ __forceinline__ void begin_half(const struct mm_step_args &a, walk<KERNEL> &w,
-                                                  int l, bool mlp) {
+template <class KERNEL, class ARGS>
+static __device__ __forceinline__ void begin_half(const ARGS &a, walk<KERNEL> &w, int l, bool mlp) {
     const bool end = l == a.n_layers;
     const struct mm_step_kind &t = *w.here.t;
     const float *norm = end ? a.norm : w.here.y->norm[mlp];
@@ -64,9 +64,9 @@ static __device__ __forceinline__ float factor_of(const walk<KERNEL> &w, int seq
 }
 
 // Before the first product of a half, or of a round of heads; head -1: the crew has none.
-template <class KERNEL>
-static __device__ __forceinline__ void begin(const struct mm_step_args &a, walk<KERNEL> &w, int l,
-                                             bool mixer, int head, int round) {
+template <class KERNEL, class ARGS>
+static __device__ __forceinline__ void begin(const ARGS &a, walk<KERNEL> &w, int l, bool mixer,
+                                             int head, int round) {
     struct mm_step_item i = {};
     struct mm_step_conv conv = {};
     struct mm_step_dt dt = {};
@@ -75,16 +75,18 @@ static __device__ __forceinline__ void begin(const struct mm_step_args &a, walk<
 #pragma unroll 1
         for (int at = threadIdx.x + mm_step_threads; at < a.n * mm_step_rows;
              at += mm_step_threads) {
-            const struct mm_step_item more = mm_item(a, w.me, w.here, head, at);
+            const struct mm_step_item more = mm_item(a, w.memory, w.here, round, at);
             mm_conv_store(a, w.memory, more, round, mm_conv_load(w.here, more));
         }
-        i = mm_item(a, w.me, w.here, head, threadIdx.x);
+        i = mm_item(a, w.memory, w.here, round, threadIdx.x);
         conv = mm_conv_load(w.here, i);
         if (has_dt) {
             dt.w[0] = mm_dt_weights(a, w.here, head, threadIdx.x / 32);
             dt.w[1] = mm_dt_weights(a, w.here, head, threadIdx.x / 32 + mm_step_warps);
             w.dt_bias = __ldg(w.here.y->dt_bias + head);
         }
+        if (head >= 0 && !w.here.t->attention)
+            w.a_log = w.here.y->a_log ? __ldg(w.here.y->a_log + head) : -INFINITY;
     }
     if (round == 0) begin_half(a, w, l, !mixer);
     if (mixer) mm_conv_store(a, w.memory, i, round, conv);
@@ -92,14 +94,18 @@ static __device__ __forceinline__ void begin(const struct mm_step_args &a, walk<
 }
 
 // The mixer itself: what the crew said of z becomes the last projection's operand.
-template <class KERNEL>
-static __device__ __forceinline__ void mix(const struct mm_step_args &a, walk<KERNEL> &w, int head,
-                                           int round) {
+template <class KERNEL, class ARGS>
+static __device__ __forceinline__ void mix(const ARGS &a, walk<KERNEL> &w, int head, int round) {
     if (head < 0) {
         mm_meet();
         return;
     }
     if (w.here.t->attention) {
+        if (a.half_cache) {
+            mm_attend_soon<true>(a, w.me, w.here, head);
+        } else {
+            mm_attend_soon<false>(a, w.me, w.here, head);
+        }
         mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
         mm_meet();
         mm_attend(a, w.me, w.memory, w.here, head, w.meeting, round);
@@ -110,18 +116,17 @@ static __device__ __forceinline__ void mix(const struct mm_step_args &a, walk<KE
         const float4 next = mm_state_load(a, w.here, w.me, head, warp + mm_step_warps);
         const float4 weights = mm_gated_weights(w.here, head);
         const float d = w.here.y->d ? __ldg(w.here.y->d + head) : 0.0f;
-        const float rate = w.here.y->a_log ? -expf(__ldg(w.here.y->a_log + head)) : 0.0f;
         mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
         mm_meet();
-        mm_recur(a, w.me, w.memory, w.here, head, state, next, rate, d, w.meeting, round);
+        mm_recur(a, w.me, w.memory, w.here, head, state, next, -expf(w.a_log), d, w.meeting, round);
         mm_gated<KERNEL>(a, w.me, w.memory, w.here, head, weights, w.meeting, round);
     }
     mm_meet();
 }
 
 // What the crew said of the MLP's hidden numbers becomes the operand of w2.
-template <class KERNEL>
-static __device__ __forceinline__ void hear_hidden(const struct mm_step_args &a, walk<KERNEL> &w) {
+template <class KERNEL, class ARGS>
+static __device__ __forceinline__ void hear_hidden(const ARGS &a, walk<KERNEL> &w) {
     const struct mm_step_kind &t = *w.here.t;
     const int left = min(t.unit, t.F - w.me.crew * t.unit);
 #pragma unroll 1
@@ -139,20 +144,18 @@ static __device__ __forceinline__ void hear_hidden(const struct mm_step_args &a,
 }
 
 // The sums of v, k, q, gate and dt are all in shared memory.
-template <class KERNEL>
-static __device__ __forceinline__ void end_mixer(const struct mm_step_args &a, walk<KERNEL> &w,
-                                                 int head, int round) {
+template <class KERNEL, class ARGS>
+static __device__ __forceinline__ void end_mixer(const ARGS &a, walk<KERNEL> &w, int head,
+                                                 int round) {
     const struct mm_step_kind &t = *w.here.t;
     const float *red = (const float *)(w.memory + a.room.red);
 #pragma unroll 1
     for (int at0 = threadIdx.x / 32 * 32; at0 < a.n * mm_step_rows; at0 += mm_step_threads) {
         const int at = at0 + threadIdx.x % 32;
-        const struct mm_step_item i = mm_item(a, w.me, w.here, head, at);
+        const struct mm_step_item i = mm_item(a, w.memory, w.here, round, at);
         const float factor = factor_of(w, i.seq);  // the same for a warp
-        if (!i.there) continue;
-        const struct mm_step_shape &m = t.shape[i.gate ? mm_step_gate : mm_step_in];
-        const float sum = mm_row_sum(red + (i.gate ? mm_step_warps * 128 : 0), m.split_log, i.group,
-                                     i.row, i.seq);
+        if (i.row.z < 0) continue;
+        const float sum = mm_row_sum(red + i.row.sum + i.seq * 16, i.row.parts & 15);
         mm_finish_row(a, w.me, w.memory, w.here, i, w.meeting, round, factor * sum);
     }
     // by a warp that has the least to do
@@ -165,11 +168,10 @@ static __device__ __forceinline__ void end_mixer(const struct mm_step_args &a, w
 }
 
 // The sums of a tile of the MLP, 8 rows of w1 and the same of w3, or of the output.
-template <class KERNEL>
-static __device__ __forceinline__ void end_tile(const struct mm_step_args &a, walk<KERNEL> &w,
-                                                const struct mm_step_shape &m, const float c[4],
+template <class KERNEL, class ARGS>
+static __device__ __forceinline__ void end_tile(const ARGS &a, walk<KERNEL> &w, const float c[4],
                                                 bool mlp, int tile) {
-    const int g = threadIdx.x % 32 / 4;
+    const int g = threadIdx.x % 32 / 4, rows = mlp ? 0 : mm_model(a, w.memory)->output.rows;
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         const int seq = threadIdx.x % 4 * 2 + e;
@@ -180,15 +182,15 @@ static __device__ __forceinline__ void end_tile(const struct mm_step_args &a, wa
                          u * mm_sigmoid(u) * v, w.meeting);
         } else {
             float *to = a.logits + seq * a.logits_ld + tile * mm_step_tile + g;
-            if (tile * mm_step_tile + g < m.rows) to[0] = u;
-            if (tile * mm_step_tile + g + 8 < m.rows) to[8] = v;
+            if (tile * mm_step_tile + g < rows) to[0] = u;
+            if (tile * mm_step_tile + g + 8 < rows) to[8] = v;
         }
     }
 }
 
 // The norm of the last rows, this block's columns.
-template <class KERNEL>
-static __device__ __forceinline__ void hidden(const struct mm_step_args &a, const walk<KERNEL> &w) {
+template <class KERNEL, class ARGS>
+static __device__ __forceinline__ void hidden(const ARGS &a, const walk<KERNEL> &w) {
     const float *rows = (const float *)(w.memory + a.room.stream);
     if (w.me.crew != 0) return;
 #pragma unroll 1
@@ -202,60 +204,47 @@ static __device__ __forceinline__ void hidden(const struct mm_step_args &a, cons
 
 // A product of the walk, all its tiles: what it needs, the sums, what becomes of them. One place
 // for all products, or the code would not fit the instruction cache.
-template <class KERNEL>
-static __device__ __forceinline__ void product(const struct mm_step_args &a, walk<KERNEL> &w, int l,
-                                               int op) {
-    const bool end = l == a.n_layers;
-    const struct mm_step_kind &t = *w.here.t;
-    const int which = end ? mm_step_output : mm_which(t.rounds, op);
-    const int round = op / 3, warp = threadIdx.x / 32;
-    int head = w.me.crew + round * a.crews;
-    if (head >= t.H) head = -1;
-    const struct mm_step_shape &m = end ? mm_model(a, w.memory)->output : t.shape[which];
-    const struct mm_part part =
-        *mm_parts_of(a, w.memory, end ? mm_step_kinds : w.here.y->kind, end ? 0 : op, warp);
-    const int log = m.split_log;
-    int tile0 = (end ? (int)blockIdx.x : w.me.rank) * m.per, last = part.last;
-    const bool sends = which == mm_step_wo || which == mm_step_w2;
+template <class KERNEL, class ARGS>
+static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, int l,
+                                               const struct mm_part &part) {
+    const int which = part.which;
+    const bool splits = which <= mm_step_in, sends = which == mm_step_wo || which == mm_step_w2;
     if (which == mm_step_wo) {
-        mix(a, w, head, round);
+        mix(a, w, part.head, part.round);
     } else if (which == mm_step_w2) {
         hear_hidden(a, w);
     } else if (which != mm_step_in) {
-        begin(a, w, l, which == mm_step_gate, head, which == mm_step_gate ? round : 0);
-        if (end) hidden(a, w);
+        begin(a, w, l, which == mm_step_gate, part.head, which == mm_step_gate ? part.round : 0);
+        if (which == mm_step_output) hidden(a, w);
     }
-    // where this crew has nothing to multiply, zeros are sent, and sums of nothing are finished
-    const bool splits = which <= mm_step_in;
-    if (sends) last = min(m.tiles, tile0 + m.per);
-    if (splits) last = tile0 + 1;
-    if (end && !a.logits) last = tile0;
+    int tile = part.tile;
 #pragma unroll 1
-    for (; tile0 < last; tile0 += mm_step_warps) {
-        const int tile = tile0 + (warp >> log);
+    for (int turn = 0; turn < part.turns; turn++, tile += mm_step_warps) {
+        const bool has = tile < part.last;
         float c[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        mm_tile_sums(c, a, w.memory, w.queue, m, part.begin, tile < part.last ? part.n : 0, sends);
+        mm_tile_sums(c, a, w.memory, w.queue, part, has ? part.n : 0, sends);
         if (splits) {
             float *red = (float *)(w.memory + a.room.red);
             mm_put_sums(red + (which == mm_step_gate ? mm_step_warps * 128 : 0), c, a.n);
         } else if (sends) {
-            if (tile < last)
-                mm_send(a, w.me, w.memory, c, tile, w.meeting, which == mm_step_wo ? round : 0,
-                        which == mm_step_wo ? t.rounds : 1);
-        } else if (tile < last) {
-            end_tile(a, w, m, c, which == mm_step_ffn, tile);
+            if (has)
+                mm_send(a, w.me, w.memory, c, tile, w.meeting, which == mm_step_wo ? part.round : 0,
+                        part.more != 0);
+        } else if (has) {
+            end_tile(a, w, c, which == mm_step_ffn, tile);
         }
     }
     if (which == mm_step_in) {
         mm_meet();
-        end_mixer(a, w, head, round);
+        end_mixer(a, w, part.head, part.round);
     }
-    if (sends && (which == mm_step_w2 || round + 1 == t.rounds)) w.meeting++;
+    if (sends && !part.more) w.meeting++;
 }
 
 // Bit i: sequence i has stopped. Whoever said so did before this kernel began, so all blocks see
 // the same.
-static __device__ __forceinline__ unsigned stopped_of(const struct mm_step_args &a) {
+template <class ARGS>
+static __device__ __forceinline__ unsigned stopped_of(const ARGS &a) {
     unsigned stopped = 0;
 #pragma unroll 1
     for (int i = 0; a.stopped && i < a.n; i++)
@@ -265,7 +254,7 @@ static __device__ __forceinline__ unsigned stopped_of(const struct mm_step_args 
 
 template <class KERNEL>
 static __global__ void __launch_bounds__(mm_step_all, 1)
-    step_token(const __grid_constant__ struct mm_step_args a) {
+    step_token(const __grid_constant__ typename KERNEL::args a) {
     extern __shared__ __align__(128) char memory[];
     const unsigned stopped = stopped_of(a);
     if (stopped + 1 == 1u << a.n) return;  // nobody meets anybody
@@ -281,36 +270,46 @@ static __global__ void __launch_bounds__(mm_step_all, 1)
         ((struct mm_step_state *)(memory + a.room.states))[i] =
             a.states[i / a.n * mm_step_cols + i % a.n];
     __syncthreads();
-    const struct mm_step_model *model = mm_model(a, memory);
     if (threadIdx.x < mm_step_threads) {
+        const struct mm_step_model *model = mm_model(a, memory);
 #pragma unroll 1
-        for (int i = -1; i < model->n_kinds * mm_step_ops; i++) {
-            const int kind = i < 0 ? -1 : i / mm_step_ops, op = i < 0 ? 0 : i % mm_step_ops;
-            const int warp = (int)threadIdx.x / 32;
-            if (i < 0 || op < 3 * model->kinds[kind].rounds + 2)
-                *mm_parts_of(a, memory, i < 0 ? mm_step_kinds : kind, op, warp) =
+        for (int i = threadIdx.x; i < (model->n_kinds * mm_step_ops + 1) * mm_step_warps;
+             i += mm_step_threads) {
+            const int warp = i % mm_step_warps, at = i / mm_step_warps;
+            const int kind = at / mm_step_ops, op = at % mm_step_ops;
+            if (kind == model->n_kinds || op < 3 * model->kinds[kind].rounds + 2)
+                *mm_parts_of(a, memory, kind, op, warp) =
                     mm_part_make(a, model, w.me, kind, op, warp);
         }
-        w.queue.start(memory);
+#pragma unroll 1
+        for (int i = threadIdx.x; i < model->n_kinds * a.rounds * mm_step_rows;
+             i += mm_step_threads) {
+            const int at = i / mm_step_rows, kind = at / a.rounds, round = at % a.rounds;
+            const struct mm_step_kind &t = model->kinds[kind];
+            const int head = w.me.crew + round * a.crews;
+            mm_rows_of(a, memory, kind, round)[i % mm_step_rows] =
+                mm_row_make(t, w.me, head < t.H ? head : -1, i % mm_step_rows);
+        }
+        w.queue.start(a, memory);
     }
     __syncthreads();
     if (threadIdx.x >= mm_step_threads) {
         mm_bring_all<KERNEL>(a, memory, w.me);
         return;
     }
-    w.here = here_of(a, memory, 0);
 #pragma unroll 1
-    for (int l = 0, op = 0;;) {
-        product(a, w, l, op);
-        if (l == a.n_layers) break;
-        if (++op < 3 * w.here.t->rounds + 2) continue;
-#pragma unroll 1
-        for (int round = 0; round < w.here.t->rounds; round++) {
-            const int head = w.me.crew + round * a.crews;
-            if (head < w.here.t->H) mm_conv_keep(a, w.me, memory, w.here, head, round);
-        }
-        op = 0, l++;
+    for (int l = 0; l <= a.n_layers; l++) {
         if (l < a.n_layers) w.here = here_of(a, memory, l);
+        const int kind = l < a.n_layers ? w.here.y->kind : mm_model(a, memory)->n_kinds;
+        const struct mm_part *part = mm_parts_of(a, memory, kind, 0, (int)threadIdx.x / 32);
+#pragma unroll 1
+        for (bool ends = false; !ends; part += mm_step_warps)
+            product(a, w, l, *part), ends = part->ends;
+#pragma unroll 1
+        for (int round = 0; l < a.n_layers && round < w.here.t->rounds; round++) {
+            const int head = w.me.crew + round * a.crews;
+            if (head < w.here.t->H) mm_conv_keep(a, memory, w.here, head, round);
+        }
     }
 }
 
@@ -321,25 +320,39 @@ static __global__ void rope_table(const __grid_constant__ struct mm_step_args a)
 
 struct kernel {
     const void *function;
-    int weights, slots, queues;
+    int weights, n;  // of as many sequences; 0: of any number
+    int slot, scales, least, most;
 };
 
-template <int WEIGHTS, int SLOTS>
-static struct kernel kernel_of() {
-    using k = mm_step_kernel<WEIGHTS, SLOTS>;
-    return {(const void *)step_token<k>, WEIGHTS, SLOTS, k::queues};
+template <int WEIGHTS, class ARGS>
+static struct kernel kernel_of(int n) {
+    using k = mm_step_kernel<WEIGHTS, ARGS>;
+    return {(const void *)step_token<k>, WEIGHTS, n, k::slot, k::scales, k::least, k::most};
 }
 
 static const struct kernel kernels[] = {
-    kernel_of<mm_dtype_bf16, 10>(), kernel_of<mm_dtype_bf16, 7>(), kernel_of<mm_dtype_bf16, 3>(),
-    kernel_of<mm_dtype_q8, 10>(),   kernel_of<mm_dtype_q8, 6>(),   kernel_of<mm_dtype_q8, 3>(),
-    kernel_of<mm_dtype_q4, 18>(),   kernel_of<mm_dtype_q4, 10>(),  kernel_of<mm_dtype_q4, 5>(),
+    kernel_of<mm_dtype_bf16, struct mm_step_args_one>(1),
+    kernel_of<mm_dtype_bf16, struct mm_step_args>(0),
+    kernel_of<mm_dtype_q8, struct mm_step_args_one>(1),
+    kernel_of<mm_dtype_q8, struct mm_step_args>(0),
+    kernel_of<mm_dtype_q4, struct mm_step_args_one>(1),
+    kernel_of<mm_dtype_q4, struct mm_step_args>(0),
 };
 
-int mm_step_slots(int weights, int room) {
-    for (const struct kernel &k : kernels)
-        if (k.weights == weights && k.queues <= room) return k.slots;
-    return 0;
+static const struct kernel *kernel_for(int weights, int n) {
+    const struct kernel *k = kernels;
+    while (k->weights != weights || (k->n != 0 && k->n != n))
+        k++;
+    return k;
+}
+
+bool mm_step_queues(int weights, int room, struct mm_step_args *a) {
+    const struct kernel *k = kernel_for(weights, 0);
+    const int fit = (room / mm_step_warps - k->scales) / k->slot;
+    const int slots = fit < k->most ? fit : k->most;
+    if (slots < k->least) return false;
+    a->ring = slots * k->slot, a->queue = a->ring + k->scales;
+    return true;
 }
 
 bool mm_step_ask(struct mm_backend *be, struct mm_step_device *d) {
@@ -353,7 +366,6 @@ bool mm_step_ask(struct mm_backend *be, struct mm_step_device *d) {
     d->shared = (int)cuda->shared_most, d->crews = together ? cuda->sms / mm_step_crew : 0;
     if (d->crews > mm_step_crews) d->crews = mm_step_crews;
     for (const struct kernel &k : kernels) {
-        if (k.queues >= d->shared) continue;
         if (!mm_cuda_ok(be,
                         cudaFuncSetAttribute(
                             k.function, cudaFuncAttributeMaxDynamicSharedMemorySize, d->shared),
@@ -364,9 +376,7 @@ bool mm_step_ask(struct mm_backend *be, struct mm_step_device *d) {
 }
 
 bool mm_step_launch(struct mm_backend *be, const struct mm_step_args *a, enum mm_dtype weights) {
-    const void *function = NULL;
-    for (const struct kernel &k : kernels)
-        if (k.weights == (int)weights && k.slots == a->slots) function = k.function;
+    const void *function = kernel_for(weights, a->n)->function;
     if (a->rope_half[0] > 0 || a->rope_half[1] > 0)
         MM_LAUNCH(be, rope_table, (unsigned)a->n, 256, 0, *a);
     void *args[] = {(void *)a};

@@ -74,16 +74,18 @@ __device__ __forceinline__ float4 mm_add4(float4 x, float4 y) {
 
 // ---- between crews: parts of the residual stream ----
 
-__device__ __forceinline__ uint64_t *mm_stream_part(const struct mm_step_args &a, unsigned meeting,
-                                                    int crew, int seq, int column) {
+template <class ARGS>
+__device__ __forceinline__ uint64_t *mm_stream_part(const ARGS &a, unsigned meeting, int crew,
+                                                    int seq, int column) {
     const int64_t row = ((int64_t)(meeting & 1) * a.crews + crew) * mm_step_cols + seq;
     return a.parts + row * a.D_blocks * mm_step_block + column;
 }
 
 // The parts of crews `crew` and the next, 4 columns a lane, added, and of the two after them.
 // Beyond the last there are zeros.
-__device__ __forceinline__ void mm_hear_parts(float4 v[2], const struct mm_step_args &a,
-                                              unsigned meeting, int crew, int seq, int column) {
+template <class ARGS>
+__device__ __forceinline__ void mm_hear_parts(float4 v[2], const ARGS &a, unsigned meeting,
+                                              int crew, int seq, int column) {
     v[0] = v[1] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     if (crew >= a.crews) return;
     const uint64_t *p = mm_stream_part(a, meeting, crew, seq, column);
@@ -113,23 +115,27 @@ __device__ __forceinline__ void mm_hear_parts(float4 v[2], const struct mm_step_
 
 // Of this meeting: a sequence's 128 columns of the stream as an operand; z and y of a round; the
 // MLP's hidden numbers.
-__device__ __forceinline__ uint64_t *mm_words_x(const struct mm_step_args &a, int crew,
-                                                unsigned meeting, int seq, int block) {
+template <class ARGS>
+__device__ __forceinline__ uint64_t *mm_words_x(const ARGS &a, int crew, unsigned meeting, int seq,
+                                                int block) {
     const int row = ((int)(meeting & 1) * mm_step_cols + seq) * a.D_blocks + block;
     return a.exchange + (int64_t)crew * a.ex.words + a.ex.x + row * a.ex.x_block;
 }
-__device__ __forceinline__ uint64_t *mm_words_z(const struct mm_step_args &a, int crew,
-                                                unsigned meeting, int round, int seq) {
+template <class ARGS>
+__device__ __forceinline__ uint64_t *mm_words_z(const ARGS &a, int crew, unsigned meeting,
+                                                int round, int seq) {
     const int row = ((int)(meeting & 1) * mm_step_rounds + round) * mm_step_cols + seq;
     return a.exchange + (int64_t)crew * a.ex.words + a.ex.z + row * a.z_ld;
 }
-__device__ __forceinline__ uint64_t *mm_words_y(const struct mm_step_args &a, int crew,
-                                                unsigned meeting, int round, int seq) {
+template <class ARGS>
+__device__ __forceinline__ uint64_t *mm_words_y(const ARGS &a, int crew, unsigned meeting,
+                                                int round, int seq) {
     const int row = ((int)(meeting & 1) * mm_step_rounds + round) * mm_step_cols + seq;
     return a.exchange + (int64_t)crew * a.ex.words + a.ex.y + row * a.ex.y_ld;
 }
-__device__ __forceinline__ uint64_t *mm_words_s(const struct mm_step_args &a, int crew,
-                                                unsigned meeting, int seq) {
+template <class ARGS>
+__device__ __forceinline__ uint64_t *mm_words_s(const ARGS &a, int crew, unsigned meeting,
+                                                int seq) {
     const int row = (int)(meeting & 1) * mm_step_cols + seq;
     return a.exchange + (int64_t)crew * a.ex.words + a.ex.s + row * a.ex.s_ld;
 }
