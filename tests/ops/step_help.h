@@ -134,16 +134,52 @@ struct seqs {
     size_t floats;
 };
 
+// n sequences are shared out among some threads: run(of, first, number).
+struct share {
+    void (*run)(void *of, int first, int n);
+    void *of;
+    int first, n;
+};
+
+static inline void *share_thread(void *part) {
+    const struct share *p = part;
+    if (p->n > 0) p->run(p->of, p->first, p->n);
+    return NULL;
+}
+
+static inline void share_out(int n, void (*run)(void *of, int first, int n), void *of) {
+    enum { most = 8 };
+    struct share parts[most];
+    pthread_t threads[most];
+    const int count = n < 2 * most ? 2 : most;
+    for (int i = 0; i < count; i++) {
+        const int first = n * i / count;
+        parts[i] = (struct share){run, of, first, n * (i + 1) / count - first};
+        assert_int_equal(pthread_create(&threads[i], NULL, share_thread, &parts[i]), 0);
+    }
+    for (int i = 0; i < count; i++)
+        pthread_join(threads[i], NULL);
+}
+
+static inline void seqs_fill(void *of, int first, int n) {
+    struct seqs *q = of;
+    for (int t = first; t < first + n; t++) {
+        struct mm_rng rng = mm_rng_make(5, (uint64_t)t);
+        for (size_t i = 0; i < q->floats; i++)
+            q->memory[t][i] = (float)(0.5 * mm_rng_normal(&rng));
+    }
+}
+
 // Sequence i has lengths and states of its own, the same in every call.
 static inline void seqs_init(struct seqs *q, const struct model *m, const int64_t *past, int n) {
     const struct shape *s = &m->shape;
     const int64_t before = (s->K - 1) * (2 * s->G + s->H) * s->P, state = s->H * s->P * s->P;
     q->floats = (size_t)(most_blocks * (state + before) + 4 * cap * s->G * s->P);
+    for (int t = 0; t < n; t++)
+        q->memory[t] = mm_xmalloc(q->floats * sizeof *q->memory[t]);
+    share_out(n, seqs_fill, q);
     for (int t = 0; t < n; t++) {
-        struct mm_rng rng = mm_rng_make(5, (uint64_t)t);
-        float *at = q->memory[t] = mm_xmalloc(q->floats * sizeof *at);
-        for (size_t i = 0; i < q->floats; i++)
-            at[i] = (float)(0.5 * mm_rng_normal(&rng));
+        float *at = q->memory[t];
         for (int i = 0; i < most_blocks; i++) {
             struct mm_block_state *b = &q->blocks[t][i];
             *b = (struct mm_block_state){0};
@@ -225,37 +261,24 @@ static inline void go(struct mm_backend *be, const struct model *m, struct seqs 
     go_stopping(be, m, q, first, n, NULL, r);
 }
 
-// The same by the reference, which takes one sequence after the other on one thread: sequences are
-// shared out among some threads with a backend each.
-struct reference_part {
-    struct mm_backend *be;
+// The same by the reference, which takes one sequence after the other on one thread: some threads
+// have a backend each.
+struct reference_work {
     const struct model *m;
     struct seqs *q;
     struct result *r;
-    int first, n;
 };
 
-static inline void *reference_thread(void *part) {
-    const struct reference_part *p = part;
-    if (p->n > 0) go(p->be, p->m, p->q, p->first, p->n, p->r);
-    return NULL;
+static inline void reference_part(void *of, int first, int n) {
+    const struct reference_work *w = of;
+    struct mm_backend *be = open_isa(mm_isa_plain, 1);
+    go(be, w->m, w->q, first, n, w->r);
+    mm_backend_close(be);
 }
 
 static inline void go_reference(const struct model *m, struct seqs *q, int n, struct result *r) {
-    enum { most = 8 };
-    struct reference_part parts[most];
-    pthread_t threads[most];
-    const int count = n < 2 * most ? 2 : most;
-    for (int i = 0; i < count; i++) {
-        const int first = n * i / count;
-        parts[i] = (struct reference_part){open_isa(mm_isa_plain, 1),  m, q, r, first,
-                                           n * (i + 1) / count - first};
-        assert_int_equal(pthread_create(&threads[i], NULL, reference_thread, &parts[i]), 0);
-    }
-    for (int i = 0; i < count; i++) {
-        pthread_join(threads[i], NULL);
-        mm_backend_close(parts[i].be);
-    }
+    struct reference_work w = {m, q, r};
+    share_out(n, reference_part, &w);
 }
 
 static const struct shape shapes[] = {
