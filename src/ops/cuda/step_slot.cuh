@@ -275,7 +275,7 @@ __device__ __forceinline__ void mm_one_bf16(struct mm_one_sums<KERNEL> &sums,
     uint2 x[2][2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        const int s = p.s + (i && p.two ? 1 : 0), unit = wide && !exact ? s / 2 : wide ? s : s / 2;
+        const int s = p.s + (i && p.two ? 1 : 0), unit = exact && wide ? s : s / 2;
         const int in = exact && wide ? 0 : s % 2 * (wide ? 128 : 64);
         const char *from =
             p.from + unit * (exact ? mm_step_row_exact / 2 : mm_step_row_bf16) + in + place;
