@@ -1,7 +1,7 @@
 // The kernel of a token step: one block a multiprocessor, eight blocks a crew, all of a token in
 // one launch (step.cuh says how the work is shared out).
+#include "ops/cuda/step_attend.cuh"
 #include "ops/cuda/step_bring.cuh"
-#include "ops/cuda/step_mixer.cuh"
 
 // The member that has the row of dt: the last one.
 static __device__ __forceinline__ bool me_dt(const struct mm_step_who &me) {
