@@ -73,8 +73,9 @@ struct mm_step_shape {
 // A kind of block.
 struct mm_step_kind {
     int attention, H, P, ratio_log, F, conv_k, channels;  // 2^ratio_log heads a group
-    int rounds;                                           // heads of a crew, at most
-    int unit;                                             // hidden numbers of the MLP a crew has
+    int pairs;   // heads 2 i and 2 i + 1 have the same keys, and crews beside each other
+    int rounds;  // heads of a crew, at most
+    int unit;    // hidden numbers of the MLP a crew has
     int codes[2], exact[2];  // operands of the mixer's and the MLP's first product
     int dt_row, dt_pitch;    // of the first head's row of dt, and from row to row
     float eps;

@@ -38,19 +38,22 @@ struct mm_step_soft {
     float4 v;
 };
 
-// The part of a sequence's old keys that is this block's: [from, to).
+// This block's part of a sequence's old keys, [from, to), the part'th.
 struct mm_step_span {
-    int from, to;
+    int part, from, to;
 };
 template <class ARGS>
 __device__ __forceinline__ struct mm_step_span mm_attend_span(const ARGS &a,
                                                               const struct mm_step_who &me,
                                                               const struct mm_step_here &here,
                                                               int seq) {
-    const int past = a.at[seq].past[here.y->stack];
-    const int piece = ((past + mm_step_crew - 1) / mm_step_crew + 63) / 64 * 64;
-    const int from = min(me.rank * piece, past);
-    return {from, min(from + piece, past)};
+    const bool pair = mm_paired(a, here);
+    const int past = a.at[seq].past[here.y->stack], log = pair ? 4 : 3;
+    static_assert(mm_step_crew == 1 << 3, "the parts of one crew, and of two");
+    const int part = me.rank + (pair && me.crew % 2 ? mm_step_crew : 0);
+    const int piece = ((past + (1 << log) - 1 >> log) + 63) / 64 * 64;
+    const int from = min(part * piece, past);
+    return {part, from, min(from + piece, past)};
 }
 
 // Keys of a warp that it multiplies at once, and groups of them, 8 warps' between two of its own,
@@ -124,17 +127,20 @@ __device__ __forceinline__ float4 mm_attend_load4(const void *rows, int64_t at, 
                  : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 }
 
-// Keys [from, to) of the cache, some at once, every 8th such group this warp's. Of bf16 the next
-// group's keys are on their way while one is worked on, as are its values.
-template <bool HALF>
-__device__ __forceinline__ void mm_attend_keys(struct mm_step_soft &acc, float4 q, const void *keys,
-                                               const void *values, int64_t ld, int64_t column,
-                                               int from, int to, bool in, int P) {
+// Keys [from, to) of the cache, some at once, every 8th such group this warp's, for as many heads.
+// Of bf16 the next group's keys are on their way while one is worked on, as are its values.
+template <bool HALF, int HEADS>
+__device__ __forceinline__ void mm_attend_keys(struct mm_step_soft *acc, const float4 *q,
+                                               const void *keys, const void *values, int64_t ld,
+                                               int64_t column, int from, int to, bool in, int P) {
     using group = mm_attend_group<HALF>;
     constexpr int N = group::keys, lanes = 32 / N, step = N * mm_step_warps;
     const int lane = threadIdx.x % 32, own = lane / lanes;
     const group g(keys, values, ld, column - lane * 4, P);
-    float sum = own == 0 ? acc.sum : 0.0f;  // of the lane's keys
+    float sum[HEADS];  // of the lane's keys
+#pragma unroll
+    for (int h = 0; h < HEADS; h++)
+        sum[h] = own == 0 ? acc[h].sum : 0.0f;
     uint2 next[N];
     int j = from + (int)threadIdx.x / 32 * N;
     if constexpr (HALF) {
@@ -145,29 +151,37 @@ __device__ __forceinline__ void mm_attend_keys(struct mm_step_soft &acc, float4 
 #pragma unroll 1
     for (; j < to; j += step) {
         uint2 raw[N];
-        float s[N];
+        float s[HEADS][N], mine[HEADS];
         g.ask(j + group::ahead * step, to);
 #pragma unroll
         for (int e = 0; e < N; e++) {
+            float4 k;
             if constexpr (HALF) {
-                s[e] = mm_dot4(q, mm_widened(next[e]));
+                k = mm_widened(next[e]);
                 raw[e] = mm_attend_load(values, (j + e) * ld + column, in && j + e < to);
                 next[e] =
                     mm_attend_load(keys, (j + step + e) * ld + column, in && j + step + e < to);
             } else {
-                s[e] = mm_dot4(q, mm_attend_load4(keys, (j + e) * ld + column, in && j + e < to));
+                k = mm_attend_load4(keys, (j + e) * ld + column, in && j + e < to);
             }
-        }
-        float score = mm_attend_scores<N>(s);
-        if (j + own >= to) score = -INFINITY;
-        float most = score;
 #pragma unroll
-        for (int bit = lanes; bit < 32; bit *= 2)
-            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, bit));
-        most = fmaxf(most, acc.top);
-        const float keep = exp2f(acc.top - most), mine = exp2f(score - most);
-        acc.top = most, sum = fmaf(sum, keep, mine);
-        acc.v.x *= keep, acc.v.y *= keep, acc.v.z *= keep, acc.v.w *= keep;
+            for (int h = 0; h < HEADS; h++)
+                s[h][e] = mm_dot4(q[h], k);
+        }
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            float score = mm_attend_scores<N>(s[h]);
+            if (j + own >= to) score = -INFINITY;
+            float most = score;
+#pragma unroll
+            for (int bit = lanes; bit < 32; bit *= 2)
+                most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, bit));
+            most = fmaxf(most, acc[h].top);
+            const float keep = exp2f(acc[h].top - most);
+            mine[h] = exp2f(score - most);
+            acc[h].top = most, sum[h] = fmaf(sum[h], keep, mine[h]);
+            acc[h].v.x *= keep, acc[h].v.y *= keep, acc[h].v.z *= keep, acc[h].v.w *= keep;
+        }
 #pragma unroll
         for (int e = 0; e < N; e++) {
             float4 v;
@@ -176,42 +190,50 @@ __device__ __forceinline__ void mm_attend_keys(struct mm_step_soft &acc, float4 
             } else {
                 v = mm_attend_load4(values, (j + e) * ld + column, in && j + e < to);
             }
-            const float p = __shfl_sync(0xffffffffu, mine, e * lanes);
-            acc.v.x += p * v.x, acc.v.y += p * v.y, acc.v.z += p * v.z, acc.v.w += p * v.w;
+#pragma unroll
+            for (int h = 0; h < HEADS; h++) {
+                const float p = __shfl_sync(0xffffffffu, mine[h], e * lanes);
+                acc[h].v.x += p * v.x, acc[h].v.y += p * v.y;
+                acc[h].v.z += p * v.z, acc[h].v.w += p * v.w;
+            }
         }
     }
 #pragma unroll
-    for (int bit = lanes; bit < 32; bit *= 2)
-        sum += __shfl_xor_sync(0xffffffffu, sum, bit);
-    acc.sum = sum;
+    for (int h = 0; h < HEADS; h++) {
+#pragma unroll
+        for (int bit = lanes; bit < 32; bit *= 2)
+            sum[h] += __shfl_xor_sync(0xffffffffu, sum[h], bit);
+        acc[h].sum = sum[h];
+    }
 }
 
-// This block's part of one sequence's keys; the new one is the first block's, and goes to the
-// cache.
-template <class ARGS>
-__device__ __forceinline__ struct mm_step_soft mm_attend_part(const ARGS &a,
-                                                              const struct mm_step_who &me,
-                                                              const char *memory,
-                                                              const struct mm_step_here &here,
-                                                              int head, int seq) {
+// This block's part of one sequence's keys, for the crew's head and, of a pair, for the other
+// crew's; the new key is the first part's, and goes to the cache.
+template <bool HALF, int HEADS, class ARGS>
+__device__ __forceinline__ void mm_attend_part(struct mm_step_soft *acc, const ARGS &a,
+                                               const char *memory, const struct mm_step_here &here,
+                                               int head, int seq, const struct mm_step_span &span) {
     const int P = here.t->P, at = threadIdx.x % 32 * 4, group = head >> here.t->ratio_log;
     const int past = a.at[seq].past[here.y->stack];
-    const struct mm_step_span span = mm_attend_span(a, me, here, seq);
     const bool in = at < P;
     const struct mm_step_state st = here.states[seq];
     const int64_t ld = (int64_t)here.t->channels, column = (int64_t)group * P + at;
     const float *z = (const float *)(memory + a.room.z) + seq * a.z_ld;
     const float2 *rope = a.rope + (seq * 2 + here.y->stack) * 128;
     const float scale = 1.4426950408889634f * rsqrtf((float)P);  // exp2 below
-    float4 q = mm_turned(z + 2 * P, rope, P);
-    q.x *= scale, q.y *= scale, q.z *= scale, q.w *= scale;
-    struct mm_step_soft acc = {-INFINITY, 0.0f, make_float4(0.0f, 0.0f, 0.0f, 0.0f)};
-    if (me.rank == 0 && threadIdx.x < 32) {
+    float4 q[HEADS];
+#pragma unroll
+    for (int h = 0; h < HEADS; h++) {
+        q[h] = mm_turned(z + (2 + h) * P, rope, P);
+        q[h].x *= scale, q[h].y *= scale, q[h].z *= scale, q[h].w *= scale;
+        acc[h] = {-INFINITY, 0.0f, make_float4(0.0f, 0.0f, 0.0f, 0.0f)};
+    }
+    if (span.part == 0 && threadIdx.x < 32) {
         float4 k = mm_turned(z + P, rope, P), v = k;
         if (in) v = *(const float4 *)(z + at);
         const bool writes =
             in && (head & ((1 << here.t->ratio_log) - 1)) == 0 && !mm_stopped(a, memory, seq);
-        if (a.half_cache) {
+        if (HALF) {
             const uint2 hk = mm_four_bf16(k), hv = mm_four_bf16(v);
             if (writes) {
                 *(uint2 *)((__nv_bfloat16 *)st.k + past * ld + column) = hk;
@@ -222,50 +244,66 @@ __device__ __forceinline__ struct mm_step_soft mm_attend_part(const ARGS &a,
             *(float4 *)((float *)st.k + past * ld + column) = k;
             *(float4 *)((float *)st.v + past * ld + column) = v;
         }
-        acc.top = mm_warp_sum(in ? mm_dot4(q, k) : 0.0f), acc.sum = 1.0f, acc.v = v;
+#pragma unroll
+        for (int h = 0; h < HEADS; h++)
+            acc[h].top = mm_warp_sum(in ? mm_dot4(q[h], k) : 0.0f), acc[h].sum = 1.0f, acc[h].v = v;
     }
-    if (a.half_cache) {
-        mm_attend_keys<true>(acc, q, st.k, st.v, ld, column, span.from, span.to, in, P);
-    } else {
-        mm_attend_keys<false>(acc, q, st.k, st.v, ld, column, span.from, span.to, in, P);
-    }
-    return acc;
+    mm_attend_keys<HALF, HEADS>(acc, q, st.k, st.v, ld, column, span.from, span.to, in, P);
 }
 
-// Every sequence's attention over this block's keys, said to the crew: P columns, the largest
-// score, the sum.
+// Every sequence's attention over this block's keys, said to the crew, and of a pair to the
+// other's: P columns, the largest score, the sum.
 template <class ARGS>
 __device__ __forceinline__ void mm_attend(const ARGS &a, const struct mm_step_who &me, char *memory,
                                           const struct mm_step_here &here, int head,
                                           unsigned meeting, int round) {
-    const int P = here.t->P, warp = threadIdx.x / 32, lane = threadIdx.x % 32, d = threadIdx.x;
+    const bool pair = mm_paired(a, here);
+    const int P = here.t->P, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int d = threadIdx.x % 128, of = threadIdx.x / 128;  // a thread's column and head
+    static_assert(mm_step_threads == 2 * 128, "a thread for every column of two heads");
 #pragma unroll 1
     for (int seq = 0; seq < a.n; seq++) {
-        const struct mm_step_soft acc = mm_attend_part(a, me, memory, here, head, seq);
-        float(*rows)[128] = (float(*)[128])(memory + a.room.red);
-        float(*ends)[2] = (float(*)[2])(rows + mm_step_warps);
+        const struct mm_step_span span = mm_attend_span(a, me, here, seq);
+        struct mm_step_soft acc[2] = {};
+        if (pair) {
+            mm_attend_part<true, 2>(acc, a, memory, here, head, seq, span);
+        } else if (a.half_cache) {
+            mm_attend_part<true, 1>(acc, a, memory, here, head, seq, span);
+        } else {
+            mm_attend_part<false, 1>(acc, a, memory, here, head, seq, span);
+        }
+        struct ends {
+            float top, sum;
+        };
+        float(*rows)[mm_step_warps][128] = (float(*)[mm_step_warps][128])(memory + a.room.red);
+        struct ends(*ends)[mm_step_warps] = (struct ends(*)[mm_step_warps])(rows + 2);
         mm_meet();
-        *(float4 *)&rows[warp][lane * 4] = acc.v;
-        if (lane == 0) ends[warp][0] = acc.top, ends[warp][1] = acc.sum;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            *(float4 *)&rows[h][warp][lane * 4] = acc[h].v;
+            if (lane == 0) ends[h][warp] = {acc[h].top, acc[h].sum};
+        }
         mm_meet();
-        if (d >= P) continue;
+        if (d >= P || (of && !pair)) continue;
         float most = -INFINITY, all = 0.0f, out = 0.0f;
 #pragma unroll 4
         for (int w = 0; w < mm_step_warps; w++)
-            most = fmaxf(most, ends[w][0]);
+            most = fmaxf(most, ends[of][w].top);
 #pragma unroll 4
         for (int w = 0; w < mm_step_warps; w++) {
-            const float f = ends[w][1] > 0.0f ? exp2f(ends[w][0] - most) : 0.0f;
-            all += f * ends[w][1];
-            out += f * rows[w][d];
+            const float f = ends[of][w].sum > 0.0f ? exp2f(ends[of][w].top - most) : 0.0f;
+            all += f * ends[of][w].sum;
+            out += f * rows[of][w][d];
         }
-        uint64_t *to = mm_words_y(a, me.crew, meeting, round, seq) + me.rank * (P + 4);
+        uint64_t *to = mm_words_y(a, me.crew ^ of, meeting, round, seq) + span.part * (P + 4);
         mm_say_float(to + d, out, meeting);
-        if (d == 0) mm_say_float(to + P, most, meeting), mm_say_float(to + P + 1, all, meeting);
+        if (d == 0)
+            mm_say2(to + P, make_uint2(__float_as_uint(most), __float_as_uint(all)), meeting);
     }
 }
 
-// The members' parts into one: the last projection's operand, as mm_gated.
+// The parts of all keys into one: the last projection's operand, as mm_gated. Four parts are heard
+// at a time.
 template <class KERNEL, class ARGS>
 __device__ __forceinline__ void mm_attended(const ARGS &a, const struct mm_step_who &me,
                                             char *memory, const struct mm_step_here &here, int head,
@@ -274,21 +312,43 @@ __device__ __forceinline__ void mm_attended(const ARGS &a, const struct mm_step_
     if (seq >= a.n) return;
     const int at = threadIdx.x % 32 * 4 - head * P % mm_step_block;
     const bool in = at >= 0 && at < P;
+    const int parts = mm_paired(a, here) ? 2 * mm_step_crew : mm_step_crew;
     const uint64_t *y = mm_words_y(a, me.crew, meeting, round, seq);
     float most = -INFINITY, all = 0.0f;
     float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll 1
-    for (int r = 0; r < mm_step_crew; r++) {
-        const uint64_t *part = y + r * (P + 4);
-        const uint2 end = mm_hear2(part + P, meeting);
-        const float top = __uint_as_float(end.x), sum = __uint_as_float(end.y);
-        float4 p = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (in) p = mm_as_floats(mm_hear4(part + at, meeting));
-        if (!(sum > 0.0f)) continue;
-        const float more = fmaxf(most, top), keep = exp2f(most - more), f = exp2f(top - more);
-        most = more, all = all * keep + f * sum;
-        v.x = v.x * keep + f * p.x, v.y = v.y * keep + f * p.y;
-        v.z = v.z * keep + f * p.z, v.w = v.w * keep + f * p.w;
+    for (int r0 = 0; r0 < parts; r0 += 4) {
+        uint64_t end[4][2], w[4][4];
+        bool come;
+        do {
+            come = true;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const uint64_t *part = y + (r0 + i) * (P + 4);
+                mm_load_words(end[i][0], end[i][1], part + P);
+                mm_load_words(w[i][0], w[i][1], part + (in ? at : P));
+                mm_load_words(w[i][2], w[i][3], part + (in ? at + 2 : P));
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                come = come && mm_fresh(end[i][0], meeting) && mm_fresh(end[i][1], meeting) &&
+                       mm_fresh(w[i][0], meeting) && mm_fresh(w[i][1], meeting) &&
+                       mm_fresh(w[i][2], meeting) && mm_fresh(w[i][3], meeting);
+        } while (!come);
+        __syncwarp();
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float top = __uint_as_float((uint32_t)end[i][0]),
+                        sum = __uint_as_float((uint32_t)end[i][1]);
+            const uint4 u = make_uint4((uint32_t)w[i][0], (uint32_t)w[i][1], (uint32_t)w[i][2],
+                                       (uint32_t)w[i][3]);
+            const float4 p = in ? mm_as_floats(u) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            if (!(sum > 0.0f)) continue;
+            const float more = fmaxf(most, top), keep = exp2f(most - more), f = exp2f(top - more);
+            most = more, all = all * keep + f * sum;
+            v.x = v.x * keep + f * p.x, v.y = v.y * keep + f * p.y;
+            v.z = v.z * keep + f * p.z, v.w = v.w * keep + f * p.w;
+        }
     }
     const float r = 1.0f / all;
     v.x *= r, v.y *= r, v.z *= r, v.w *= r;

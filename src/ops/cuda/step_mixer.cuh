@@ -218,16 +218,27 @@ __device__ __forceinline__ void mm_dt_finish(const ARGS &a, const struct mm_step
     mm_say_float(mm_words_z(a, me.crew, meeting, round, seq) + 4 * here.t->P, v, meeting);
 }
 
-// z as the crew said it, to shared memory.
+// Whether two crews whose heads have the same keys share them: each takes half of the keys, for
+// both heads, so that keys and values come from the L2 once and not twice.
+template <class ARGS>
+__device__ __forceinline__ bool mm_paired(const ARGS &a, const struct mm_step_here &here) {
+    return here.t->attention && here.t->pairs && a.half_cache;
+}
+
+// z as the crew said it, to shared memory; of a pair the other head's q, too, where a gate would
+// be.
 template <class ARGS>
 __device__ __forceinline__ void mm_hear_z(const ARGS &a, const struct mm_step_who &me, char *memory,
                                           const struct mm_step_here &here, unsigned meeting,
                                           int round) {
-    const int P = here.t->P, twos = (here.t->attention ? 3 : 4) * P / 2;
+    const bool pair = mm_paired(a, here);
+    const int P = here.t->P, twos = (here.t->attention && !pair ? 3 : 4) * P / 2;
 #pragma unroll 1
     for (int i = threadIdx.x; i < a.n * twos; i += mm_step_threads) {
         const int seq = i / twos, at = i % twos * 2;
-        const uint2 v = mm_hear2(mm_words_z(a, me.crew, meeting, round, seq) + at, meeting);
+        const bool other = pair && at >= 3 * P;
+        const uint64_t *from = mm_words_z(a, other ? me.crew ^ 1 : me.crew, meeting, round, seq);
+        const uint2 v = mm_hear2(from + (other ? at - P : at), meeting);
         *(uint2 *)((float *)(memory + a.room.z) + seq * a.z_ld + at) = v;
     }
     // by threads that had the least to do

@@ -171,6 +171,7 @@ static struct mm_step_kind kind_of(struct list *l, const struct mm_step_block *b
     t.H = (int)b->H, t.P = (int)b->P, t.F = (int)b->F;
     while ((b->G << t.ratio_log) < b->H)
         t.ratio_log++;
+    t.pairs = t.attention && t.ratio_log > 0 && l->crews % 2 == 0;
     t.conv_k = b->attention ? 1 : (int)mm_view_cols(b->conv_w);
     t.channels = (int)(b->attention ? b->G * b->P : (2 * b->G + b->H) * b->P);
     t.rounds = (t.H + l->crews - 1) / l->crews;
@@ -349,7 +350,8 @@ static void measure(struct mm_step_plan *p, const struct mm_step *s, const struc
     for (int k = 0; k < l->n_kinds; k++) {
         const struct mm_step_kind *t = &l->model.kinds[k];
         const int z = 4 * t->P + 4;
-        const int y = t->attention ? mm_step_crew * (t->P + 4) : t->P;
+        const int parts = t->pairs ? 2 * mm_step_crew : mm_step_crew;
+        const int y = t->attention ? parts * (t->P + 4) : t->P;
         if (z > a->z_ld) a->z_ld = z;
         if (y > a->ex.y_ld) a->ex.y_ld = y;
         if (t->unit > a->ex.s_ld) a->ex.s_ld = t->unit;
