@@ -34,18 +34,16 @@ __device__ static void begin(struct shared_of<D, ROWS> &sh) {
     if (threadIdx.x == 0) {
         mm_barrier_init(&sh.own_here, 1);
         for (int i = 0; i < stages; i++) {
-            mm_barrier_init(&sh.here[i], 1), mm_barrier_init(&sh.free[i], 8);
+            mm_barrier_init(&sh.here[i], 1), mm_barrier_init(&sh.free[i], 256);
         }
         mm_barrier_inits_done();
     }
     __syncthreads();
 }
 
-// Each of the eight warps says so itself: what it read by itself, lse and delta, no other one
-// knows.
+// Every thread says so itself: what it read by itself, lse and delta, no other one knows.
 __device__ static void done_with(uint64_t *free) {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) mm_barrier_arrive(free);
+    mm_barrier_arrive(free);
 }
 
 template <int D, int ROWS>
