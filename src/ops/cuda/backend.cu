@@ -22,7 +22,11 @@ enum mm_code mm_cuda_fail(struct mm_error *err, enum mm_code code, const char *f
 
 static void die(struct mm_backend *be, enum mm_code code, const char *what, const char *why) {
     if (be->error.code) return;  // the first failure is the one to tell
-    mm_cuda_fail(&be->error, code, "%s: %s failed: %s", be->device, what, why);
+    // what a program gets that another one's fault has cost the card (docs/TESTING.md)
+    const char *more = strcmp(why, cudaGetErrorString(cudaErrorLaunchFailure)) != 0
+                           ? ""
+                           : "; a fault of another program on this card can be the cause";
+    mm_cuda_fail(&be->error, code, "%s: %s failed: %s%s", be->device, what, why, more);
 }
 
 bool mm_cuda_ok(struct mm_backend *be, cudaError_t e, const char *what) {
