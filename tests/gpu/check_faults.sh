@@ -79,9 +79,10 @@ limit() { # limit MEMORY PATTERN ARGS...
     one_sentence "$pattern"
 }
 free="[0-9.]* GiB"
+some_more="needs? $free of memory( more)?, $free are free" # what is asked for first depends on the card
 limit 9M "weights take $free and $free of the memory of .* are free" "${chat[@]}"
-limit 17M "keys and values need $free of memory more, $free are free" "${chat[@]}"
-limit 19M "keys and values need $free of memory more, $free are free" "${chat[@]}"
+limit 17M "$some_more" "${chat[@]}"
+limit 19M "$some_more" "${chat[@]}"
 limit 9M "weights take $free and $free" bench models/pico --prompt 100
 limit 2500M "keys and values of [0-9]* tokens take $free and $free are free" bench models/pico --prompt 400k \
     --skip-prefill --batch 64 --new 2

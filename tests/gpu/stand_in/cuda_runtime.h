@@ -15,6 +15,7 @@ enum cudaError_t {
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorIllegalAddress = 700,
+    cudaErrorLaunchFailure = 719,
     cudaErrorUnknown = 999,
 };
 typedef struct stand_in_stream *cudaStream_t;

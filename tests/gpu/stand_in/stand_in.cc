@@ -109,6 +109,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int, cudaS
 
 const char *cudaGetErrorString(cudaError_t e) {
     return e == cudaErrorIllegalAddress     ? "an illegal memory access was encountered"
+           : e == cudaErrorLaunchFailure    ? "unspecified launch failure"
            : e == cudaErrorMemoryAllocation ? "out of memory"
            : e == cudaErrorInvalidValue     ? "invalid argument"
            : e == cudaSuccess               ? "no error"
