@@ -321,6 +321,16 @@ bool mm_tile_map_of(CUtensorMap *map, struct mm_view x, int rows) {
                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
+bool mm_boxes_of(CUtensorMap *map, const void *p, int n, const cuuint64_t *dims,
+                 const cuuint64_t *strides, const cuuint32_t *box) {
+    encode_fn *encode = encoder();
+    const cuuint32_t steps[] = {1, 1, 1, 1, 1};
+    return encode && encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, (cuuint32_t)n, (void *)p, dims,
+                            strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                            CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                            CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
 template <int D>
 static void launch(struct mm_backend *be, const struct mm_attention &o, const struct maps &m) {
     auto kernel = attention_hopper<D>;

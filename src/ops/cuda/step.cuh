@@ -14,6 +14,8 @@
 
 #include "ops/cuda/cuda.h"
 
+struct CUtensorMap_st;  // of cuda.h
+
 enum {
     mm_step_warps = 8,  // of a block that multiply; they are who this speaks of
     mm_step_threads = 32 * mm_step_warps,
@@ -39,6 +41,9 @@ enum {
     mm_step_zeros = 144,
     mm_step_eights = 160,
     mm_step_negated = 192,
+    // what the copy engine knows of a block's matrices: each one's codes (or bf16) and scales
+    mm_step_maps = 2 * 5,
+    mm_step_map_last = 2,  // of the output's, whose last tile has maps of its own
     mm_step_row_exact = 2 * 400,
 };
 
@@ -83,7 +88,8 @@ struct mm_step_kind {
 };
 
 struct alignas(16) mm_step_layer {
-    int kind, l2norm, stack, unused;
+    int kind, l2norm, stack;
+    int turned;  // w1 is behind w3 in memory, so w[mm_step_ffn] is w3 and `w3` is w1
     const char *w[mm_step_output], *w3, *dt;
     const float *norm[2];  // of the mixer, of the MLP
     const float *conv_w, *conv_b, *dt_bias, *a_log, *d;
@@ -141,6 +147,7 @@ struct mm_step_args {
     const struct mm_step_model *model;
     const struct mm_step_layer *layers;
     const struct mm_step_state *states;  // (blocks, cols)
+    const struct CUtensorMap_st *maps;   // (blocks + 1) of mm_step_maps; NULL: none
     int n_layers, n, D, crews;
     int queue, ring;  // bytes of a warp's queue, and of its slots
     int slice;        // columns of the residual stream that a block has: whole blocks of 128

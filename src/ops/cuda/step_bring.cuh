@@ -68,16 +68,47 @@ __device__ __forceinline__ int mm_tile_row(const struct mm_step_place &p, int ti
 // waits for would have to stand behind them.
 static constexpr int mm_ahead_slots = 20, mm_ahead_cycles = 1000;
 
-// What a warp that brings knows of one of its queues.
-template <class KERNEL>
-struct mm_bringer {
-    uint32_t room;          // of this lane in slot 0
-    uint32_t next, parity;  // to be filled next: where it begins, and the turn
-    const char *p0, *p1;    // of the lane's two rows
-    const char *s0, *s1;    // their scales
+// Where a warp that brings is in the list of products of one of its queues.
+struct mm_bring_walk {
     int warp;               // whose queue it is
     int layer, op;          // the open product
     int at, n, type, tile;  // of it: slots; type -1: none was opened
+    bool ended;
+
+    __device__ __forceinline__ void start_walk(int of) {
+        warp = of, layer = op = at = n = tile = 0, type = -1, ended = false;
+    }
+    // The next tile of the open product, or the first of the next of which the warp has a part;
+    // false: there is none.
+    template <class ARGS>
+    __device__ __forceinline__ bool open(struct mm_step_place &p, const ARGS &a, char *memory,
+                                         const struct mm_step_who &me) {
+        bool next_op = type < 0;  // only before the first
+#pragma unroll 1
+        while (true) {
+            mm_place_at(p, a, memory, me, layer, op, warp);
+            tile = next_op ? p.part->tile : tile + (mm_step_warps >> p.m->split_log);
+            if (p.part->n > 0 && tile < p.part->last) break;
+            next_op = true, type = -1;
+            ended = layer == a.n_layers;
+            if (ended) return false;
+            op++;
+            if (p.part->ends) op = 0, layer++;
+            ended = layer == a.n_layers && !a.logits;
+            if (ended) return false;
+        }
+        n = p.part->n, type = p.part->type;
+        return true;
+    }
+};
+
+// What it knows of one whose slots its lanes fill, each of them two rows.
+template <class KERNEL>
+struct mm_bringer : mm_bring_walk {
+    uint32_t room, bars;    // of this lane in slot 0; the barriers (mm_queue)
+    uint32_t next, parity;  // to be filled next: where it begins, and the turn
+    const char *p0, *p1;    // of the lane's two rows
+    const char *s0, *s1;    // their scales
     int k;                  // bf16: columns from the lane's first on; else the tile's first slot
     // to the next tile of the open product, where that is whole and in the same rows' order
     int step, whole, jump;
@@ -86,7 +117,7 @@ struct mm_bringer {
     int scaled, unscaled, blocks, tail;
     int ahead;       // slots of the tile up to which the L2 was asked
     uint32_t asked;  // when, in cycles
-    bool real0, real1, ended;
+    bool real0, real1;
 
     __device__ static int g() {
         return threadIdx.x % 32 / 4;
@@ -97,9 +128,10 @@ struct mm_bringer {
 
     template <class ARGS>
     __device__ __forceinline__ void start(const ARGS &a, const char *memory, int of) {
-        room = mm_queue<KERNEL>::room_of(a, memory, of) + threadIdx.x % 32 * 16;
-        ahead = 0, asked = 0, warp = of, next = 0, parity = 1;  // what was never filled is free
-        layer = op = at = n = tile = 0, type = -1, ended = false;
+        room = mm_queue<KERNEL>::room_of(a, memory, of);
+        bars = mm_queue<KERNEL>::bars_of(room, a.ring), room += threadIdx.x % 32 * 16;
+        ahead = 0, asked = 0, next = 0, parity = 1;  // what was never filled is free
+        start_walk(of);
     }
 
     static constexpr int slot_k = KERNEL::small ? 32 : 64;       // columns of a slot of bf16
@@ -132,59 +164,34 @@ struct mm_bringer {
         whole = min(whole, p.part->last);
     }
 
-    // The next tile of the open product, or the first of the next of which the warp has a part.
-    template <class ARGS>
-    __device__ __forceinline__ void open(const ARGS &a, char *memory,
-                                         const struct mm_step_who &me) {
-        struct mm_step_place p;
-        bool next_op = type < 0;  // only before the first
-#pragma unroll 1
-        while (true) {
-            mm_place_at(p, a, memory, me, layer, op, warp);
-            tile = next_op ? p.part->tile : tile + (mm_step_warps >> p.m->split_log);
-            if (p.part->n > 0 && tile < p.part->last) break;
-            next_op = true, type = -1;
-            if (layer == a.n_layers) {
-                ended = true;
-                return;
-            }
-            op++;
-            if (p.part->ends) op = 0, layer++;
-            if (layer == a.n_layers && !a.logits) {
-                ended = true;
-                return;
-            }
-        }
-        n = p.part->n, type = p.part->type;
-        aim(p);
-    }
-
     // The slot `to`, of this lane, which is free, is filled with the next of the tile.
     __device__ __forceinline__ void fill(uint32_t to) {
+        const uint32_t to1 = to + (KERNEL::small ? 512 : 1024);
         if (KERNEL::weights == mm_dtype_bf16 || type == mm_dtype_bf16) {
             const bool in0 = k > 0, in1 = k > 32;  // where the row has not ended
-            mm_bring16(to, p0, real0 && in0), mm_bring16(to + 512, p1, real1 && in0);
+            mm_bring16(to, p0, real0 && in0), mm_bring16(to1, p1, real1 && in0);
             if constexpr (!KERNEL::small) {
-                mm_bring16(to + 1024, p0 + 64, real0 && in1);
-                mm_bring16(to + 1536, p1 + 64, real1 && in1);
+                mm_bring16(to + 512, p0 + 64, real0 && in1);
+                mm_bring16(to1 + 512, p1 + 64, real1 && in1);
             }
             k -= slot_k;
         } else {
-            mm_bring16(to, p0, real0), mm_bring16(to + 512, p1, real1);
+            mm_bring16(to, p0, real0), mm_bring16(to1, p1, real1);
             if constexpr (!KERNEL::small) {
-                mm_bring16(to + 1024, p0 + 64, real0);
-                mm_bring16(to + 1536, p1 + 64, real1);
+                mm_bring16(to + 512, p0 + 64, real0);
+                mm_bring16(to1 + 512, p1 + 64, real1);
             }
         }
         p0 += slot_bytes, p1 += slot_bytes, at++;
     }
-    // The same with the scales of what comes next.
-    __device__ __forceinline__ void fill_scales(uint32_t to) {
+    // The slot with the scales of what comes next.
+    __device__ __forceinline__ void fill_scales(uint32_t slot) {
+        const uint32_t to = slot + mm_scales_place(threadIdx.x % 32);
         const bool half = KERNEL::small && type == mm_dtype_q8;
         const struct mm_scales s = {half ? (k + at) / 2 : k + at, blocks};
         const int from = s.piece(t());
         const bool real = from + 16 <= tail && (t() < 2 || type == mm_dtype_q4);
-        mm_bring16(to, s0 + from, real && real0), mm_bring16(to + 512, s1 + from, real && real1);
+        mm_bring16(to, s0 + from, real && real0), mm_bring16(to + 256, s1 + from, real && real1);
     }
 
     // The next slots are filled as far as they are free; false: none was.
@@ -198,25 +205,26 @@ struct mm_bringer {
                 p0 += jump - back, p1 += jump - back, s0 += jump, s1 += jump, unscaled = 0;
                 if (type == mm_dtype_bf16) k += n * slot_k;
             } else {
-                open(a, memory, me);
-                if (ended) return true;
+                struct mm_step_place p;
+                if (!open(p, a, memory, me)) return true;
+                aim(p);
             }
         }
         bool some = false;
 #pragma unroll 1
         while (at < n) {
-            const uint32_t to = room + next;
-            const uint32_t free = to - threadIdx.x % 32 * 16 + KERNEL::free;
+            const uint32_t to = room + next, slot = to - threadIdx.x % 32 * 16;
+            const uint32_t full = bars + (slot >> KERNEL::bars_log);
             // one lane may see it before another
-            if (!__any_sync(0xffffffffu, mm_bar_passed(free, parity))) break;
+            if (!__any_sync(0xffffffffu, mm_bar_passed(full + KERNEL::free, parity))) break;
             if (KERNEL::weights != mm_dtype_bf16 && type != mm_dtype_bf16 && unscaled == 0) {
-                fill_scales(to);
+                fill_scales(slot);
                 unscaled = scaled;
             } else {
                 fill(to);
                 unscaled--;
             }
-            mm_bar_arrive_with_copies(free - KERNEL::free + KERNEL::full);
+            mm_bar_arrive_with_copies(full);
             some = true;
             next += KERNEL::slot;
             if (next == a.ring) next = 0, parity ^= 1;
@@ -272,8 +280,8 @@ static __device__ __forceinline__ void look_ahead(const ARGS &a, char *memory,
 
 // All that one of these warps does in a token: two queues are kept full.
 template <class KERNEL, class ARGS>
-static __device__ __forceinline__ void mm_bring_all(const ARGS &a, char *memory,
-                                                    const struct mm_step_who &me) {
+static __device__ __forceinline__ void mm_bring_by_lanes(const ARGS &a, char *memory,
+                                                         const struct mm_step_who &me) {
     const int warp = (threadIdx.x - mm_step_threads) / 32 * 2;
     struct mm_bringer<KERNEL> q[2];
     int seen = 0;

@@ -2,6 +2,8 @@
 // are, and how shared memory is cut for a number of sequences.
 #include "ops/cuda/step_plan.cuh"
 
+#include "ops/cuda/step_maps.cuh"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -200,7 +202,10 @@ static struct mm_step_layer layer_of(const struct mm_step_block *b, int kind, bo
     y.w[mm_step_gate] = (const char *)b->in[1].data;
     y.dt = (const char *)(b->in[1].data ? b->in[1].data : b->in[0].data);
     y.w[mm_step_wo] = (const char *)b->wo.data, y.w[mm_step_w2] = (const char *)b->w2.data;
-    y.w[mm_step_ffn] = (const char *)b->w1.data, y.w3 = (const char *)b->w3.data;
+    // in the order of their addresses, as the copy engine wants them (step_maps.cu)
+    y.turned = (uintptr_t)b->w3.data < (uintptr_t)b->w1.data;
+    y.w[mm_step_ffn] = (const char *)(y.turned ? b->w3.data : b->w1.data);
+    y.w3 = (const char *)(y.turned ? b->w1.data : b->w3.data);
     y.norm[0] = floats(b->attention_norm), y.norm[1] = floats(b->ffn_norm);
     y.conv_w = floats(b->conv_w), y.conv_b = floats(b->conv_b);
     y.dt_bias = floats(b->dt_bias), y.a_log = floats(b->a_log), y.d = floats(b->d);
@@ -302,9 +307,10 @@ static bool make_room(struct mm_backend *be, struct mm_step_plan *p, const struc
                          mm_step_block * sizeof(uint64_t);
     const size_t rope = (size_t)mm_step_cols * 2 * 128 * sizeof(float2);
     const size_t exchange = (size_t)a->crews * (size_t)a->ex.words * sizeof(uint64_t);
-    size_t at = 0, where[6];
-    const size_t sizes[6] = {sizeof l->model, layers, states, parts, rope, exchange};
-    for (int i = 0; i < 6; i++)
+    const size_t maps = mm_step_maps_bytes(a->n_layers);
+    size_t at = 0, where[7];
+    const size_t sizes[7] = {sizeof l->model, layers, states, parts, rope, exchange, maps};
+    for (int i = 0; i < 7; i++)
         where[i] = at, at += (sizes[i] + 255) / 256 * 256;
     p->bytes = at;
     p->work = (char *)mm_cuda_take(be, p->bytes, "what a token step works in", &be->error);
@@ -324,7 +330,8 @@ static bool make_room(struct mm_backend *be, struct mm_step_plan *p, const struc
     return mm_cuda_ok(be, cudaMemcpy(p->work, &l->model, sizeof l->model, cudaMemcpyDefault),
                       "copying a token step's model") &&
            mm_cuda_ok(be, cudaMemcpy(p->work + where[1], l->layers, layers, cudaMemcpyDefault),
-                      "copying a token step's model");
+                      "copying a token step's model") &&
+           mm_step_maps_make(be, a, p->work + where[6], l->weights, &l->model, l->layers);
 }
 
 // Where the words of a crew are.

@@ -2,10 +2,11 @@
 // block share its columns out among them. A slot has what the lanes of a warp multiply, 16 bytes at
 // a time, laid out for m16n8 products: lane 4 g + t has rows g and g + 8, and of every 64 bytes the
 // 16 from 16 t. The order of the k inside a product is therefore not that of memory; it is the same
-// for both operands, which is all that matters. Of a quantized tile, slots of codes follow one of
-// their scales: of row g the 64 bytes from 64 g, of row g + 8 those from 512 + 64 g, 32 of scales
-// and 32 of factors (mm_scales); who takes it keeps them apart, so that a slot never waits for one
-// behind it.
+// for both operands, which is all that matters. In the slot the first eight rows come first, of
+// them 64 bytes each, then the next 64 bytes where it has them, then the other rows: a box of the
+// copy engine. Of a quantized tile, slots of codes follow one of their scales: 32 bytes of scales
+// of 16 rows, then as much of factors (mm_scales); who takes it keeps them apart, so that a slot
+// never waits for one behind it.
 #ifndef MM_OPS_CUDA_STEP_QUEUE_CUH
 #define MM_OPS_CUDA_STEP_QUEUE_CUH
 
@@ -45,6 +46,12 @@ __device__ inline void mm_meet() {
 __device__ inline void mm_bar_init(uint32_t at, int count) {
     asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(at), "r"(count) : "memory");
 }
+// What the lane has made is seen by the copy engine.
+__device__ inline void mm_bar_inits_done() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
 __device__ inline void mm_bar_arrive(uint32_t at) {
     asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(at)
                  : "memory");
@@ -81,8 +88,9 @@ __device__ inline void mm_bar_wait(uint32_t at, uint32_t parity) {
 
 // ---- how shared memory is cut for a kernel ----
 
-// WEIGHTS: the type of most. A slot: codes, bf16 or scales; a barrier that it is full, and one that
-// it is free. Behind a queue's slots are the scales that its warp holds.
+// WEIGHTS: the type of most. A slot: codes, bf16 or scales. Behind a queue's slots are their
+// barriers, of each one that it is full and one that it is free, and the scales that its warp
+// holds.
 template <int WEIGHTS, class ARGS>
 struct mm_step_kernel {
     using args = ARGS;
@@ -91,8 +99,9 @@ struct mm_step_kernel {
     // beside q4, slots of other types are half as long: those are few
     static constexpr bool small = WEIGHTS == mm_dtype_q4;
     static constexpr int row_codes = one ? mm_step_row_codes_one : mm_step_row_codes;
-    static constexpr int full = small ? 1024 : 2048, free = full + 8;
-    static constexpr int slot = free + 8;
+    static constexpr int slot = small ? 1024 : 2048;
+    static constexpr int bars_log = small ? 6 : 7;  // barriers have 2^-that of a slot's bytes
+    static constexpr int bars = slot >> bars_log, free = bars / 2;
     static constexpr int least = 4, most = 32;  // slots: as many are taken at once, have a lane
     // scales: bytes of a row, so that eight rows are in eight groups of banks
     static constexpr int scales_row = small ? 80 : 48;
@@ -197,6 +206,11 @@ struct mm_scales {
     }
 };
 
+// Where lane 4 g + t has piece t of row g in a slot of scales; that of row g + 8 is 256 behind.
+__device__ __forceinline__ uint32_t mm_scales_place(uint32_t lane) {
+    return lane % 4 / 2 * 512 + lane / 4 * 32 + lane % 2 * 16;
+}
+
 // Slots of codes that follow one of scales, where a part begins with slot `begin`; half: a slot is
 // half a block.
 __device__ __forceinline__ int mm_scaled_slots(bool half, int begin, int blocks) {
@@ -210,6 +224,7 @@ struct mm_queue {
     uint32_t room;          // the warp's slots
     uint32_t next, parity;  // to be taken next: where it begins, and of how many turns
     uint32_t ring;
+    uint32_t bars;  // their barriers, if slots began at 0
 
     template <class ARGS>
     __device__ __forceinline__ static uint32_t room_of(const ARGS &a, const char *memory,
@@ -219,16 +234,24 @@ struct mm_queue {
     template <class ARGS>
     __device__ __forceinline__ void start(const ARGS &a, const char *memory) {
         room = room_of(a, memory, threadIdx.x / 32);
-        next = parity = 0, ring = a.ring;
+        next = parity = 0, ring = a.ring, bars = bars_of(room, ring);
         if (threadIdx.x % 32 * KERNEL::slot < ring) {
-            const uint32_t at = room + threadIdx.x % 32 * KERNEL::slot;
-            mm_bar_init(at + KERNEL::full, 32), mm_bar_init(at + KERNEL::free, 1);
+            const uint32_t at = bar(room + threadIdx.x % 32 * KERNEL::slot);
+            mm_bar_init(at, a.maps ? 1 : 32), mm_bar_init(at + KERNEL::free, 1);
+            mm_bar_inits_done();
         }
+    }
+    __device__ __forceinline__ static uint32_t bars_of(uint32_t room, uint32_t ring) {
+        return room + ring - (room >> KERNEL::bars_log);
+    }
+    // That the slot is full; that it is free: KERNEL::free behind.
+    __device__ __forceinline__ uint32_t bar(uint32_t at) const {
+        return bars + (at >> KERNEL::bars_log);
     }
     // The next slot, when it has come.
     __device__ __forceinline__ uint32_t take() {
         const uint32_t at = room + next;
-        mm_bar_wait(at + KERNEL::full, parity);
+        mm_bar_wait(bar(at), parity);
         next += KERNEL::slot;
         if (next == ring) next = 0, parity ^= 1;
         return at;
@@ -241,25 +264,26 @@ struct mm_queue {
         for (int i = 0; i < 4; i++) {
             if (i >= count) break;
             slot[i] = room + next;
-            come &= mm_bar_passed(slot[i] + KERNEL::full, parity);
+            come &= mm_bar_passed(bar(slot[i]), parity);
             next += KERNEL::slot;
             if (next == ring) next = 0, parity ^= 1;
         }
         if (come) return;
 #pragma unroll 1
         for (uint32_t i = 0, at = first, of = turn; i < (uint32_t)count; i++) {
-            mm_bar_wait(room + at + KERNEL::full, of);
+            mm_bar_wait(bar(room + at), of);
             at += KERNEL::slot;
             if (at == ring) at = 0, of ^= 1;
         }
     }
     // The next slot, of scales, is kept apart and given back. Nobody reads those before any more.
     __device__ __forceinline__ uint32_t take_scales() {
-        const uint32_t lane = threadIdx.x % 32, at = take(), to = room + ring;
+        const uint32_t lane = threadIdx.x % 32, at = take();
+        const uint32_t to = room + ring + (ring >> KERNEL::bars_log);
         if (KERNEL::small || lane % 4 < 2) {
             const uint32_t row = to + lane / 4 * KERNEL::scales_row + lane % 4 * 16;
-            const uint4 g = mm_load16_shared(at + lane * 16);
-            const uint4 h = mm_load16_shared(at + lane * 16 + 512);
+            const uint32_t from = at + mm_scales_place(lane);
+            const uint4 g = mm_load16_shared(from), h = mm_load16_shared(from + 256);
             mm_store16_shared(row, g), mm_store16_shared(row + 8 * KERNEL::scales_row, h);
         }
         __syncwarp();
@@ -268,7 +292,7 @@ struct mm_queue {
     }
     // By one lane, after all have read.
     __device__ __forceinline__ void give(uint32_t at) const {
-        mm_bar_arrive(at + KERNEL::free);
+        mm_bar_arrive(bar(at) + KERNEL::free);
     }
 };
 

@@ -90,8 +90,8 @@ struct mm_slot {
         const int lane = threadIdx.x % 32, row = lane / 4, t = lane % 4, s = p.s + i;
         const int seq = min(row, p.n - 1);
         const uint32_t at = p.slot[i] + lane * 16;
-        g[0] = mm_load16_shared(at), h[0] = mm_load16_shared(at + 512);
-        if (wide) g[1] = mm_load16_shared(at + 1024), h[1] = mm_load16_shared(at + 1536);
+        g[0] = mm_load16_shared(at), h[0] = mm_load16_shared(at + (wide ? 1024 : 512));
+        if (wide) g[1] = mm_load16_shared(at + 512), h[1] = mm_load16_shared(at + 1536);
         if constexpr (exact) {
             const int unit = small ? s / 2 : s;  // of 64 columns
             const char *x = p.from + (unit * p.n + seq) * (mm_step_row_exact / 2) +
@@ -282,8 +282,8 @@ __device__ __forceinline__ void mm_one_bf16(struct mm_one_sums<KERNEL> &sums,
         const uint32_t at = p.slot[i] + lane * 16;
 #pragma unroll
         for (int e = 0; e < (wide ? 2 : 1); e++) {
-            w[i][2 * e] = mm_load16_shared(at + e * 1024);
-            w[i][2 * e + 1] = mm_load16_shared(at + e * 1024 + 512);
+            w[i][2 * e] = mm_load16_shared(at + e * 512);
+            w[i][2 * e + 1] = mm_load16_shared(at + e * 512 + (wide ? 1024 : 512));
             x[i][e] = *(const uint2 *)(from + e * 64);
         }
     }
@@ -317,8 +317,8 @@ __device__ __forceinline__ void mm_one_q8(struct mm_one_sums<KERNEL> &sums,
         const uint32_t slot = p.slot[i] + lane * 16;
 #pragma unroll
         for (int e = 0; e < (wide ? 2 : 1); e++) {
-            w[i][2 * e] = mm_load16_shared(slot + e * 1024);
-            w[i][2 * e + 1] = mm_load16_shared(slot + e * 1024 + 512);
+            w[i][2 * e] = mm_load16_shared(slot + e * 512);
+            w[i][2 * e + 1] = mm_load16_shared(slot + e * 512 + (wide ? 1024 : 512));
             x[i][e] = *(const uint2 *)(from + e * 64);
         }
         scales[i][0] = mm_load2_shared(of);

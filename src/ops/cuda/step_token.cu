@@ -1,7 +1,7 @@
 // The kernel of a token step: one block a multiprocessor, eight blocks a crew, all of a token in
 // one launch (step.cuh says how the work is shared out).
 #include "ops/cuda/step_attend.cuh"
-#include "ops/cuda/step_bring.cuh"
+#include "ops/cuda/step_bring_hopper.cuh"
 
 // The member that has the row of dt: the last one.
 static __device__ __forceinline__ bool me_dt(const struct mm_step_who &me) {
@@ -172,14 +172,16 @@ template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void end_tile(const ARGS &a, walk<KERNEL> &w, const float c[4],
                                                 bool mlp, int tile) {
     const int g = threadIdx.x % 32 / 4, rows = mlp ? 0 : mm_model(a, w.memory)->output.rows;
+    const bool turned = mlp && w.here.y->turned;
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         const int seq = threadIdx.x % 4 * 2 + e;
         const float factor = factor_of(w, seq), u = factor * c[e], v = factor * c[e + 2];
         if (seq >= a.n) continue;
         if (mlp) {
+            const float gate = turned ? v : u, up = turned ? u : v;
             mm_say_float(mm_words_s(a, w.me.crew, w.meeting, seq) + tile * 8 + g,
-                         u * mm_sigmoid(u) * v, w.meeting);
+                         gate * mm_sigmoid(gate) * up, w.meeting);
         } else {
             float *to = a.logits + seq * a.logits_ld + tile * mm_step_tile + g;
             if (tile * mm_step_tile + g < rows) to[0] = u;
@@ -321,13 +323,14 @@ static __global__ void rope_table(const __grid_constant__ struct mm_step_args a)
 struct kernel {
     const void *function;
     int weights, n;  // of as many sequences; 0: of any number
-    int slot, scales, least, most;
+    int slot, bars, scales, least, most;
 };
 
 template <int WEIGHTS, class ARGS>
 static struct kernel kernel_of(int n) {
     using k = mm_step_kernel<WEIGHTS, ARGS>;
-    return {(const void *)step_token<k>, WEIGHTS, n, k::slot, k::scales, k::least, k::most};
+    return {
+        (const void *)step_token<k>, WEIGHTS, n, k::slot, k::bars, k::scales, k::least, k::most};
 }
 
 static const struct kernel kernels[] = {
@@ -348,10 +351,12 @@ static const struct kernel *kernel_for(int weights, int n) {
 
 bool mm_step_queues(int weights, int room, struct mm_step_args *a) {
     const struct kernel *k = kernel_for(weights, 0);
-    const int fit = (room / mm_step_warps - k->scales) / k->slot;
+    const int queue = room / mm_step_warps / 128 * 128;  // the copy engine wants slots to begin so
+    const int fit = (queue - k->scales) / (k->slot + k->bars);
     const int slots = fit < k->most ? fit : k->most;
     if (slots < k->least) return false;
-    a->ring = slots * k->slot, a->queue = a->ring + k->scales;
+    a->ring = slots * k->slot;
+    a->queue = (a->ring + slots * k->bars + k->scales + 127) / 128 * 128;
     return true;
 }
 

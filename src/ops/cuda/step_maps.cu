@@ -1,0 +1,113 @@
+// A slot of a queue (step_queue.cuh) is 16 rows of a matrix, in two groups of eight, and so is a
+// box of the copy engine. The two are beside each other in a matrix, eight rows apart; of w1 and w3
+// one is in either, as far apart as these are. So either is a dimension of a map, and a slot is one
+// box:
+//   of a matrix    64 bytes, row of a group, which 64 bytes, group of rows
+//   of w1 with w3  64 bytes, row,            which 64 bytes, which of the two
+// Maps of scales have no third dimension, and boxes of 32 bytes.
+#include "ops/cuda/step_maps.cuh"
+
+#include "ops/cuda/attention_hopper.cuh"
+
+#include <stdlib.h>
+
+static_assert(mm_step_maps == 2 * mm_step_output, "each matrix has two");
+
+size_t mm_step_maps_bytes(int n_layers) {
+    return (size_t)(n_layers + 1) * mm_step_maps * sizeof(CUtensorMap);
+}
+
+// How the two groups of a box lie in a matrix.
+struct groups {
+    int64_t rows, apart;  // rows of a group; bytes from one to the next
+    int64_t n, of_box;    // how many there are, and in a box
+};
+
+static bool describe(CUtensorMap to[2], const struct mm_step_shape *m, int weights, const char *w,
+                     struct groups g) {
+    const bool codes = m->type != mm_dtype_bf16;
+    const cuuint64_t pitch = (cuuint64_t)m->pitch, rows = (cuuint64_t)g.rows, n = (cuuint64_t)g.n;
+    const cuuint64_t bytes = (cuuint64_t)(codes ? m->code_bytes : m->k * 2);
+    if (bytes % 64 || pitch % 16) return false;
+    const cuuint64_t dims[] = {64, rows, bytes / 64, n};
+    const cuuint64_t strides[] = {pitch, 64, (cuuint64_t)g.apart};
+    const cuuint32_t box[] = {64, 8, weights == mm_dtype_q4 ? 1u : 2u, (cuuint32_t)g.of_box};
+    if (!mm_boxes_of(&to[0], w, 4, dims, strides, box)) return false;
+    to[1] = to[0];
+    if (!codes) return true;
+    const cuuint64_t dims_scales[] = {pitch - bytes, rows, n};
+    const cuuint64_t strides_scales[] = {pitch, (cuuint64_t)g.apart};
+    const cuuint32_t box_scales[] = {32, 8, (cuuint32_t)g.of_box};
+    return mm_boxes_of(&to[1], w + bytes, 3, dims_scales, strides_scales, box_scales);
+}
+
+// The last rows, where they are no group, would be of no box.
+static struct groups groups_of(const struct mm_step_shape *m) {
+    return {8, (int64_t)8 * m->pitch, m->rows / 8, 2};
+}
+
+// A matrix of a block, w1 and w3 as one. Of segments the last rows are none (dt).
+static bool describe_one(CUtensorMap to[2], const struct mm_step_shape *m, int weights,
+                         const struct mm_step_layer *y, int which) {
+    const char *w = y->w[which];
+    if (which == mm_step_ffn) return describe(to, m, weights, w, {m->rows, y->w3 - w, 2, 2});
+    if (m->n_seg ? m->seg_rows % mm_step_tile : m->rows % 8) return false;
+    return describe(to, m, weights, w, groups_of(m));
+}
+
+// The output may have any number of rows; its last tile is made of boxes of one group then.
+static bool describe_output(CUtensorMap *to, const struct mm_step_shape *m, int weights,
+                            const char *w) {
+    return m->rows >= 8 && describe(to, m, weights, w, groups_of(m)) &&
+           describe(to + mm_step_map_last, m, weights, w, {m->rows, m->pitch, 1, 1});
+}
+
+// What a block does not have gets a map as well, so that all may be asked for alike.
+static bool describe_all(CUtensorMap *maps, const struct mm_step_args *a, int weights,
+                         const struct mm_step_model *model, const struct mm_step_layer *layers) {
+    for (int i = 0; i < a->n_layers * mm_step_output; i++) {
+        const struct mm_step_layer *y = &layers[i / mm_step_output];
+        const int has = i % mm_step_output;
+        const int which = has == mm_step_gate && !y->w[has] ? (int)mm_step_in : has;
+        const struct mm_step_shape *m = &model->kinds[y->kind].shape[which];
+        if (!describe_one(maps + 2 * i, m, weights, y, which)) return false;
+    }
+    CUtensorMap *output = maps + a->n_layers * mm_step_maps;
+    for (int i = 0; i < mm_step_maps; i++)
+        output[i] = maps[0];
+    return !a->output || describe_output(output, &model->output, weights, a->output);
+}
+
+// What other maps were in this memory is forgotten, on every multiprocessor.
+static __global__ void acquire(const CUtensorMap *maps, int n) {
+#if MM_HOPPER && defined(__CUDA_ARCH__)
+    for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x)
+        asm volatile("fence.proxy.tensormap::generic.acquire.sys [%0], 128;" ::"l"(maps + i)
+                     : "memory");
+#endif
+}
+
+static bool send(struct mm_backend *be, char *room, const CUtensorMap *maps, int n_layers) {
+    // a copy from pageable memory has read it when it returns
+    if (!mm_cuda_ok(be, cudaMemcpy(room, maps, mm_step_maps_bytes(n_layers), cudaMemcpyDefault),
+                    "copying maps of a model"))
+        return false;
+    // as many blocks as all of the card has room for
+    MM_LAUNCH(be, acquire, 2 * (unsigned)mm_cuda_of(be)->sms, 1024, 0, (const CUtensorMap *)room,
+              (n_layers + 1) * mm_step_maps);
+    return !be->error.code;
+}
+
+bool mm_step_maps_make(struct mm_backend *be, struct mm_step_args *a, char *room, int weights,
+                       const struct mm_step_model *model, const struct mm_step_layer *layers) {
+    a->maps = NULL;
+    if (a->n_layers == 0 || !mm_hopper_here(be)) return !be->error.code;
+    CUtensorMap *maps =
+        (CUtensorMap *)aligned_alloc(alignof(CUtensorMap), mm_step_maps_bytes(a->n_layers));
+    if (!maps) return true;
+    const bool described = describe_all(maps, a, weights, model, layers);
+    const bool ok = !described || send(be, room, maps, a->n_layers);
+    free(maps);
+    if (described && ok) a->maps = (const CUtensorMap *)room;
+    return ok;
+}
