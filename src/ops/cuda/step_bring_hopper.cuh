@@ -129,10 +129,12 @@ struct mm_box_bringer : mm_bring_walk {
         unscaled = scaled;
     }
     __device__ __forceinline__ void fill(uint32_t to, uint32_t full) {
-        const int unit = (begin + at) * units;
+        constexpr uint32_t half = KERNEL::slot / 2;
+        struct mm_box_at at_row = box;
         mm_box_expect(full, KERNEL::slot);
-        mm_box_copy(to, map, unit, box, full);
-        if (twice) mm_box_copy(to + KERNEL::slot / 2, map, unit, {box.row + 8, 0}, full);
+#pragma unroll 1
+        for (uint32_t group = 0; group <= (twice ? half : 0); group += half, at_row.row += 8)
+            mm_box_copy(to + group, map, (begin + at) * units, at_row, full);
         at++, unscaled--;
     }
 
