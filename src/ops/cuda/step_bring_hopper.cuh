@@ -104,7 +104,7 @@ struct mm_box_bringer : mm_bring_walk {
     template <class ARGS>
     __device__ __forceinline__ bool turn(const ARGS &a, char *memory,
                                          const struct mm_step_who &me) {
-        if (tile + step < last && type >= 0) {
+        if (type >= 0 && tile + step < last) {
             tile += step, box.row += jump.row, box.group += jump.group;
             unscaled = at = ahead = 0;
             return true;

@@ -89,7 +89,9 @@ static __global__ void acquire(const CUtensorMap *maps, int n) {
 
 static bool send(struct mm_backend *be, char *room, const CUtensorMap *maps, int n_layers) {
     // a copy from pageable memory has read it when it returns
-    if (!mm_cuda_ok(be, cudaMemcpy(room, maps, mm_step_maps_bytes(n_layers), cudaMemcpyDefault),
+    if (!mm_cuda_ok(be,
+                    cudaMemcpyAsync(room, maps, mm_step_maps_bytes(n_layers), cudaMemcpyDefault,
+                                    mm_cuda_of(be)->stream),
                     "copying maps of a model"))
         return false;
     // as many blocks as all of the card has room for
