@@ -128,8 +128,8 @@ struct mm_bringer : mm_bring_walk {
 
     template <class ARGS>
     __device__ __forceinline__ void start(const ARGS &a, const char *memory, int of) {
-        room = mm_queue<KERNEL>::room_of(a, memory, of);
-        bars = mm_queue<KERNEL>::bars_of(room, a.ring), room += threadIdx.x % 32 * 16;
+        room = mm_queue<KERNEL>::room_of(a, memory, of) + threadIdx.x % 32 * 16;
+        bars = mm_queue<KERNEL>::bars_of(a, memory, of);
         ahead = 0, asked = 0, next = 0, parity = 1;  // what was never filled is free
         start_walk(of);
     }

@@ -72,7 +72,7 @@ struct mm_box_bringer : mm_bring_walk {
     template <class ARGS>
     __device__ __forceinline__ void start(const ARGS &a, const char *memory, int of, bool has) {
         room = mm_queue<KERNEL>::room_of(a, memory, of);
-        bars = mm_queue<KERNEL>::bars_of(room, a.ring);
+        bars = mm_queue<KERNEL>::bars_of(a, memory, of);
         ahead = 0, asked = 0, next = 0, parity = 1;  // what was never filled is free
         start_walk(of);
         ended = !has;

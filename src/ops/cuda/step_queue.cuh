@@ -88,9 +88,9 @@ __device__ inline void mm_bar_wait(uint32_t at, uint32_t parity) {
 
 // ---- how shared memory is cut for a kernel ----
 
-// WEIGHTS: the type of most. A slot: codes, bf16 or scales. Behind a queue's slots are their
-// barriers, of each one that it is full and one that it is free, and the scales that its warp
-// holds.
+// WEIGHTS: the type of most. A slot: codes, bf16 or scales. Behind all queues' slots are, of each
+// queue, the barriers of its slots, that one is full and that it is free, and the scales that its
+// warp holds.
 template <int WEIGHTS, class ARGS>
 struct mm_step_kernel {
     using args = ARGS;
@@ -224,25 +224,28 @@ struct mm_queue {
     uint32_t room;          // the warp's slots
     uint32_t next, parity;  // to be taken next: where it begins, and of how many turns
     uint32_t ring;
-    uint32_t bars;  // their barriers, if slots began at 0
+    uint32_t bars;  // of barriers: where that of a slot at 0 would be
 
     template <class ARGS>
     __device__ __forceinline__ static uint32_t room_of(const ARGS &a, const char *memory,
                                                        int warp) {
-        return mm_shared_at(memory) + warp * a.queue;
+        return mm_shared_at(memory) + warp * a.ring;
+    }
+    template <class ARGS>
+    __device__ __forceinline__ static uint32_t bars_of(const ARGS &a, const char *memory,
+                                                       int warp) {
+        const uint32_t behind = mm_shared_at(memory) + mm_step_warps * a.ring;
+        return behind + warp * (a.queue - a.ring) - (room_of(a, memory, warp) >> KERNEL::bars_log);
     }
     template <class ARGS>
     __device__ __forceinline__ void start(const ARGS &a, const char *memory) {
         room = room_of(a, memory, threadIdx.x / 32);
-        next = parity = 0, ring = a.ring, bars = bars_of(room, ring);
+        next = parity = 0, ring = a.ring, bars = bars_of(a, memory, threadIdx.x / 32);
         if (threadIdx.x % 32 * KERNEL::slot < ring) {
             const uint32_t at = bar(room + threadIdx.x % 32 * KERNEL::slot);
             mm_bar_init(at, a.maps ? 1 : 32), mm_bar_init(at + KERNEL::free, 1);
             mm_bar_inits_done();
         }
-    }
-    __device__ __forceinline__ static uint32_t bars_of(uint32_t room, uint32_t ring) {
-        return room + ring - (room >> KERNEL::bars_log);
     }
     // That the slot is full; that it is free: KERNEL::free behind.
     __device__ __forceinline__ uint32_t bar(uint32_t at) const {
@@ -279,7 +282,7 @@ struct mm_queue {
     // The next slot, of scales, is kept apart and given back. Nobody reads those before any more.
     __device__ __forceinline__ uint32_t take_scales() {
         const uint32_t lane = threadIdx.x % 32, at = take();
-        const uint32_t to = room + ring + (ring >> KERNEL::bars_log);
+        const uint32_t to = bar(room + ring);
         if (KERNEL::small || lane % 4 < 2) {
             const uint32_t row = to + lane / 4 * KERNEL::scales_row + lane % 4 * 16;
             const uint32_t from = at + mm_scales_place(lane);

@@ -351,12 +351,11 @@ static const struct kernel *kernel_for(int weights, int n) {
 
 bool mm_step_queues(int weights, int room, struct mm_step_args *a) {
     const struct kernel *k = kernel_for(weights, 0);
-    const int queue = room / mm_step_warps / 128 * 128;  // the copy engine wants slots to begin so
-    const int fit = (queue - k->scales) / (k->slot + k->bars);
+    const int fit = (room / mm_step_warps - k->scales) / (k->slot + k->bars);
     const int slots = fit < k->most ? fit : k->most;
     if (slots < k->least) return false;
     a->ring = slots * k->slot;
-    a->queue = (a->ring + slots * k->bars + k->scales + 127) / 128 * 128;
+    a->queue = a->ring + slots * k->bars + k->scales;
     return true;
 }
 
