@@ -1,5 +1,5 @@
-// Weights brought by the copy engine of Hopper: a slot is one box of it, so that who brings asks
-// once for what is 128 pieces of 16 bytes. The maps it needs are made with the plan
+// Weights brought by the copy engine of Hopper: a slot is a box of it, or two, so that who brings
+// asks once for what is 64 pieces of 16 bytes. The maps it needs are made with the plan
 // (step_maps.cuh); where there are none, lanes bring the pieces (step_bring.cuh), to the same
 // places.
 #ifndef MM_OPS_CUDA_STEP_BRING_HOPPER_CUH
@@ -20,7 +20,7 @@ __device__ inline void mm_box_expect(uint32_t bar, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes)
                  : "memory");
 }
-// 64 bytes of 16 rows, or twice as many, from the `unit`th 64 on.
+// 64 bytes of 16 rows, or twice as many of eight, from the `unit`th 64 on.
 __device__ inline void mm_box_copy(uint32_t to, const CUtensorMap *map, int unit, mm_box_at at,
                                    uint32_t done) {
     asm volatile(
@@ -130,11 +130,18 @@ struct mm_box_bringer : mm_bring_walk {
     }
     __device__ __forceinline__ void fill(uint32_t to, uint32_t full) {
         constexpr uint32_t half = KERNEL::slot / 2;
-        struct mm_box_at at_row = box;
+        struct mm_box_at second = box;
+        second.row += twice ? 8 : 0, second.group += twice ? 0 : 1;
         mm_box_expect(full, KERNEL::slot);
+        if constexpr (KERNEL::small) {
+            struct mm_box_at group = box;
 #pragma unroll 1
-        for (uint32_t group = 0; group <= (twice ? half : 0); group += half, at_row.row += 8)
-            mm_box_copy(to + group, map, (begin + at) * units, at_row, full);
+            for (uint32_t i = 0; i <= (twice ? half : 0); i += half, group = second)
+                mm_box_copy(to + i, map, (begin + at) * units, group, full);
+        } else {
+            mm_box_copy(to, map, (begin + at) * units, box, full);
+            mm_box_copy(to + half, map, (begin + at) * units, second, full);
+        }
         at++, unscaled--;
     }
 
@@ -161,7 +168,7 @@ struct mm_box_bringer : mm_bring_walk {
         return some;
     }
 
-    // 128 bytes of each row, as in mm_bringer.
+    // 128 bytes of each row, as in mm_bringer; where that is two boxes, of the first.
     __device__ __forceinline__ void ask_ahead() {
         ahead = max(ahead, at);
         const uint32_t now = (uint32_t)clock();

@@ -1,7 +1,7 @@
-// A slot of a queue (step_queue.cuh) is 16 rows of a matrix, in two groups of eight, and so is a
-// box of the copy engine. The two are beside each other in a matrix, eight rows apart; of w1 and w3
-// one is in either, as far apart as these are. So either is a dimension of a map, and a slot is one
-// box:
+// A slot of a queue (step_queue.cuh) is 16 rows of a matrix, in two groups of eight. The two are
+// beside each other in a matrix, eight rows apart; of w1 and w3 one is in either, as far apart as
+// these are. So either is a dimension of a map, and a slot can be one box of the copy engine. Slots
+// of 2048 bytes are two of them all the same, which come faster:
 //   of a matrix    64 bytes, row of a group, which 64 bytes, group of rows
 //   of w1 with w3  64 bytes, row,            which 64 bytes, which of the two
 // Maps of scales have no third dimension, and boxes of 32 bytes.
@@ -31,7 +31,8 @@ static bool describe(CUtensorMap to[2], const struct mm_step_shape *m, int weigh
     if (bytes % 64 || pitch % 16) return false;
     const cuuint64_t dims[] = {64, rows, bytes / 64, n};
     const cuuint64_t strides[] = {pitch, 64, (cuuint64_t)g.apart};
-    const cuuint32_t box[] = {64, 8, weights == mm_dtype_q4 ? 1u : 2u, (cuuint32_t)g.of_box};
+    const bool small = weights == mm_dtype_q4;
+    const cuuint32_t box[] = {64, 8, small ? 1u : 2u, small ? (cuuint32_t)g.of_box : 1};
     if (!mm_boxes_of(&to[0], w, 4, dims, strides, box)) return false;
     to[1] = to[0];
     if (!codes) return true;
