@@ -158,6 +158,8 @@ if wants sanitize; then
         for t in $ops halves; do
             # finite differences; and writes of the copy engine are unknown to initcheck: cuBLAS's
             case $tool.$t in *.ops_grad | *.cuda_device | initcheck.halves) continue ;; esac
+            # it does not see that all lanes of a warp have read before one says so for them
+            case $tool.$t in racecheck.ops_step*) continue ;; esac
             seconds=$sanitize_seconds # blocks of a token step wait for each other
             case $t in ops_step*) seconds=$((3 * seconds)) ;; esac
             on_cuda "$tool.$t" "$seconds" env MMAMBA_CUDA_MIRROR=$mirror compute-sanitizer \
