@@ -79,7 +79,8 @@ limit() { # limit MEMORY PATTERN ARGS...
     one_sentence "$pattern"
 }
 free="[0-9.]* GiB"
-some_more="needs* $free of memory[ more]*, $free are free" # what is asked for first depends on the card
+# what is asked for first depends on the card
+some_more="\(needs $free of memory\|keys and values need $free of memory more\), $free are free"
 limit 9M "weights take $free and $free of the memory of .* are free" "${chat[@]}"
 limit 17M "$some_more" "${chat[@]}"
 limit 19M "$some_more" "${chat[@]}"

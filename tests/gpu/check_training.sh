@@ -33,7 +33,7 @@ wait $cpu || complain "no run on the CPU: $(head -c 300 "$dir/cpu.out")"
 # bf16 rounds an activation by 2^-9 at most, and layerwise losses are means of squares of differences of
 # the same size as the activations. In stage 3 differences grow from step to step: two ways of the CPU
 # (AMX, AVX-512) have losses that are 0.01% apart in stages 1 and 2, 0.6% in the first five steps of stage 3, 14% in one
-# of the steps after, and 1% in their mean. Allowed is about twice that; ten times for what is all but nothing.
+# of the steps after, and 1% in their mean.
 numbers() { sed -E 's/.*"stage":([0-9]+),"step":([0-9]+),"loss":([^,]*),.*/\1 \2 \3/' "$dir/$1/log.jsonl"; }
 paste <(numbers cpu) <(numbers first) | awk '
     { off = ($6 - $3) / $3; if (off < 0) off = -off; n[$1]++; if (off > worst[$1]) worst[$1] = off
@@ -42,7 +42,7 @@ paste <(numbers cpu) <(numbers first) | awk '
       from[$1] = n[$1] == 1 ? $3 : from[$1]; to[$1] = $6 }
     END {
         for (s = 1; s <= 3; s++) {
-            limit = s == 3 ? 0.3 : 0.001
+            limit = s == 3 ? 0.05 : 0.001
             printf "stage %d: %d steps, loss %.4g to %.4g, at most %.3f%% from the CPU, allowed %g%%\n", s, n[s],
                 from[s], to[s], 100 * worst[s], 100 * limit
             if (!(worst[s] <= limit) || n[s] < 10 || !(to[s] < from[s])) bad = 1
