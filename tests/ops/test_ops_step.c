@@ -141,12 +141,65 @@ static void stopped_rows(void **state) {
     }
 }
 
+// A step of what is no number says so in all it returns, and leaves nothing behind: sequences after
+// it get the bits that they get without it.
+static void not_a_number(void **state) {
+    (void)state;
+    static const enum mm_dtype of[] = {mm_dtype_bf16, mm_dtype_q8, mm_dtype_q4};
+    enum { n = 3 };
+    for (int k = 0; k < 3; k++) {
+        struct model m;
+        make_model(&m, shapes[4], of[k], (uint64_t)k + 90);
+        struct seqs q[2];
+        struct result r[2];
+        for (int b = 0; b < 2; b++) {
+            struct mm_backend *be = open_isa((enum mm_isa)best_under_test(), 2);
+            seqs_init(&q[b], &m, pasts, n);
+            result_init(&r[b], &m, n);
+            float *x = mm_xmalloc((size_t)m.shape.D * sizeof *x);
+            for (int64_t i = 0; i < m.shape.D; i++)
+                x[i] = b && i == 5 ? NAN : 1.0f;
+            const struct mm_step s = {.blocks = m.blocks,
+                                      .n_blocks = most_blocks,
+                                      .l2_before = 2,  // as the first step of `go`
+                                      .norm = m.norm,
+                                      .eps = 1e-5f,
+                                      .seqs = &q[b].seq[0],
+                                      .n_seqs = 1,
+                                      .x = mm_view2(x, mm_dtype_f32, 1, m.shape.D),
+                                      .hidden = mm_view_rows(r[b].hidden[0], 0, 1),
+                                      .output = m.output,
+                                      .logits = mm_view_rows(r[b].logits[0], 0, 1)};
+            for (int i = 0; i < 3; i++)
+                mm_decode_step(be, &s);
+            for (int t = 1; t < n; t++)
+                go(be, &m, &q[b], t, 1, &r[b]);
+            const float *hidden = mm_view_at(s.hidden, 0, 0);
+            for (int64_t i = 0; i < m.shape.D; i++)
+                assert_int_equal(isfinite(hidden[i]) != 0, b == 0);
+            free(x);
+            mm_backend_close(be);
+        }
+        for (int i = 0; i < n_steps; i++)
+            for (int t = 1; t < n; t++)
+                assert_memory_equal(mm_view_at(r[0].hidden[i], t, 0),
+                                    mm_view_at(r[1].hidden[i], t, 0),
+                                    (size_t)m.shape.D * sizeof(float));
+        for (int t = 1; t < n; t++)
+            assert_memory_equal(q[0].memory[t], q[1].memory[t], q[0].floats * sizeof(float));
+        for (int b = 0; b < 2; b++) {
+            result_free(&r[b]);
+            seqs_free(&q[b], n);
+        }
+        model_free(&m);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(against_reference),
-        cmocka_unit_test(alone_and_together),
-        cmocka_unit_test(caches_of_bf16),
-        cmocka_unit_test(stopped_rows),
+        cmocka_unit_test(against_reference), cmocka_unit_test(alone_and_together),
+        cmocka_unit_test(caches_of_bf16),    cmocka_unit_test(stopped_rows),
+        cmocka_unit_test(not_a_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -122,14 +122,15 @@ struct mm_step_room {
     int exact;    // ... of a quantized model: what is not quantized does
     int squares;  // (n, D_blocks) f32: of the residual stream
     int z;        // (n, z_ld) f32: of a head v, k, q, gate, dt
-    int stream;   // (n, slice) f32: this block's columns of the residual stream
+    int stream;   // (n, slice) f32: this block's columns of the residual stream; all, of one
+                  // sequence
     int fresh;    // (rounds, n, 64) f32: new rows of the convolution's state
     int sum;      // (n, slice) f32: the last projection's sums over a crew's heads
     int conv;     // (rounds, n, 64, 8) f32: what the convolution of a row needs besides the new one
     int parts;    // (n_kinds * ops + 1, warps) of mm_part: step_queue.cuh
     int items;    // (kinds, rounds, 64) of mm_step_row: step_mixer.cuh
     int states, layers, model;
-    int stopped;  // unsigned: bit i says that sequence i has stopped
+    int numbers;  // two unsigned: bit i says that sequence i has stopped; turn of the first sums
     int bytes;
 };
 
@@ -164,6 +165,7 @@ struct mm_step_args {
     const int32_t *stopped;  // (n) sequences that have; NULL: none
     unsigned meeting;        // the first of this token's
     uint64_t *parts;         // (2, crews, cols, D_blocks * 128) words between crews
+    uint64_t *sums;          // (4, D_blocks * 128) of one sequence: mm_sums; then the turn
     uint64_t *exchange;      // (crews, words) words within them
     struct mm_step_exchange ex;
     float2 *rope;      // (n, 2, 128): cosine and sine

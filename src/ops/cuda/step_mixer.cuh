@@ -15,7 +15,7 @@ struct mm_step_here {
 // Whether nothing of a sequence's state may change.
 template <class ARGS>
 __device__ __forceinline__ bool mm_stopped(const ARGS &a, const char *memory, int seq) {
-    return *(const unsigned *)(memory + a.room.stopped) >> seq & 1;
+    return *(const unsigned *)(memory + a.room.numbers) >> seq & 1;
 }
 
 // ---- between the first projection and the mixer ----

@@ -273,7 +273,7 @@ static bool cut_room(struct mm_step_plan *p, int n) {
     r->exact = take(&at, p->exact ? (int64_t)a->D_blocks * n * mm_step_row_exact : 0);
     r->squares = take(&at, (int64_t)n * a->D_blocks * 4);
     r->z = take(&at, (int64_t)n * a->z_ld * 4);
-    r->stream = take(&at, (int64_t)n * a->slice * 4);
+    r->stream = take(&at, n == 1 ? a->D_blocks * mm_step_block * 4 : (int64_t)n * a->slice * 4);
     r->fresh = take(&at, (int64_t)p->rounds * n * mm_step_rows * 4);
     r->sum = take(&at, p->rounds > 1 ? (int64_t)n * a->slice * 4 : 0);
     r->conv = take(&at, (int64_t)p->rounds * n * mm_step_rows * 8 * 4);
@@ -282,10 +282,10 @@ static bool cut_room(struct mm_step_plan *p, int n) {
     r->states = take(&at, p->n_blocks * n * (int64_t)sizeof(struct mm_step_state));
     r->layers = take(&at, p->n_blocks * (int64_t)sizeof(struct mm_step_layer));
     r->model = take(&at, (int64_t)sizeof(struct mm_step_model));
-    r->stopped = take(&at, (int64_t)sizeof(unsigned));
+    r->numbers = take(&at, 2 * (int64_t)sizeof(unsigned));
     if (!mm_step_queues(p->weights, p->device.shared - at, a)) return false;
     const int queues = mm_step_warps * a->queue;
-    for (int *o = &r->red; o <= &r->stopped; o++)
+    for (int *o = &r->red; o <= &r->numbers; o++)
         *o += queues;
     r->bytes = at + queues;
     a->n = n;
@@ -308,9 +308,10 @@ static bool make_room(struct mm_backend *be, struct mm_step_plan *p, const struc
     const size_t rope = (size_t)mm_step_cols * 2 * 128 * sizeof(float2);
     const size_t exchange = (size_t)a->crews * (size_t)a->ex.words * sizeof(uint64_t);
     const size_t maps = mm_step_maps_bytes(a->n_layers);
-    size_t at = 0, where[7];
-    const size_t sizes[7] = {sizeof l->model, layers, states, parts, rope, exchange, maps};
-    for (int i = 0; i < 7; i++)
+    const size_t sums = (size_t)(4 * a->D_blocks * mm_step_block + 1) * sizeof(uint64_t);
+    size_t at = 0, where[8];
+    const size_t sizes[8] = {sizeof l->model, layers, states, parts, rope, exchange, maps, sums};
+    for (int i = 0; i < 8; i++)
         where[i] = at, at += (sizes[i] + 255) / 256 * 256;
     p->bytes = at;
     p->work = (char *)mm_cuda_take(be, p->bytes, "what a token step works in", &be->error);
@@ -326,6 +327,7 @@ static bool make_room(struct mm_backend *be, struct mm_step_plan *p, const struc
     a->parts = (uint64_t *)(p->work + where[3]);
     a->rope = (float2 *)(p->work + where[4]);
     a->exchange = (uint64_t *)(p->work + where[5]);
+    a->sums = (uint64_t *)(p->work + where[7]);
     // a copy from pageable memory has read it when it returns
     return mm_cuda_ok(be, cudaMemcpy(p->work, &l->model, sizeof l->model, cudaMemcpyDefault),
                       "copying a token step's model") &&

@@ -1,7 +1,7 @@
 // Products of a token step: operands as the lanes multiply them, the residual stream between blocks
 // of the model, and sums. How a sum is made depends on the matrix alone: a warp sums its columns in
-// order, the parts of warps that share a tile are added in order, those of crews in one tree; so a
-// sequence gets the same bits whatever is beside it.
+// order, the parts of warps that share a tile are added in order, those of crews as whole numbers;
+// so a sequence gets the same bits whatever is beside it.
 #ifndef MM_OPS_CUDA_STEP_PRODUCT_CUH
 #define MM_OPS_CUDA_STEP_PRODUCT_CUH
 
@@ -133,7 +133,26 @@ __device__ __forceinline__ void mm_keep_operand(const ARGS &a, char *memory, int
     }
 }
 
-// The same said to the crew, with the sum of the squares of the stream's columns; and heard.
+// One sequence's 128 columns of the stream, times the norm's weights, as the operand of first
+// products.
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_keep_stream(const ARGS &a, char *memory, int block, float4 v,
+                                               bool codes, bool exact) {
+    char *operand = memory + a.room.operand;
+    if (KERNEL::weights == mm_dtype_bf16) {
+        mm_store_words(operand + block * mm_step_row_bf16, threadIdx.x % 32, mm_four_bf16(v));
+        return;
+    }
+    if (exact) mm_store_exact(mm_exact_row(memory + a.room.exact, 1, block, 0), v);
+    if (codes) {
+        const struct mm_step_codes c = mm_codes(v);
+        mm_store_codes(operand + block * KERNEL::row_codes, true, c.four, __float_as_uint(c.scale),
+                       make_uint2(c.sums[0], c.sums[1]));
+    }
+}
+
+// The same of several said to the crew, with the sum of the squares of the stream's columns; and
+// heard.
 //   words of a block   bf16: 2 a lane; the sum (mm_words_bf16 in all; step.cuh)
 //                      codes: 1 a lane; scale, sums (2), the sum. exact, behind: 4 a lane, f32
 
@@ -176,7 +195,7 @@ __device__ __forceinline__ void mm_hear_blocks(const ARGS &a, char *memory,
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         const int j = e && two ? i + mm_step_warps : i;
-        block[e] = a.n == 1 ? j : j / a.n, seq[e] = j - block[e] * a.n;
+        block[e] = j / a.n, seq[e] = j - block[e] * a.n;
         from[e] = mm_words_x(a, me.crew, meeting, seq[e], block[e]);
     }
     const bool ends = lane < 4, bf16 = KERNEL::weights == mm_dtype_bf16;
@@ -234,7 +253,7 @@ __device__ __forceinline__ void mm_hear_blocks(const ARGS &a, char *memory,
         }
         if (codes) {
             const uint32_t then = __shfl_down_sync(0xffffffffu, last, 1);
-            mm_store_codes(memory + a.room.operand + row * KERNEL::row_codes, KERNEL::one,
+            mm_store_codes(memory + a.room.operand + row * KERNEL::row_codes, false,
                            (uint32_t)w[e][0], last, make_uint2(last, then));
         }
     }
@@ -252,9 +271,10 @@ __device__ __forceinline__ void mm_hear_operand(const ARGS &a, char *memory,
 
 // ---- the residual stream ----
 
-// This block's columns of the stream: the parts of the last meeting are added to them (`first`:
-// they begin as the rows of x); times `norm` they are said to the crew as the operand of its next
-// products, whose sums the row's own factor multiplies later (mm_norm_factor). `red` is free.
+// Several sequences. This block's columns of the stream: the parts of the last meeting are added to
+// them (`begins`: they begin as the rows of x); times `norm` they are said to the crew as the
+// operand of its next products, whose sums the row's own factor multiplies later (mm_norm_factor).
+// `red` is free.
 template <class KERNEL, class ARGS>
 __device__ __forceinline__ void mm_stream(const ARGS &a, const struct mm_step_who &me, char *memory,
                                           unsigned meeting, bool begins, const float *norm,
@@ -263,42 +283,38 @@ __device__ __forceinline__ void mm_stream(const ARGS &a, const struct mm_step_wh
     const int begin = me.rank * a.slice, own = max(0, min(a.slice, a.D - begin));
     const int blocks = (own + mm_step_block - 1) / mm_step_block, items = blocks * a.n;
     if (items == 0) return;  // the same for all warps
-    // pairs of crews are added in their order; where there are few items, several warps hear them
-    const int ways = items > 4 ? 1 : items > 2 ? 2 : 4, pairs = mm_step_crews / 2 / ways;
+    // where there are few items, several warps hear their parts
+    const int ways = items > 4 ? 1 : items > 2 ? 2 : 4, crews = mm_step_crews / ways;
     const int way = warp % ways;
-    float4 *red = (float4 *)(memory + a.room.red) + warp / ways * 8 * 32 + lane;
+    int64_t *red = (int64_t *)(memory + a.room.red) + warp * 4 * 32 + lane;
 #pragma unroll 1
     for (int item0 = 0; item0 < items; item0 += mm_step_warps / ways) {
-        const int item = item0 + warp / ways, block = a.n == 1 ? item : item / a.n;
+        const int item = item0 + warp / ways, block = item / a.n;
         const int seq = item - block * a.n, at = block * mm_step_block + lane * 4;
         const int column = begin + at;
         const bool there = item < items && column < a.D;
         float4 w = make_float4(0.0f, 0.0f, 0.0f, 0.0f), v = w;
+        int64_t sum[4] = {};
         if (there && way == 0) w = __ldg((const float4 *)(norm + column));
 #pragma unroll 1
-        for (int i = way * pairs; i < (way + 1) * pairs && !begins; i += 2) {
-            if (!there) continue;
-            float4 u[2];
-            mm_hear_parts(u, a, meeting - 1, 2 * i, seq, column);
-            if (ways > 1) red[i * 32] = u[0], red[(i + 1) * 32] = u[1];
-            v = mm_add4(i == way * pairs ? u[0] : mm_add4(v, u[0]), u[1]);
-        }
+        for (int i = way * crews; i < (way + 1) * crews && there && !begins; i += 4)
+            mm_hear_parts(sum, a, meeting - 1, i, seq, column);
         if (ways > 1) {
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                red[e * 32] = sum[e];
             mm_meet();
-            if (way == 0 && there && !begins) {
-                float4 u[mm_step_crews / 2];  // asked for together
+#pragma unroll 1
+            for (int i = 1; i < ways && way == 0; i++) {
 #pragma unroll
-                for (int i = 2; i < mm_step_crews / 2; i++)
-                    u[i] = red[i * 32];
-#pragma unroll
-                for (int i = 2; i < mm_step_crews / 2; i++)
-                    if (i >= pairs) v = mm_add4(v, u[i]);
+                for (int e = 0; e < 4; e++)
+                    sum[e] += red[(4 * i + e) * 32];
             }
         }
         if (way != 0 || item >= items) continue;
         float4 *mine = (float4 *)((float *)(memory + a.room.stream) + seq * a.slice + at);
         if (!begins) {
-            v = mm_add4(v, *mine);
+            v = mm_add4(mm_of_wholes(sum), *mine);
         } else if (there) {
             v = *(const float4 *)(a.x + seq * a.x_ld + column);
         }
@@ -308,6 +324,39 @@ __device__ __forceinline__ void mm_stream(const ARGS &a, const struct mm_step_wh
         v.x *= w.x, v.y *= w.y, v.z *= w.z, v.w *= w.w;
         mm_say_operand<KERNEL>(a, me, meeting, begin / mm_step_block + block, seq, v, squares,
                                codes, exact);
+    }
+}
+
+// One sequence. Every block has the whole stream, and makes the operand of it by itself: it hears
+// the sums of the crews' parts, and says nothing.
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_stream_whole(const ARGS &a, char *memory, unsigned turn,
+                                                bool begins, const float *norm, bool codes,
+                                                bool exact) {
+    const int lane = threadIdx.x % 32;
+    constexpr int step = mm_step_warps * mm_step_block;    // to the warp's next block
+    constexpr bool soon = KERNEL::weights != mm_dtype_q4;  // which has no registers for it
+    struct mm_sums_asked sums = {};
+    int column = threadIdx.x * 4;
+    if (soon && !begins && column < a.D) sums.ask(a, turn, column);
+#pragma unroll 1
+    for (; column < a.D_blocks * mm_step_block; column += step) {
+        float4 *mine = (float4 *)(memory + a.room.stream) + column / 4;
+        float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f), w = v;
+        if (column < a.D) {
+            w = __ldg((const float4 *)(norm + column));
+            v = begins ? *(const float4 *)(a.x + column)
+                       : mm_add4(sums.hear(a, turn, column), *mine);
+            *mine = v;
+        }
+        __syncwarp();
+        // while this one becomes an operand
+        if (soon && !begins && column + step < a.D) sums.ask(a, turn, column + step);
+        if (!soon) sums = {};
+        const float squares = mm_warp_sum(mm_dot4(v, v));
+        if (lane == 0) ((float *)(memory + a.room.squares))[column / mm_step_block] = squares;
+        v.x *= w.x, v.y *= w.y, v.z *= w.z, v.w *= w.w;
+        mm_keep_stream<KERNEL>(a, memory, column / mm_step_block, v, codes, exact);
     }
 }
 
@@ -336,14 +385,15 @@ __device__ __forceinline__ float mm_norm_factor(const ARGS &a, const char *memor
     return *length * rsqrtf(sum / (float)a.D + eps);
 }
 
-// This block's columns of the stream, divided by the length of the whole.
-template <class ARGS>
+// What this block has of the stream, divided by the length of the whole.
+template <class KERNEL, class ARGS>
 __device__ __forceinline__ void mm_shorten(const ARGS &a, char *memory) {
     float *stream = (float *)(memory + a.room.stream);
+    const int columns = KERNEL::one ? a.D_blocks * mm_step_block : a.slice;
 #pragma unroll 1
-    for (int i = threadIdx.x; i < a.n * a.slice; i += mm_step_threads) {
+    for (int i = threadIdx.x; i < a.n * columns; i += mm_step_threads) {
         float length;
-        mm_norm_factor(a, memory, i / a.slice, 0.0f, true, &length);
+        mm_norm_factor(a, memory, i / columns, 0.0f, true, &length);
         stream[i] *= length;
     }
 }
@@ -412,7 +462,7 @@ __device__ __forceinline__ float mm_row_sum(const float *p, int parts) {
 
 // The sums of a tile of a last projection go to the other crews; of heads of several rounds, after
 // all were added up.
-template <class ARGS>
+template <class KERNEL, class ARGS>
 __device__ __forceinline__ void mm_send(const ARGS &a, const struct mm_step_who &me, char *memory,
                                         const float c[4], int tile, unsigned meeting, int round,
                                         bool more) {
@@ -428,6 +478,8 @@ __device__ __forceinline__ void mm_send(const ARGS &a, const struct mm_step_who 
         const float v = round > 0 ? *sum + c[e] : c[e];
         if (more) {
             *sum = v;
+        } else if (KERNEL::one) {
+            mm_add_part(mm_sums(a, mm_turn_of(a, memory, meeting), column0 + e / 2 * 8), v);
         } else {
             mm_say_float(to + e % 2 * next + e / 2 * 8, v, meeting);
         }

@@ -46,14 +46,19 @@ static __device__ __forceinline__ void begin_half(const ARGS &a, walk<KERNEL> &w
     const bool codes = end ? a.out_codes : t.codes[mlp];
     const bool exact = end ? !a.out_codes : t.exact[mlp];
     const bool l2norm = !end && !mlp && w.here.y->l2norm;
-    mm_stream<KERNEL>(a, w.me, w.memory, w.meeting, l == 0 && !mlp, norm, codes, exact);
-    mm_hear_operand<KERNEL>(a, w.memory, w.me, w.meeting, codes, exact);
+    if constexpr (KERNEL::one) {
+        mm_stream_whole<KERNEL>(a, w.memory, mm_turn_of(a, w.memory, w.meeting) - 1, l == 0 && !mlp,
+                                norm, codes, exact);
+    } else {
+        mm_stream<KERNEL>(a, w.me, w.memory, w.meeting, l == 0 && !mlp, norm, codes, exact);
+        mm_hear_operand<KERNEL>(a, w.memory, w.me, w.meeting, codes, exact);
+    }
     float length;
     mm_meet();
     w.factor = mm_norm_factor(a, w.memory, min((int)threadIdx.x % 8, a.n - 1), end ? a.eps : t.eps,
                               l2norm, &length);
     if (l2norm) {
-        mm_shorten(a, w.memory);
+        mm_shorten<KERNEL>(a, w.memory);
         mm_meet();
     }
 }
@@ -193,7 +198,9 @@ static __device__ __forceinline__ void end_tile(const ARGS &a, walk<KERNEL> &w, 
 // The norm of the last rows, this block's columns.
 template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void hidden(const ARGS &a, const walk<KERNEL> &w) {
-    const float *rows = (const float *)(w.memory + a.room.stream);
+    // of one sequence the block has them all
+    const float *rows =
+        (const float *)(w.memory + a.room.stream) + (KERNEL::one ? w.me.rank * a.slice : 0);
     if (w.me.crew != 0) return;
 #pragma unroll 1
     for (int i = threadIdx.x; i < a.n * a.slice; i += mm_step_threads) {
@@ -230,8 +237,8 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
             mm_put_sums(red + (which == mm_step_gate ? mm_step_warps * 128 : 0), c, a.n);
         } else if (sends) {
             if (has)
-                mm_send(a, w.me, w.memory, c, tile, w.meeting, which == mm_step_wo ? part.round : 0,
-                        part.more != 0);
+                mm_send<KERNEL>(a, w.me, w.memory, c, tile, w.meeting,
+                                which == mm_step_wo ? part.round : 0, part.more != 0);
         } else if (has) {
             end_tile(a, w, c, which == mm_step_ffn, tile);
         }
@@ -240,7 +247,10 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
         mm_meet();
         end_mixer(a, w, part.head, part.round);
     }
-    if (sends && !part.more) w.meeting++;
+    if (sends && !part.more) {
+        if (KERNEL::one) mm_clear_sums(a, mm_turn_of(a, w.memory, w.meeting) + 2);
+        w.meeting++;
+    }
 }
 
 // Bit i: sequence i has stopped. Whoever said so did before this kernel began, so all blocks see
@@ -260,7 +270,10 @@ static __global__ void __launch_bounds__(mm_step_all, 1)
     extern __shared__ __align__(128) char memory[];
     const unsigned stopped = stopped_of(a);
     if (stopped + 1 == 1u << a.n) return;  // nobody meets anybody
-    if (threadIdx.x == 0) *(unsigned *)(memory + a.room.stopped) = stopped;
+    if (threadIdx.x == 0) {
+        unsigned *numbers = (unsigned *)(memory + a.room.numbers);
+        numbers[0] = stopped, numbers[1] = KERNEL::one ? (unsigned)*mm_turn(a) : 0;
+    }
     walk<KERNEL> w;
     w.memory = memory;
     w.me.crew = (int)blockIdx.x / mm_step_crew, w.me.rank = (int)blockIdx.x % mm_step_crew;
@@ -313,6 +326,9 @@ static __global__ void __launch_bounds__(mm_step_all, 1)
             if (head < w.here.t->H) mm_conv_keep(a, memory, w.here, head, round);
         }
     }
+    // all have begun: their parts were heard
+    if (KERNEL::one && blockIdx.x == 0 && threadIdx.x == 0)
+        *mm_turn(a) = mm_turn_of(a, memory, w.meeting) % mm_sums_turns;
 }
 
 // A kernel of its own: functions in double would take registers from everything else.

@@ -5,6 +5,10 @@
 // Every place is there twice, for even and odd meetings. A place is written again two meetings
 // later, by a block that has meanwhile read what its readers made of it; a reader that has no part
 // in that makes nothing of it either, and may read a later word.
+//
+// The crews' parts of the residual stream are added up as whole numbers, whose order does not
+// matter. Of one sequence that is done where they meet, in the L2: a word there has their sum, and
+// above it how many have come, so that, again, the data is the signal (mm_sums).
 #ifndef MM_OPS_CUDA_STEP_WORDS_CUH
 #define MM_OPS_CUDA_STEP_WORDS_CUH
 
@@ -74,6 +78,93 @@ __device__ __forceinline__ float4 mm_add4(float4 x, float4 y) {
 
 // ---- between crews: parts of the residual stream ----
 
+// A part as a whole number of 2^-28. What is not below 2^20, or no number, makes a sum that is
+// none.
+static constexpr int64_t mm_no_number = (int64_t)1 << 56;
+__device__ __forceinline__ int64_t mm_whole(float v) {
+    return fabsf(v) < 0x1p20f ? __float2ll_rn(v * 0x1p28f) : mm_no_number;
+}
+__device__ __forceinline__ float mm_of_whole(int64_t sum) {
+    return sum >= mm_no_number / 2 ? __int_as_float(0x7fffffff) : __ll2float_rn(sum) * 0x1p-28f;
+}
+
+// One sequence's sums of four meetings, in turns: of a meeting's, one is being added to or heard,
+// the next may be, and those two meetings on are zeros by then. Who sends its part to one has heard
+// the one before, and so knows that all have heard the one before that: it is set to zero. A word
+// has the sum in 53 bits, then how many parts have come in 5, then how many were no number.
+enum { mm_sums_turns = 4, mm_sums_count = 53, mm_sums_bad = 58 };
+static constexpr int64_t mm_sums_bias = (int64_t)1 << 48;  // what is added is not negative
+static_assert(mm_step_crews <= 16, "as many parts have room");
+
+template <class ARGS>
+__device__ __forceinline__ uint64_t *mm_sums(const ARGS &a, unsigned turn, int column) {
+    return a.sums + (turn % mm_sums_turns) * (unsigned)(a.D_blocks * mm_step_block) + column;
+}
+// Where the turn of a token's first sums is, from one token to the next.
+template <class ARGS>
+__device__ __forceinline__ uint64_t *mm_turn(const ARGS &a) {
+    return a.sums + mm_sums_turns * a.D_blocks * mm_step_block;
+}
+// Of the parts that are sent at a meeting.
+template <class ARGS>
+__device__ __forceinline__ unsigned mm_turn_of(const ARGS &a, const char *memory,
+                                               unsigned meeting) {
+    return meeting - a.meeting + ((const unsigned *)(memory + a.room.numbers))[1];
+}
+__device__ __forceinline__ void mm_add_word(uint64_t *to, uint64_t v) {
+    asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(to), "l"(v) : "memory");
+}
+__device__ __forceinline__ void mm_zero_words(uint64_t *to) {
+    asm volatile("st.relaxed.gpu.global.v2.u64 [%0], {%1, %1};" ::"l"(to), "l"((uint64_t)0)
+                 : "memory");
+}
+__device__ __forceinline__ void mm_add_part(uint64_t *to, float v) {
+    const int64_t part = mm_whole(v);
+    const uint64_t here = (uint64_t)1 << mm_sums_count;
+    mm_add_word(to, part == mm_no_number ? here + ((uint64_t)1 << mm_sums_bad)
+                                         : here + (uint64_t)(part + mm_sums_bias));
+}
+// Whether all crews have come.
+__device__ __forceinline__ bool mm_summed(uint64_t word, int crews) {
+    return (int)(word >> mm_sums_count & 31) == crews;
+}
+__device__ __forceinline__ float mm_sum_of(uint64_t word, int crews) {
+    const int64_t sum = (int64_t)(word & (((uint64_t)1 << mm_sums_count) - 1));
+    return mm_of_whole(word >> mm_sums_bad ? mm_no_number : sum - crews * mm_sums_bias);
+}
+// 4 columns from `column` on, which are asked for, and heard.
+struct mm_sums_asked {
+    uint64_t u[4];
+
+    template <class ARGS>
+    __device__ __forceinline__ void ask(const ARGS &a, unsigned turn, int column) {
+        const uint64_t *from = mm_sums(a, turn, column);
+        mm_load_words(u[0], u[1], from), mm_load_words(u[2], u[3], from + 2);
+    }
+    template <class ARGS>
+    __device__ __forceinline__ float4 hear(const ARGS &a, unsigned turn, int column) {
+        while (!mm_summed(u[0], a.crews) || !mm_summed(u[1], a.crews) ||
+               !mm_summed(u[2], a.crews) || !mm_summed(u[3], a.crews))
+            ask(a, turn, column);
+        return make_float4(mm_sum_of(u[0], a.crews), mm_sum_of(u[1], a.crews),
+                           mm_sum_of(u[2], a.crews), mm_sum_of(u[3], a.crews));
+    }
+};
+__device__ __forceinline__ float4 mm_of_wholes(const int64_t sum[4]) {
+    return make_float4(mm_of_whole(sum[0]), mm_of_whole(sum[1]), mm_of_whole(sum[2]),
+                       mm_of_whole(sum[3]));
+}
+// This block's share of the sums of a turn becomes zeros.
+template <class ARGS>
+__device__ __forceinline__ void mm_clear_sums(const ARGS &a, unsigned turn) {
+    const int pairs = a.D_blocks * mm_step_block / 2;
+    int i = (int)(blockIdx.x + threadIdx.x * gridDim.x);
+    if (i >= pairs) return;
+    for (; i < pairs; i += (int)(mm_step_threads * gridDim.x))
+        mm_zero_words(mm_sums(a, turn, 2 * i));
+    __threadfence();  // while the crew has to wait for the others' parts anyway
+}
+
 template <class ARGS>
 __device__ __forceinline__ uint64_t *mm_stream_part(const ARGS &a, unsigned meeting, int crew,
                                                     int seq, int column) {
@@ -81,12 +172,11 @@ __device__ __forceinline__ uint64_t *mm_stream_part(const ARGS &a, unsigned meet
     return a.parts + row * a.D_blocks * mm_step_block + column;
 }
 
-// The parts of crews `crew` and the next, 4 columns a lane, added, and of the two after them.
-// Beyond the last there are zeros.
+// The parts of four crews from `crew` on, 4 columns a lane, are added to v. Beyond the last there
+// are none.
 template <class ARGS>
-__device__ __forceinline__ void mm_hear_parts(float4 v[2], const ARGS &a, unsigned meeting,
+__device__ __forceinline__ void mm_hear_parts(int64_t v[4], const ARGS &a, unsigned meeting,
                                               int crew, int seq, int column) {
-    v[0] = v[1] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     if (crew >= a.crews) return;
     const uint64_t *p = mm_stream_part(a, meeting, crew, seq, column);
     const int64_t step = (int64_t)mm_step_cols * a.D_blocks * mm_step_block;
@@ -104,10 +194,9 @@ __device__ __forceinline__ void mm_hear_parts(float4 v[2], const ARGS &a, unsign
             come = come && mm_fresh(u[i / 4][i % 4], meeting);
     } while (!come);
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const float4 x = mm_as_floats(
-            make_uint4((uint32_t)u[i][0], (uint32_t)u[i][1], (uint32_t)u[i][2], (uint32_t)u[i][3]));
-        if (crew + i < a.crews) v[i / 2] = i % 2 ? mm_add4(v[i / 2], x) : x;
+    for (int i = 0; i < 16; i++) {
+        if (crew + i / 4 < a.crews)
+            v[i % 4] += mm_whole(__uint_as_float((uint32_t)u[i / 4][i % 4]));
     }
 }
 
