@@ -66,8 +66,10 @@ struct mm_step_codes {
 
 __device__ __forceinline__ struct mm_step_codes mm_codes(float4 v) {
     struct mm_step_codes c;
-    const float top =
-        mm_warp_max(fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
+    // the bits of numbers that are not negative have their order
+    const float top = __uint_as_float(__reduce_max_sync(
+        0xffffffffu,
+        __float_as_uint(fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))))));
     const float inverse = top > 1e-36f ? 127.0f / top : 0.0f;
     c.four = mm_code(v.x * inverse) | mm_code(v.y * inverse) << 8 | mm_code(v.z * inverse) << 16 |
              mm_code(v.w * inverse) << 24;
@@ -88,12 +90,14 @@ __device__ __forceinline__ uint32_t mm_negated(uint32_t codes) {
     const uint32_t high = 0x80808080u;
     return ((~codes & ~high) + 0x01010101u) ^ (~codes & high);
 }
-__device__ __forceinline__ void mm_store_codes(char *row, bool one, uint32_t four, uint32_t scale,
+template <class KERNEL>
+__device__ __forceinline__ void mm_store_codes(char *row, uint32_t four, uint32_t scale,
                                                uint2 sums) {
     const int lane = threadIdx.x % 32;
     *(uint32_t *)(row + mm_word_place(lane)) = four;
     if (lane == 0) *(uint32_t *)(row + 128) = scale;
-    if (!one) {
+    if (KERNEL::weights == mm_dtype_q8) return;  // q4 needs the others
+    if (!KERNEL::one) {
         if (lane == 1) *(uint2 *)(row + 136) = sums;
         return;
     }
@@ -126,33 +130,15 @@ __device__ __forceinline__ void mm_keep_operand(const ARGS &a, char *memory, int
         mm_store_words(local + row * mm_step_row_bf16, threadIdx.x % 32, mm_four_bf16(v));
     } else if (codes) {
         const struct mm_step_codes c = mm_codes(v);
-        mm_store_codes(local + row * KERNEL::row_codes, KERNEL::one, c.four,
-                       __float_as_uint(c.scale), make_uint2(c.sums[0], c.sums[1]));
+        mm_store_codes<KERNEL>(local + row * KERNEL::row_codes, c.four, __float_as_uint(c.scale),
+                               make_uint2(c.sums[0], c.sums[1]));
     } else {
         mm_store_exact(mm_exact_row(local, a.n, block, seq), v);
     }
 }
 
-// One sequence's 128 columns of the stream, times the norm's weights, as the operand of first
-// products.
-template <class KERNEL, class ARGS>
-__device__ __forceinline__ void mm_keep_stream(const ARGS &a, char *memory, int block, float4 v,
-                                               bool codes, bool exact) {
-    char *operand = memory + a.room.operand;
-    if (KERNEL::weights == mm_dtype_bf16) {
-        mm_store_words(operand + block * mm_step_row_bf16, threadIdx.x % 32, mm_four_bf16(v));
-        return;
-    }
-    if (exact) mm_store_exact(mm_exact_row(memory + a.room.exact, 1, block, 0), v);
-    if (codes) {
-        const struct mm_step_codes c = mm_codes(v);
-        mm_store_codes(operand + block * KERNEL::row_codes, true, c.four, __float_as_uint(c.scale),
-                       make_uint2(c.sums[0], c.sums[1]));
-    }
-}
-
-// The same of several said to the crew, with the sum of the squares of the stream's columns; and
-// heard.
+// The operand of first products, said to the crew with the sum of the squares of the stream's
+// columns; and heard.
 //   words of a block   bf16: 2 a lane; the sum (mm_words_bf16 in all; step.cuh)
 //                      codes: 1 a lane; scale, sums (2), the sum. exact, behind: 4 a lane, f32
 
@@ -253,8 +239,8 @@ __device__ __forceinline__ void mm_hear_blocks(const ARGS &a, char *memory,
         }
         if (codes) {
             const uint32_t then = __shfl_down_sync(0xffffffffu, last, 1);
-            mm_store_codes(memory + a.room.operand + row * KERNEL::row_codes, false,
-                           (uint32_t)w[e][0], last, make_uint2(last, then));
+            mm_store_codes<KERNEL>(memory + a.room.operand + row * KERNEL::row_codes,
+                                   (uint32_t)w[e][0], last, make_uint2(last, then));
         }
     }
 }
@@ -328,35 +314,63 @@ __device__ __forceinline__ void mm_stream(const ARGS &a, const struct mm_step_wh
 }
 
 // One sequence. Every block has the whole stream, and makes the operand of it by itself: it hears
-// the sums of the crews' parts, and says nothing.
+// the sums of the crews' parts, and says nothing. A warp has two blocks of 128 columns at a time,
+// so that neither waits for the other.
 template <class KERNEL, class ARGS>
 __device__ __forceinline__ void mm_stream_whole(const ARGS &a, char *memory, unsigned turn,
                                                 bool begins, const float *norm, bool codes,
                                                 bool exact) {
-    const int lane = threadIdx.x % 32;
-    constexpr int step = mm_step_warps * mm_step_block;    // to the warp's next block
-    constexpr bool soon = KERNEL::weights != mm_dtype_q4;  // which has no registers for it
-    struct mm_sums_asked sums = {};
-    int column = threadIdx.x * 4;
-    if (soon && !begins && column < a.D) sums.ask(a, turn, column);
+    const int lane = threadIdx.x % 32, columns = a.D_blocks * mm_step_block;
+    constexpr int step = mm_step_warps * mm_step_block;  // to the warp's next block
+    char *operand = memory + a.room.operand;
+    float *stream = (float *)(memory + a.room.stream);
 #pragma unroll 1
-    for (; column < a.D_blocks * mm_step_block; column += step) {
-        float4 *mine = (float4 *)(memory + a.room.stream) + column / 4;
-        float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f), w = v;
-        if (column < a.D) {
-            w = __ldg((const float4 *)(norm + column));
-            v = begins ? *(const float4 *)(a.x + column)
-                       : mm_add4(sums.hear(a, turn, column), *mine);
-            *mine = v;
+    for (int column0 = threadIdx.x * 4; column0 < columns; column0 += 2 * step) {
+        struct mm_sums_asked sums[2];
+        float4 v[2], w[2];
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            if (!begins && column0 + e * step < a.D) sums[e].ask(a, turn, column0 + e * step);
+        }
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int column = column0 + e * step;
+            v[e] = w[e] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            if (column >= a.D) continue;
+            w[e] = __ldg((const float4 *)(norm + column));
+            float4 *mine = (float4 *)(stream + column);
+            v[e] = begins ? *(const float4 *)(a.x + column)
+                          : mm_add4(sums[e].hear(a, turn, column), *mine);
+            *mine = v[e];
         }
         __syncwarp();
-        // while this one becomes an operand
-        if (soon && !begins && column + step < a.D) sums.ask(a, turn, column + step);
-        if (!soon) sums = {};
-        const float squares = mm_warp_sum(mm_dot4(v, v));
-        if (lane == 0) ((float *)(memory + a.room.squares))[column / mm_step_block] = squares;
-        v.x *= w.x, v.y *= w.y, v.z *= w.z, v.w *= w.w;
-        mm_keep_stream<KERNEL>(a, memory, column / mm_step_block, v, codes, exact);
+        float squares[2];
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            squares[e] = mm_warp_sum(mm_dot4(v[e], v[e]));
+            v[e].x *= w[e].x, v[e].y *= w[e].y, v[e].z *= w[e].z, v[e].w *= w[e].w;
+        }
+        struct mm_step_codes c[2];
+        if (KERNEL::weights != mm_dtype_bf16 && codes) {
+#pragma unroll
+            for (int e = 0; e < 2; e++)
+                c[e] = mm_codes(v[e]);
+        }
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int block = (column0 + e * step) / mm_step_block;
+            if (block >= a.D_blocks) break;
+            if (lane == 0) ((float *)(memory + a.room.squares))[block] = squares[e];
+            if (KERNEL::weights == mm_dtype_bf16) {
+                mm_store_words(operand + block * mm_step_row_bf16, lane, mm_four_bf16(v[e]));
+                continue;
+            }
+            if (exact) mm_store_exact(mm_exact_row(memory + a.room.exact, 1, block, 0), v[e]);
+            if (codes)
+                mm_store_codes<KERNEL>(operand + block * KERNEL::row_codes, c[e].four,
+                                       __float_as_uint(c[e].scale),
+                                       make_uint2(c[e].sums[0], c[e].sums[1]));
+        }
     }
 }
 

@@ -22,9 +22,9 @@ struct walk {
     struct mm_step_who me;
     struct mm_queue<KERNEL> queue;
     struct mm_step_here here;
-    float dt_bias, a_log;  // of the head
-    float factor;          // of the norm, of sequence threadIdx.x % 8
-    unsigned meeting;      // of the parts that are sent next
+    float dt_bias;     // of the head
+    float factor;      // of the norm, of sequence threadIdx.x % 8
+    unsigned meeting;  // of the parts that are sent next
 };
 
 template <class ARGS>
@@ -90,8 +90,6 @@ static __device__ __forceinline__ void begin(const ARGS &a, walk<KERNEL> &w, int
             dt.w[1] = mm_dt_weights(a, w.here, head, threadIdx.x / 32 + mm_step_warps);
             w.dt_bias = __ldg(w.here.y->dt_bias + head);
         }
-        if (head >= 0 && !w.here.t->attention)
-            w.a_log = w.here.y->a_log ? __ldg(w.here.y->a_log + head) : -INFINITY;
     }
     if (round == 0) begin_half(a, w, l, !mixer);
     if (mixer) mm_conv_store(a, w.memory, i, round, conv);
@@ -121,9 +119,10 @@ static __device__ __forceinline__ void mix(const ARGS &a, walk<KERNEL> &w, int h
         const float4 next = mm_state_load(a, w.here, w.me, head, warp + mm_step_warps);
         const float4 weights = mm_gated_weights(w.here, head);
         const float d = w.here.y->d ? __ldg(w.here.y->d + head) : 0.0f;
+        const float a_log = w.here.y->a_log ? __ldg(w.here.y->a_log + head) : -INFINITY;
         mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
         mm_meet();
-        mm_recur(a, w.me, w.memory, w.here, head, state, next, -expf(w.a_log), d, w.meeting, round);
+        mm_recur(a, w.me, w.memory, w.here, head, state, next, -expf(a_log), d, w.meeting, round);
         mm_gated<KERNEL>(a, w.me, w.memory, w.here, head, weights, w.meeting, round);
     }
     mm_meet();
