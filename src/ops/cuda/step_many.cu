@@ -213,19 +213,29 @@ static struct mm_many_ahead ahead_of(struct mm_backend *be, const struct rows *r
 
 static void own_product(struct mm_backend *be, const struct rows *r, float *y, int64_t y_ld,
                         const __nv_bfloat16 *x, struct mm_view w, int parts,
-                        struct mm_many_ahead ahead) {
+                        struct mm_many_ahead ahead, struct mm_many_ahead_states states) {
     struct mm_many_product p = {};
     p.w = w, p.x = x, p.n = r->n, p.padded = r->padded;
     p.out = y, p.out_ld = y_ld, p.part = r->padded * y_ld;
-    p.ahead = ahead;
+    p.ahead = ahead, p.states = states;
     mm_many_hopper(be, &p, parts);
 }
 
-static void project(struct mm_backend *be, struct rows *r, const struct mm_step_block *b) {
+// Those of block `index`; none where some sequences have stopped and leave theirs alone.
+static struct mm_many_ahead_states states_ahead(const struct rows *r, const struct mm_step_block *b,
+                                                int64_t index) {
+    if (b->attention || r->stopped) return {};
+    const int64_t group = b->H / b->G * b->P * b->P * 4;
+    return {r->states + index * r->n, (int)r->n, (int)b->G, group,
+            group < mm_many_soon_before ? group : mm_many_soon_before};
+}
+
+static void project(struct mm_backend *be, struct rows *r, const struct mm_step_block *b,
+                    int64_t index) {
     const int parts = own_parts(be, r, b->in[0]);
     r->z_parts = parts ? parts : 1;
     if (parts) {
-        own_product(be, r, r->z, r->z_cols, r->u, b->in[0], parts, {});
+        own_product(be, r, r->z, r->z_cols, r->u, b->in[0], parts, {}, states_ahead(r, b, index));
     } else {
         product(be, r, r->z, r->z_cols, r->u, b->in[0], false);
     }
@@ -236,7 +246,7 @@ static void add_product(struct mm_backend *be, struct rows *r, const __nv_bfloat
                         struct mm_view w, struct mm_many_ahead ahead) {
     r->x_parts = own_parts(be, r, w);
     if (r->x_parts) {
-        own_product(be, r, r->sums, w.shape[0], in, w, r->x_parts, ahead);
+        own_product(be, r, r->sums, w.shape[0], in, w, r->x_parts, ahead, {});
     } else {
         product(be, r, r->x, w.shape[0], in, w, true);
     }
@@ -263,7 +273,7 @@ static void logits(struct mm_backend *be, const struct rows *r, const struct mm_
     float *y = r->logit_cols ? r->logits : (float *)s->logits.data;
     const int64_t ld = r->logit_cols ? r->logit_cols : s->logits.ld;
     if (own_parts(be, r, s->output)) {
-        own_product(be, r, y, ld, r->u, s->output, 1, {});
+        own_product(be, r, y, ld, r->u, s->output, 1, {}, {});
         return;
     }
     // the last columns apart where the rows of weights are no multiple of eight, as above
@@ -342,7 +352,7 @@ static void block(struct mm_backend *be, struct rows *r, const struct mm_step *s
     const struct mm_step_block *b = &s->blocks[i];
     const bool first = i == 0 && s->l2_before != 0;
     norm(be, r, s, b->attention_norm, b->eps, first ? s->x : MM_NONE, MM_NONE);
-    project(be, r, b);
+    project(be, r, b, i);
     if (b->attention) {
         attention(be, r, b, i, s->seqs[0].blocks[i].k.dtype == mm_dtype_bf16);
     } else {

@@ -24,6 +24,7 @@ struct task {
     int rows, steps, n, parts, tiles;
     bool wide;  // rows of out can be written four at a time
     struct mm_many_ahead ahead;
+    struct mm_many_ahead_states states;
 };
 
 #if MM_HOPPER
@@ -52,6 +53,12 @@ __device__ static int each_step(const struct task &t, int begin, int end, const 
     return n;
 }
 
+// What the next kernel reads first, this block's share of it.
+__device__ static void bring_ahead(const struct task &t) {
+    mm_many_bring(t.ahead, blockIdx.x, gridDim.x);
+    mm_many_bring(t.states, blockIdx.x, gridDim.x);
+}
+
 template <int COLS>
 __device__ static void bring(const struct task &t, struct shared_of<COLS> &sh) {
     enum { stages = shared_of<COLS>::stages };
@@ -67,16 +74,17 @@ __device__ static void bring(const struct task &t, struct shared_of<COLS> &sh) {
             mm_tile_copy(sh.x[n % stages] + i * 64 * step_k, &t.x, k * step_k, 0, i * 64,
                          &sh.here[n % stages]);
     };
-    if (each_step(t, 0, stages, weights) < stages)  // that was all
-        mm_many_bring(t.ahead, blockIdx.x, gridDim.x);
+    const bool all = each_step(t, 0, stages, weights) < stages;
+    if (all) bring_ahead(t);
     mm_many_wait();
-    if (each_step(t, 0, stages, rows) < stages) return;
+    each_step(t, 0, stages, rows);
+    if (all) return;
     each_step(t, stages, INT32_MAX, [&](int n, int row, int k) {
         mm_barrier_wait(&sh.free[n % stages], (n / stages - 1) & 1);
         weights(n, row, k);
         rows(n, row, k);
     });
-    mm_many_bring(t.ahead, blockIdx.x, gridDim.x);
+    bring_ahead(t);
 }
 
 __device__ static void multipliers_meet() {
@@ -216,7 +224,7 @@ void mm_many_hopper(struct mm_backend *be, const struct mm_many_product *p, int 
     const int64_t K = mm_view_cols(p->w);
     t.out = p->out, t.out_ld = p->out_ld, t.part = p->part, t.gated = p->gated;
     t.rows = (int)p->w.shape[0], t.steps = (int)((K + step_k - 1) / step_k);
-    t.ahead = p->ahead;
+    t.ahead = p->ahead, t.states = p->states;
     t.n = (int)p->n, t.parts = p->gated ? 1 : parts;
     t.tiles = (t.rows + (p->gated ? 63 : tile - 1)) / (p->gated ? 64 : tile);
     t.wide = (uintptr_t)p->out % 16 == 0 && p->out_ld % 4 == 0 && p->part % 4 == 0;

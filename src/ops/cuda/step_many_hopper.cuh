@@ -16,6 +16,7 @@ struct mm_many_product {
     __nv_bfloat16 *gated;    // (n, rows)
     int64_t out_ld, part;    // part: from one part to the next
     struct mm_many_ahead ahead;
+    struct mm_many_ahead_states states;
 };
 
 // Into how many parts a product of these sizes is cut on this device, at most mm_many_most_parts;

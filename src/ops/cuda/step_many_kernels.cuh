@@ -12,11 +12,6 @@ enum {
     mm_many_pairs = 64,
 };
 
-struct mm_many_state {
-    float *S, *conv;
-    void *k, *v;
-};
-
 struct mm_many_at {
     int past[2];
     float base[2];
@@ -147,22 +142,55 @@ struct mm_many_mixer {
     struct mm_many_ahead ahead;
 };
 
-// Convolution and silu of the channels of one group, v, k, then its heads' q, into `to`; the rows
-// before move on by one.
+// Channel `i` of those of one group: v, k, then its heads' q.
+__device__ inline int64_t mm_many_channel(const struct mm_many_mixer &m, int P, int group,
+                                          int ratio, int i) {
+    const int part = i / P < 2 ? i / P : 2;
+    return (int64_t)(part * m.G + group * (part == 2 ? ratio : 1)) * P + (i - part * P);
+}
+
+// Asks the L2 for the rows before that mm_many_convolve will read, 32 neighbours a time.
+__device__ inline void mm_many_bring_rows(const struct mm_many_mixer &m, const float *conv, int P,
+                                          int group, int ratio) {
+    const int64_t channels = (int64_t)(2 * m.G + m.H) * P;
+    const int lines = (2 + ratio) * P / 32;
+    for (int e = threadIdx.x; e < (m.K - 1) * lines; e += mm_many_threads) {
+        const int64_t c = mm_many_channel(m, P, group, ratio, e % lines * 32);
+        mm_many_bring_line(conv + e / lines * channels + c);
+    }
+}
+
+// Convolution and silu of the channels of one group into `to`; the rows before move on by one. All
+// that the usual four taps need is loaded before anything is stored: one wait instead of one a tap.
 __device__ inline void mm_many_convolve(const struct mm_many_mixer &m, const mm_many_z &z,
-                                        float *conv, int group, int ratio, float *to) {
-    const int64_t channels = (int64_t)(2 * m.G + m.H) * m.P;
-    for (int i = threadIdx.x; i < (2 + ratio) * m.P; i += mm_many_threads) {
-        const int part = i / m.P < 2 ? i / m.P : 2, in = i - part * m.P;
-        const int64_t c = (int64_t)(part * m.G + group * (part == 2 ? ratio : 1)) * m.P + in;
-        const float x = z[c], *w = m.conv_w + c * m.K;
-        float sum = m.conv_b[c] + w[m.K - 1] * x;
-        for (int j = 0; j + 1 < m.K; j++) {
-            const float before = conv[j * channels + c];
-            sum += w[j] * before;
-            if (j > 0) conv[(j - 1) * channels + c] = before;
+                                        float *conv, int P, int group, int ratio, float *to) {
+    enum { usual = 3 };  // taps but the last
+    const int64_t channels = (int64_t)(2 * m.G + m.H) * P;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < (2 + ratio) * P; i += mm_many_threads) {
+        const int64_t c = mm_many_channel(m, P, group, ratio, i);
+        const float *w = m.conv_w + c * m.K;
+        float *rows = conv + c, before[usual], tap[usual];
+#pragma unroll
+        for (int j = 0; j < usual; j++) {
+            before[j] = j + 1 < m.K ? rows[j * channels] : 0.0f;
+            tap[j] = j + 1 < m.K ? w[j] : 0.0f;
         }
-        if (m.K > 1) conv[(m.K - 2) * channels + c] = x;
+        const float x = z[c];
+        float sum = m.conv_b[c] + w[m.K - 1] * x;
+#pragma unroll
+        for (int j = 0; j < usual; j++) {
+            if (j + 1 >= m.K) continue;
+            sum += tap[j] * before[j];
+            if (j > 0) rows[(j - 1) * channels] = before[j];
+        }
+#pragma unroll 1
+        for (int j = usual; j + 1 < m.K; j++) {
+            const float more = rows[j * channels];
+            sum += w[j] * more;
+            rows[(j - 1) * channels] = more;
+        }
+        if (m.K > 1) rows[(m.K - 2) * channels] = x;
         to[i] = sum * mm_sigmoid(sum);
     }
 }
@@ -195,6 +223,11 @@ __device__ inline void mm_many_gated(const struct mm_many_mixer &m, const float 
         o[i] = __float2bfloat16(y[i] * r * w * gate * mm_sigmoid(gate));
     }
 }
+
+// Bytes of a group's rows of S, from its first on, that are brought to the L2 before they can be
+// used: by the mixer when it begins, less those that its registers take, and by the projection
+// before it.
+enum { mm_many_soon = 0 << 10, mm_many_soon_before = 32 << 10 };
 
 // Rows of S of a warp: some of one head.
 enum { mm_many_state_rows = 4 };
@@ -230,8 +263,8 @@ struct mm_many_rows {
 };
 
 // A block has one group of one sequence, a warp four rows of S at a time and the next four on their
-// way. The first are brought to the L2 before mm_many_wait: of a step no other kernel touches them,
-// and its first one waits for all before. DIM: P, or 0 for any.
+// way. The first are loaded before mm_many_wait: of a step no other kernel touches them, and its
+// first one waits for all before. DIM: P, or 0 for any.
 template <int DIM>
 static __global__ void __launch_bounds__(mm_many_threads, 4)
     mm_many_mamba2(struct mm_many_mixer m) {
@@ -247,10 +280,14 @@ static __global__ void __launch_bounds__(mm_many_threads, 4)
     const int units = ratio * P / rows;
     // heads of a group are neighbours
     float *S = m.states[seq].S + (int64_t)group * ratio * P * P + at;
+    struct mm_many_rows even, odd;
+    if (warp < units) even.load(S + (int64_t)warp * rows * P, P, in);
     if (threadIdx.x == 0) {
-        const int64_t all = (int64_t)ratio * P * P * 4, some = 48 << 10;
-        mm_many_bring({{(const char *)S, nullptr}, all < some ? all : some}, 0, 1);
+        const int64_t all = (int64_t)ratio * P * P * 4;
+        mm_many_bring_bytes((const char *)S, (int64_t)mm_many_warps * rows * P * 4,
+                            all < mm_many_soon ? all : mm_many_soon);
     }
+    mm_many_bring_rows(m, m.states[seq].conv, P, group, ratio);
     mm_many_wait();
     if (m.stopped && m.stopped[seq]) {
         if (threadIdx.x == 0)
@@ -258,7 +295,7 @@ static __global__ void __launch_bounds__(mm_many_threads, 4)
         return;
     }
     const int64_t gate = (int64_t)(2 * m.G + m.H) * P;
-    mm_many_convolve(m, m.z.row(seq, 0), m.states[seq].conv, group, ratio, shared);
+    mm_many_convolve(m, m.z.row(seq, 0), m.states[seq].conv, P, group, ratio, shared);
     for (int r = threadIdx.x; r < ratio; r += mm_many_threads) {
         const int h = group * ratio + r;
         const float x = m.z.row(seq, gate + (int64_t)m.H * P)[h] + m.dt_bias[h];
@@ -278,8 +315,6 @@ static __global__ void __launch_bounds__(mm_many_threads, 4)
     }
     const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     const float4 k4 = in ? *(const float4 *)(k + at) : zero;
-    struct mm_many_rows even, odd;
-    if (warp < units) even.load(S + (int64_t)warp * rows * P, P, in);
     if (warp + mm_many_warps < units)
         odd.load(S + (int64_t)(warp + mm_many_warps) * rows * P, P, in);
     const auto unit = [&](int u, struct mm_many_rows &mine) {
