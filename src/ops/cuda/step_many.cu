@@ -23,8 +23,11 @@ struct rows {
     int64_t n, padded;
     bool early;  // kernels begin while the one before them ends (Hopper)
     float *x, *a, *b, *logits, *part;
-    float *z;     // (z_parts, padded, z_cols) what the mixer's projection returned
-    float *sums;  // (x_parts, padded, D) of a product that x still lacks
+    float *z;       // (z_parts, padded, z_cols) what the mixer's projection returned
+    float *sums;    // (x_parts, padded, D) of a product that x still lacks
+    float *ss;      // (padded, tiles of x), where products make norms themselves
+    unsigned *met;  // of those products that are still to come: a word a tile each
+    struct mm_many_norm_before before;  // what u still lacks
     int z_parts, x_parts;
     __nv_bfloat16 *u, *o, *s;
     float2 *rope;
@@ -32,7 +35,7 @@ struct rows {
     struct mm_many_state *states;
     const int32_t *stopped;  // (n) of the sequences; NULL: none has
     int64_t z_cols, o_cols, f_cols, logit_cols;
-    int most_z_parts, most_x_parts;
+    int most_z_parts, most_x_parts, x_tiles;
     int pieces[2];  // of the longest cache of each stack
 };
 
@@ -63,6 +66,7 @@ static void measure(struct mm_backend *be, struct rows *r, const struct mm_step 
         r->o_cols = most(r->o_cols, b->H * b->P);
         r->f_cols = most(r->f_cols, b->F);
         r->most_z_parts = (int)most(r->most_z_parts, own_parts(be, r, b->in[0]));
+        r->x_tiles = mm_many_hopper_tiles(b->wo);
         r->most_x_parts = (int)most(r->most_x_parts, own_parts(be, r, b->wo));
         r->most_x_parts = (int)most(r->most_x_parts, own_parts(be, r, b->w2));
         if (!b->attention) continue;
@@ -83,6 +87,10 @@ static char *take(char **at, int64_t bytes) {
     return here;
 }
 
+static int64_t met_bytes(const struct rows *r, const struct mm_step *s) {
+    return 2 * s->n_blocks * r->x_tiles * (int64_t)sizeof *r->met;
+}
+
 // Lays the rows out from `base` on; returns the bytes they take.
 static int64_t lay_out(struct rows *r, const struct mm_step *s, char *base) {
     const int64_t n = r->padded, D = mm_view_cols(s->x), f = sizeof(float), h = 2;
@@ -96,6 +104,8 @@ static int64_t lay_out(struct rows *r, const struct mm_step *s, char *base) {
     r->u = (__nv_bfloat16 *)take(&at, n * D * h);
     r->z = (float *)take(&at, r->most_z_parts * n * r->z_cols * f);
     r->sums = (float *)take(&at, r->most_x_parts * n * D * f);
+    r->ss = (float *)take(&at, n * r->x_tiles * f);
+    r->met = (unsigned *)take(&at, met_bytes(r, s));
     r->o = (__nv_bfloat16 *)take(&at, n * r->o_cols * h);
     r->a = (float *)take(&at, n * r->f_cols * f);
     r->b = (float *)take(&at, n * r->f_cols * f);
@@ -211,14 +221,12 @@ static struct mm_many_ahead ahead_of(struct mm_backend *be, const struct rows *r
     return {{(const char *)w.data, (const char *)w3.data}, bytes < most_bytes ? bytes : most_bytes};
 }
 
-static void own_product(struct mm_backend *be, const struct rows *r, float *y, int64_t y_ld,
-                        const __nv_bfloat16 *x, struct mm_view w, int parts,
-                        struct mm_many_ahead ahead, struct mm_many_ahead_states states) {
+static struct mm_many_product own_product(const struct rows *r, float *y, int64_t y_ld,
+                                          const __nv_bfloat16 *x, struct mm_view w) {
     struct mm_many_product p = {};
     p.w = w, p.x = x, p.n = r->n, p.padded = r->padded;
     p.out = y, p.out_ld = y_ld, p.part = r->padded * y_ld;
-    p.ahead = ahead, p.states = states;
-    mm_many_hopper(be, &p, parts);
+    return p;
 }
 
 // Those of block `index`; none where some sequences have stopped and leave theirs alone.
@@ -235,21 +243,45 @@ static void project(struct mm_backend *be, struct rows *r, const struct mm_step_
     const int parts = own_parts(be, r, b->in[0]);
     r->z_parts = parts ? parts : 1;
     if (parts) {
-        own_product(be, r, r->z, r->z_cols, r->u, b->in[0], parts, {}, states_ahead(r, b, index));
+        struct mm_many_product p = own_product(r, r->z, r->z_cols, r->u, b->in[0]);
+        p.before = r->before, p.states = states_ahead(r, b, index);
+        mm_many_hopper(be, &p, parts);
     } else {
         product(be, r, r->z, r->z_cols, r->u, b->in[0], false);
     }
 }
 
-// x += in w^T, or the parts of what x then lacks
+// What follows a product that adds to x: a norm, and the one or two products of its result.
+struct follows {
+    struct mm_view norm;  // none: something else comes between, or wants the result in f32
+    float eps;
+    struct mm_view w, w3;
+};
+
+// Whether the product with `w` and those that follow make the norm between them themselves.
+static bool folds(struct mm_backend *be, const struct rows *r, struct mm_view w,
+                  const struct follows &f) {
+    return f.norm.data && r->early && mm_many_hopper_meets(be, w, r->padded) &&
+           own_parts(be, r, f.w) && (!f.w3.data || own_parts(be, r, f.w3));
+}
+
+// x += in w^T, or the parts of what x then lacks; or x, and u but for the factors of its rows
 static void add_product(struct mm_backend *be, struct rows *r, const __nv_bfloat16 *in,
-                        struct mm_view w, struct mm_many_ahead ahead) {
-    r->x_parts = own_parts(be, r, w);
-    if (r->x_parts) {
-        own_product(be, r, r->sums, w.shape[0], in, w, r->x_parts, ahead, {});
-    } else {
+                        struct mm_view w, const struct follows &f) {
+    const int parts = r->x_parts = own_parts(be, r, w);
+    r->before = {};
+    if (!parts) {
         product(be, r, r->x, w.shape[0], in, w, true);
+        return;
     }
+    struct mm_many_product p = own_product(r, r->sums, w.shape[0], in, w);
+    p.ahead = ahead_of(be, r, f.w, f.w3);
+    if (folds(be, r, w, f)) {
+        p.after = {r->x, r->u, (const float *)f.norm.data, r->ss, r->met};
+        r->before = {r->ss, r->x_tiles, (int)w.shape[0], f.eps};
+        r->met += r->x_tiles, r->x_parts = 0;
+    }
+    mm_many_hopper(be, &p, parts);
 }
 
 // s = silu(u w1^T) * (u w3^T)
@@ -257,7 +289,7 @@ static void gate(struct mm_backend *be, const struct rows *r, const struct mm_st
     if (own_parts(be, r, b->w1) && own_parts(be, r, b->w3)) {
         struct mm_many_product p = {};
         p.w = b->w1, p.w3 = b->w3, p.x = r->u, p.n = r->n, p.padded = r->padded;
-        p.gated = r->s, p.ahead = ahead_of(be, r, b->w2, MM_NONE);
+        p.gated = r->s, p.before = r->before, p.ahead = ahead_of(be, r, b->w2, MM_NONE);
         mm_many_hopper(be, &p, 1);
         return;
     }
@@ -273,7 +305,8 @@ static void logits(struct mm_backend *be, const struct rows *r, const struct mm_
     float *y = r->logit_cols ? r->logits : (float *)s->logits.data;
     const int64_t ld = r->logit_cols ? r->logit_cols : s->logits.ld;
     if (own_parts(be, r, s->output)) {
-        own_product(be, r, y, ld, r->u, s->output, 1, {}, {});
+        const struct mm_many_product p = own_product(r, y, ld, r->u, s->output);
+        mm_many_hopper(be, &p, 1);
         return;
     }
     // the last columns apart where the rows of weights are no multiple of eight, as above
@@ -351,18 +384,21 @@ static void attention(struct mm_backend *be, const struct rows *r, const struct 
 static void block(struct mm_backend *be, struct rows *r, const struct mm_step *s, int64_t i) {
     const struct mm_step_block *b = &s->blocks[i];
     const bool first = i == 0 && s->l2_before != 0;
-    norm(be, r, s, b->attention_norm, b->eps, first ? s->x : MM_NONE, MM_NONE);
+    if (!r->before.ss) norm(be, r, s, b->attention_norm, b->eps, first ? s->x : MM_NONE, MM_NONE);
     project(be, r, b, i);
     if (b->attention) {
         attention(be, r, b, i, s->seqs[0].blocks[i].k.dtype == mm_dtype_bf16);
     } else {
         mamba2(be, r, b, i);
     }
-    add_product(be, r, r->o, b->wo, ahead_of(be, r, b->w1, b->w3));
-    norm(be, r, s, b->ffn_norm, b->eps, MM_NONE, MM_NONE);
+    // each norm is a kernel only where the product before has not made it (folds)
+    add_product(be, r, r->o, b->wo, {b->ffn_norm, b->eps, b->w1, b->w3});
+    if (!r->before.ss) norm(be, r, s, b->ffn_norm, b->eps, MM_NONE, MM_NONE);
     gate(be, r, b);
-    const struct mm_view next = i + 1 < s->n_blocks ? b[1].in[0] : s->output;
-    add_product(be, r, r->s, b->w2, ahead_of(be, r, next, MM_NONE));
+    const bool last = i + 1 == s->n_blocks, plain = !last && i + 1 != s->l2_before;
+    add_product(be, r, r->s, b->w2,
+                {plain ? b[1].attention_norm : MM_NONE, plain ? b[1].eps : 0.0f,
+                 last ? s->output : b[1].in[0], MM_NONE});
 }
 
 static void l2norm(struct mm_backend *be, struct rows *r, const struct mm_step *s) {
@@ -394,6 +430,10 @@ static bool begin(struct mm_backend *be, struct rows *r, const struct mm_step *s
     char *room = (char *)mm_cuda_scratch(be, mm_cuda_slot_many, (size_t)bytes);
     if (!room) return false;
     lay_out(r, s, room);
+    if (r->early && r->x_tiles &&
+        !mm_cuda_ok(be, cudaMemsetAsync(r->met, 0, (size_t)met_bytes(r, s), cuda->stream),
+                    "clearing a token step's counters"))
+        return false;
     return send_states(be, r, s) && send_rope(be, r, s);
 }
 

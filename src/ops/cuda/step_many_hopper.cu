@@ -1,6 +1,8 @@
 // x w^T of few rows x is a matter of bringing w: 128 rows of it at a time go through shared memory
 // in steps of 64 columns, seven steps ahead, and two groups of four warps multiply 64 of them each.
 // Weights do not depend on the kernel before, so the first steps are on their way while it ends.
+// Where k is cut into parts and a norm follows, the blocks of a tile meet when all parts are in
+// memory, and each adds up some of the rows.
 #include "ops/cuda/step_many_hopper.cuh"
 
 #include "ops/cuda/attention_hopper.cuh"
@@ -13,6 +15,8 @@ struct shared_of {
     enum { stages = COLS == 64 ? 7 : 5, out_ld = tile + 4 };
     __nv_bfloat16 w[stages][tile * step_k], x[stages][COLS * step_k];
     float out[COLS * out_ld];
+    float factor[COLS];  // of every row's sums
+    unsigned shares;     // of the rows of the tile, that this block adds up: a bit each
     uint64_t here[stages], free[stages];
 };
 
@@ -25,6 +29,8 @@ struct task {
     bool wide;  // rows of out can be written four at a time
     struct mm_many_ahead ahead;
     struct mm_many_ahead_states states;
+    struct mm_many_norm_before before;
+    struct mm_many_norm_after after;
 };
 
 #if MM_HOPPER
@@ -91,6 +97,22 @@ __device__ static void multipliers_meet() {
     asm volatile("bar.sync 1, 256;" ::: "memory");
 }
 
+__device__ static float4 times(float4 x, float f) {
+    return make_float4(x.x * f, x.y * f, x.z * f, x.w * f);
+}
+
+// The tiles' squares are added in their order, so a row's factor depends on that row only.
+template <int COLS>
+__device__ static void find_factors(const struct task &t, struct shared_of<COLS> &sh) {
+    for (int r = threadIdx.x; r < t.n; r += 256) {
+        float ss = 0.0f;
+#pragma unroll 8
+        for (int i = 0; t.before.ss && i < t.before.tiles; i++)
+            ss += t.before.ss[r * t.before.tiles + i];
+        sh.factor[r] = t.before.ss ? rsqrtf(ss / (float)t.before.cols + t.before.eps) : 1.0f;
+    }
+}
+
 // The sums of a tile, COLS rows of 128 columns, from shared memory to where they go.
 template <int COLS>
 __device__ static void write(const struct task &t, const struct piece &p,
@@ -100,8 +122,8 @@ __device__ static void write(const struct task &t, const struct piece &p,
         for (int e = threadIdx.x; e < t.n * 16; e += 256) {
             const int r = e / 16, c = e % 16 * 4;
             if (p.row + c >= t.rows) continue;
-            const float4 a = *(const float4 *)&sh.out[r * ld + c],
-                         b = *(const float4 *)&sh.out[r * ld + 64 + c];
+            const float4 a = times(*(const float4 *)&sh.out[r * ld + c], sh.factor[r]),
+                         b = times(*(const float4 *)&sh.out[r * ld + 64 + c], sh.factor[r]);
             *(uint2 *)(t.gated + (int64_t)r * t.rows + p.row + c) =
                 mm_many_halves(a.x * mm_sigmoid(a.x) * b.x, a.y * mm_sigmoid(a.y) * b.y,
                                a.z * mm_sigmoid(a.z) * b.z, a.w * mm_sigmoid(a.w) * b.w);
@@ -111,7 +133,7 @@ __device__ static void write(const struct task &t, const struct piece &p,
     for (int e = threadIdx.x; e < t.n * 32; e += 256) {
         const int r = e / 32, c = e % 32 * 4;
         float *to = t.out + t.part * p.part + r * t.out_ld + p.row + c;
-        const float4 a = *(const float4 *)&sh.out[r * ld + c];
+        const float4 a = times(*(const float4 *)&sh.out[r * ld + c], sh.factor[r]);
         const float each[4] = {a.x, a.y, a.z, a.w};
         if (t.wide && p.row + c + 4 <= t.rows) {
             *(float4 *)to = a;
@@ -123,11 +145,80 @@ __device__ static void write(const struct task &t, const struct piece &p,
     }
 }
 
+// ---- a norm after the product ----
+
+// Of a tile's word the low bits count the parts that are there; above are those whose blocks left.
+enum { met_bits = 8, met_all = (1 << met_bits) - 1, patience = 1 << 14 };
+
+// Says that a part of the tile is in memory, waits for the others, and returns which shares of the
+// rows are the caller's. All blocks have room at once unless others use the device, too; so who has
+// waited long leaves its share to the last one, and nothing waits for a block that cannot begin.
+__device__ static unsigned meet(unsigned *met, int part, int parts) {
+    const unsigned mine = 1u << part;
+    __threadfence();
+    unsigned was = atomicAdd(met, 1u);
+    bool all = (int)(was & met_all) + 1 == parts;
+    const unsigned others = all ? was >> met_bits : 0;
+    for (int i = 0; !all && i < patience; i++)
+        all = (int)(mm_many_acquire(met) & met_all) == parts;
+    if (!all) {
+        was = atomicOr(met, mine << met_bits);
+        all = (int)(was & met_all) == parts;
+    }
+    __threadfence();
+    return all ? mine | others : 0;
+}
+
+// Four columns of a row: the parts in their order onto x, and what the norm needs of it.
+__device__ static void add_row(const struct task &t, int r, int c, int a_tile, float4 x, float4 w) {
+    const bool in = c < t.rows;
+    const float *from = t.out + r * t.out_ld + c;
+    float4 part[mm_many_most_parts];
+#pragma unroll
+    for (int i = 0; i < mm_many_most_parts; i++, from += t.part)
+        if (in && i < t.parts) part[i] = __ldcg((const float4 *)from);
+#pragma unroll
+    for (int i = 0; i < mm_many_most_parts; i++) {
+        if (!in || i >= t.parts) continue;
+        x.x += part[i].x, x.y += part[i].y, x.z += part[i].z, x.w += part[i].w;
+    }
+    const float ss = mm_warp_sum(mm_many_dot(x, x));
+    if (threadIdx.x % 32 == 0) t.after.ss[r * t.tiles + a_tile] = ss;
+    if (!in) return;
+    const int64_t at = (int64_t)r * t.rows + c;
+    *(float4 *)(t.after.x + at) = x;
+    *(uint2 *)(t.after.u + at) = mm_many_halves(x.x * w.x, x.y * w.y, x.z * w.z, x.w * w.w);
+}
+
+// A warp has a row at a time; what does not depend on the other blocks is loaded before they meet.
+template <int COLS>
+__device__ static void add_up(const struct task &t, const struct piece &p,
+                              struct shared_of<COLS> &sh) {
+    const int warp = threadIdx.x / 32, c = p.row + threadIdx.x % 32 * 4, a_tile = p.row / tile;
+    const auto first_of = [&](int share) { return t.n * share / t.parts + warp; };
+    const auto x_of = [&](int r) {
+        return c < t.rows && r < t.n ? *(const float4 *)(t.after.x + (int64_t)r * t.rows + c)
+                                     : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    };
+    const int mine = first_of(p.part);
+    const float4 x = x_of(mine), w = c < t.rows ? *(const float4 *)(t.after.w + c) : x;
+    multipliers_meet();
+    if (threadIdx.x == 0) sh.shares = meet(t.after.met + a_tile, p.part, t.parts);
+    multipliers_meet();
+    for (int share = 0; share < t.parts; share++) {
+        if (!(sh.shares >> share & 1)) continue;
+        const int end = t.n * (share + 1) / t.parts;
+        for (int r = first_of(share); r < end; r += 8)
+            add_row(t, r, c, a_tile, r == mine ? x : x_of(r), w);
+    }
+}
+
 template <int COLS>
 __device__ static void multiply(const struct task &t, struct shared_of<COLS> &sh) {
     enum { stages = shared_of<COLS>::stages, ld = shared_of<COLS>::out_ld };
     const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
     int n = 0;
+    find_factors<COLS>(t, sh);
     for (int u = blockIdx.x; u < t.tiles * t.parts; u += gridDim.x) {
         const struct piece p(t, u);
         float d[COLS / 2];
@@ -157,6 +248,10 @@ __device__ static void multiply(const struct task &t, struct shared_of<COLS> &sh
         }
         multipliers_meet();
         write<COLS>(t, p, sh);
+        if (t.after.x) {
+            add_up<COLS>(t, p, sh);
+            return;  // a block has one piece
+        }
     }
 }
 
@@ -198,6 +293,15 @@ int mm_many_hopper_parts(struct mm_backend *be, struct mm_view w, int64_t padded
     return parts < 1 ? 1 : parts > mm_many_most_parts ? mm_many_most_parts : (int)parts;
 }
 
+int mm_many_hopper_tiles(struct mm_view w) {
+    return (int)((w.shape[0] + tile - 1) / tile);
+}
+
+bool mm_many_hopper_meets(struct mm_backend *be, struct mm_view w, int64_t padded) {
+    const int parts = mm_many_hopper_parts(be, w, padded);
+    return parts && w.shape[0] % 4 == 0 && parts * mm_many_hopper_tiles(w) <= mm_cuda_of(be)->sms;
+}
+
 static bool map_of(struct mm_backend *be, CUtensorMap *map, const void *p, int64_t rows,
                    int64_t cols, int64_t ld) {
     struct mm_view v = mm_view3((void *)p, mm_dtype_bf16, rows, 1, cols);
@@ -225,6 +329,7 @@ void mm_many_hopper(struct mm_backend *be, const struct mm_many_product *p, int 
     t.out = p->out, t.out_ld = p->out_ld, t.part = p->part, t.gated = p->gated;
     t.rows = (int)p->w.shape[0], t.steps = (int)((K + step_k - 1) / step_k);
     t.ahead = p->ahead, t.states = p->states;
+    t.before = p->before, t.after = p->after;
     t.n = (int)p->n, t.parts = p->gated ? 1 : parts;
     t.tiles = (t.rows + (p->gated ? 63 : tile - 1)) / (p->gated ? 64 : tile);
     t.wide = (uintptr_t)p->out % 16 == 0 && p->out_ld % 4 == 0 && p->part % 4 == 0;

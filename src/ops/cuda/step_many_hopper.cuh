@@ -6,6 +6,22 @@
 
 enum { mm_many_hopper_rows = 128 };
 
+// A norm between two products is made by both. The first, which adds to the residual stream, leaves
+// u = x * w of the norm and of every row the sum of squares over each of its tiles of 128 columns.
+struct mm_many_norm_after {
+    float *x;          // (n, rows of w) what the product is added to; NULL: it is left in `out`
+    __nv_bfloat16 *u;  // (n, rows of w)
+    const float *w;    // (rows of w) of the norm
+    float *ss;         // (n, tiles)
+    unsigned *met;     // (tiles) zero, and only this product's
+};
+// The second multiplies the sums of row r, whose operand u is, by rsqrt(sum of ss / cols + eps).
+struct mm_many_norm_before {
+    const float *ss;  // (n, tiles); NULL: x is what it should be
+    int tiles, cols;
+    float eps;
+};
+
 // A product out = x w^T of a step, or its parts: k is cut into `parts`, and their sums are left to
 // who reads them. Parts and the order of every sum depend on the sizes of w only.
 struct mm_many_product {
@@ -17,12 +33,17 @@ struct mm_many_product {
     int64_t out_ld, part;    // part: from one part to the next
     struct mm_many_ahead ahead;
     struct mm_many_ahead_states states;
+    struct mm_many_norm_before before;
+    struct mm_many_norm_after after;  // given only where mm_many_hopper_meets
 };
 
 // Into how many parts a product of these sizes is cut on this device, at most mm_many_most_parts;
 // 0: it cannot be taken here.
 enum { mm_many_most_parts = 8 };
 int mm_many_hopper_parts(struct mm_backend *be, struct mm_view w, int64_t padded);
+// Whether the product can make its part of a norm, and the tiles whose squares it then leaves.
+bool mm_many_hopper_meets(struct mm_backend *be, struct mm_view w, int64_t padded);
+int mm_many_hopper_tiles(struct mm_view w);
 void mm_many_hopper(struct mm_backend *be, const struct mm_many_product *p, int parts);
 
 #endif

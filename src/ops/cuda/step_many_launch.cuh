@@ -24,6 +24,12 @@ struct mm_many_ahead {
     const char *p[2];
     int64_t bytes;  // of each; a multiple of 16
 };
+// A word that other blocks change; what they wrote before is seen after.
+__device__ inline unsigned mm_many_acquire(const unsigned *p) {
+    unsigned x;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
+    return x;
+}
 __device__ inline void mm_many_bring_line(const void *p) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
@@ -60,6 +66,10 @@ __device__ inline void mm_many_bring(const struct mm_many_ahead_states &a, int i
         const int64_t from = u % a.groups * a.group_bytes;
         mm_many_bring_bytes(a.states[u / a.groups].S, from, from + a.bytes);
     }
+}
+
+__device__ inline float mm_many_dot(float4 a, float4 b) {
+    return a.x * b.x + a.y * b.y + (a.z * b.z + a.w * b.w);
 }
 
 __device__ inline uint2 mm_many_halves(float a, float b, float c, float d) {
