@@ -155,17 +155,15 @@ enum { met_bits = 8, met_all = (1 << met_bits) - 1, patience = 1 << 14 };
 // waited long leaves its share to the last one, and nothing waits for a block that cannot begin.
 __device__ static unsigned meet(unsigned *met, int part, int parts) {
     const unsigned mine = 1u << part;
-    __threadfence();
-    unsigned was = atomicAdd(met, 1u);
+    unsigned was = mm_many_add(met, 1);
     bool all = (int)(was & met_all) + 1 == parts;
     const unsigned others = all ? was >> met_bits : 0;
     for (int i = 0; !all && i < patience; i++)
-        all = (int)(mm_many_acquire(met) & met_all) == parts;
+        all = (int)(mm_many_read(met) & met_all) == parts;
     if (!all) {
-        was = atomicOr(met, mine << met_bits);
+        was = mm_many_add(met, mine << met_bits);
         all = (int)(was & met_all) == parts;
     }
-    __threadfence();
     return all ? mine | others : 0;
 }
 
