@@ -1,5 +1,6 @@
 // x w^T of few rows x is a matter of bringing w: 128 rows of it at a time go through shared memory
-// in steps of 64 columns, seven steps ahead, and two groups of four warps multiply 64 of them each.
+// in steps of 64 columns, seven steps ahead, and two groups of four warps multiply 64 of them each;
+// or 96 or 64 rows where more multiprocessors then have some.
 // Weights do not depend on the kernel before, so the first steps are on their way while it ends.
 // Where k is cut into parts and a norm follows, the blocks of a tile meet when all parts are in
 // memory, and each adds up some of the rows.
@@ -26,6 +27,7 @@ struct task {
     __nv_bfloat16 *gated;
     int64_t out_ld, part;
     int rows, steps, n, parts, tiles;
+    int half;   // rows of w that each group has of a tile, a multiple of 16
     bool wide;  // rows of out can be written four at a time
     struct mm_many_ahead ahead;
     struct mm_many_ahead_states states;
@@ -39,7 +41,7 @@ struct task {
 struct piece {
     int row, part, from, to;  // row: the first; steps [from, to)
     __device__ piece(const struct task &t, int u) {
-        const int a_tile = t.gated ? 64 : tile;
+        const int a_tile = t.gated ? t.half : 2 * t.half;
         row = u / t.parts * a_tile, part = u % t.parts;
         from = t.steps * part / t.parts, to = t.steps * (part + 1) / t.parts;
     }
@@ -70,10 +72,10 @@ __device__ static void bring(const struct task &t, struct shared_of<COLS> &sh) {
     enum { stages = shared_of<COLS>::stages };
     const auto weights = [&](int n, int row, int k) {
         const int s = n % stages;
-        mm_barrier_expect(&sh.here[s], 2 * half_bytes + COLS * step_k * 2);
+        mm_barrier_expect(&sh.here[s], (2 * t.half + COLS) * step_k * 2);
         mm_tile_copy(sh.w[s], &t.w, k * step_k, 0, row, &sh.here[s]);
         mm_tile_copy(sh.w[s] + 64 * step_k, t.gated ? &t.w3 : &t.w, k * step_k, 0,
-                     t.gated ? row : row + 64, &sh.here[s]);
+                     t.gated ? row : row + t.half, &sh.here[s]);
     };
     const auto rows = [&](int n, int, int k) {
         for (int i = 0; i < COLS / 64; i++)
@@ -113,7 +115,8 @@ __device__ static void find_factors(const struct task &t, struct shared_of<COLS>
     }
 }
 
-// The sums of a tile, COLS rows of 128 columns, from shared memory to where they go.
+// The sums of a tile, COLS rows of 128 columns or as many as it has, from shared memory to where
+// they go.
 template <int COLS>
 __device__ static void write(const struct task &t, const struct piece &p,
                              const struct shared_of<COLS> &sh) {
@@ -132,6 +135,7 @@ __device__ static void write(const struct task &t, const struct piece &p,
     }
     for (int e = threadIdx.x; e < t.n * 32; e += 256) {
         const int r = e / 32, c = e % 32 * 4;
+        if (c >= 2 * t.half) continue;
         float *to = t.out + t.part * p.part + r * t.out_ld + p.row + c;
         const float4 a = times(*(const float4 *)&sh.out[r * ld + c], sh.factor[r]);
         const float each[4] = {a.x, a.y, a.z, a.w};
@@ -237,9 +241,10 @@ __device__ static void multiply(const struct task &t, struct shared_of<COLS> &sh
             if (threadIdx.x % 128 == 0) mm_barrier_arrive(&sh.free[s]);
         }
         multipliers_meet();  // the last tile was written
-        float *to = sh.out + group * 64 + warp * 16 + lane / 4;
+        float *to = sh.out + group * t.half + warp * 16 + lane / 4;
 #pragma unroll
         for (int j = 0; j < COLS / 8; j++) {
+            if (warp * 16 >= t.half) break;  // of rows that were not brought
             const int r = j * 8 + lane % 4 * 2;
             to[r * ld] = d[4 * j], to[(r + 1) * ld] = d[4 * j + 1];
             to[r * ld + 8] = d[4 * j + 2], to[(r + 1) * ld + 8] = d[4 * j + 3];
@@ -300,11 +305,21 @@ bool mm_many_hopper_meets(struct mm_backend *be, struct mm_view w, int64_t padde
     return parts && w.shape[0] % 4 == 0 && parts * mm_many_hopper_tiles(w) <= mm_cuda_of(be)->sms;
 }
 
+// Rows for a group: 64, or fewer where that gives more blocks something to do. Their sums are the
+// same in any case.
+static int half_of(struct mm_backend *be, const struct mm_many_product *p, int parts) {
+    if (p->gated || p->after.x) return 64;
+    const int64_t rows = p->w.shape[0], sms = mm_cuda_of(be)->sms;
+    const auto blocks = [&](int half) { return (rows + 2 * half - 1) / (2 * half) * parts; };
+    return blocks(32) <= sms ? 32 : blocks(48) <= sms ? 48 : 64;
+}
+
+// Of `box` rows at a time.
 static bool map_of(struct mm_backend *be, CUtensorMap *map, const void *p, int64_t rows,
-                   int64_t cols, int64_t ld) {
+                   int64_t cols, int64_t ld, int box) {
     struct mm_view v = mm_view3((void *)p, mm_dtype_bf16, rows, 1, cols);
     v.ld = ld;
-    return mm_tile_map_of(map, v, 64) ||
+    return mm_tile_map_of(map, v, box) ||
            mm_cuda_ok(be, cudaErrorInvalidValue, "describing a matrix to the copy engine");
 }
 
@@ -329,11 +344,13 @@ void mm_many_hopper(struct mm_backend *be, const struct mm_many_product *p, int 
     t.ahead = p->ahead, t.states = p->states;
     t.before = p->before, t.after = p->after;
     t.n = (int)p->n, t.parts = p->gated ? 1 : parts;
-    t.tiles = (t.rows + (p->gated ? 63 : tile - 1)) / (p->gated ? 64 : tile);
+    t.half = half_of(be, p, parts);
+    const int a_tile = p->gated ? t.half : 2 * t.half;
+    t.tiles = (t.rows + a_tile - 1) / a_tile;
     t.wide = (uintptr_t)p->out % 16 == 0 && p->out_ld % 4 == 0 && p->part % 4 == 0;
-    if (!map_of(be, &t.w, p->w.data, t.rows, K, p->w.ld) ||
-        (p->gated && !map_of(be, &t.w3, p->w3.data, t.rows, K, p->w3.ld)) ||
-        !map_of(be, &t.x, p->x, p->padded, K, K))
+    if (!map_of(be, &t.w, p->w.data, t.rows, K, p->w.ld, t.half) ||
+        (p->gated && !map_of(be, &t.w3, p->w3.data, t.rows, K, p->w3.ld, t.half)) ||
+        !map_of(be, &t.x, p->x, p->padded, K, K, 64))
         return;
     if (p->padded > 64) {
         launch<128>(be, t);
