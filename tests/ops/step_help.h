@@ -261,23 +261,98 @@ static inline void go(struct mm_backend *be, const struct model *m, struct seqs 
     go_stopping(be, m, q, first, n, NULL, r);
 }
 
+// ---- the reference ----
+
+// What products of bf16 weights make of the numbers that they multiply. Where a norm is before them
+// a backend may round what the row's own factor has multiplied, or what it is still to multiply:
+// then it is applied to the sums.
+enum rounding { rounds_nothing, rounds_rows, rounds_before_factors };
+
+// Of a thread: a backend of the reference whose products round.
+static _Thread_local struct {
+    const struct mm_ops *plain;
+    struct mm_ops ops;
+    const struct model *m;
+    const void *rounded;  // a row that is not to be rounded again
+    bool alone;           // no product added to the row that is normed next
+    bool before_factors;
+} rounder;
+
+static inline float rounded_bf16(float x) {
+    uint16_t half;
+    mm_from_f32(&half, mm_dtype_bf16, &x, 1);
+    mm_to_f32(&x, &half, mm_dtype_bf16, 1);
+    return x;
+}
+
+static inline void rounding_linear(struct mm_backend *be, struct mm_view y, struct mm_view x,
+                                   struct mm_view w, struct mm_view bias) {
+    const int64_t cols = mm_view_cols(x);
+    if (w.dtype != mm_dtype_bf16 || x.data == rounder.rounded) {
+        rounder.plain->linear_fwd(be, y, x, w, bias);
+        return;
+    }
+    assert_int_equal(mm_view_count(x), cols);
+    float *row = mm_xmalloc((size_t)cols * sizeof *row);
+    for (int64_t i = 0; i < cols; i++)
+        row[i] = rounded_bf16(((const float *)x.data)[i]);
+    rounder.plain->linear_fwd(be, y, mm_view2(row, mm_dtype_f32, 1, cols), w, bias);
+    free(row);
+}
+
+static inline void rounding_rmsnorm(struct mm_backend *be, struct mm_view y, struct mm_view rinv,
+                                    struct mm_view x, struct mm_view w, float eps) {
+    const bool last = w.data == rounder.m->norm.data, alone = rounder.alone || last;
+    rounder.plain->rmsnorm_fwd(be, y, rinv, x, w, eps);
+    rounder.alone = last;
+    rounder.rounded = NULL;
+    if (!rounder.before_factors || alone) return;
+    const int64_t cols = mm_view_cols(x);
+    const float *of = x.data, *by = w.data;
+    double squares = 0.0;
+    for (int64_t i = 0; i < cols; i++)
+        squares += (double)of[i] * of[i];
+    const double factor = 1.0 / sqrt(squares / (double)cols + eps);
+    for (int64_t i = 0; i < cols; i++)
+        ((float *)y.data)[i] = (float)(factor * rounded_bf16(of[i] * by[i]));
+    rounder.rounded = y.data;
+}
+
+static inline void rounding_l2norm(struct mm_backend *be, struct mm_view y, struct mm_view rinv,
+                                   struct mm_view x) {
+    rounder.plain->l2norm_fwd(be, y, rinv, x);
+    rounder.alone = true;
+}
+
 // The same by the reference, which takes one sequence after the other on one thread: some threads
 // have a backend each.
 struct reference_work {
     const struct model *m;
     struct seqs *q;
     struct result *r;
+    enum rounding rounding;
 };
 
 static inline void reference_part(void *of, int first, int n) {
     const struct reference_work *w = of;
     struct mm_backend *be = open_isa(mm_isa_plain, 1);
+    const struct mm_ops *plain = be->ops;
+    if (w->rounding != rounds_nothing) {
+        rounder.plain = plain, rounder.ops = *plain, rounder.m = w->m, rounder.alone = true;
+        rounder.before_factors = w->rounding == rounds_before_factors;
+        rounder.ops.linear_fwd = rounding_linear;
+        rounder.ops.rmsnorm_fwd = rounding_rmsnorm;
+        rounder.ops.l2norm_fwd = rounding_l2norm;
+        be->ops = &rounder.ops;
+    }
     go(be, w->m, w->q, first, n, w->r);
+    be->ops = plain;
     mm_backend_close(be);
 }
 
-static inline void go_reference(const struct model *m, struct seqs *q, int n, struct result *r) {
-    struct reference_work w = {m, q, r};
+static inline void go_reference(const struct model *m, struct seqs *q, int n,
+                                enum rounding rounding, struct result *r) {
+    struct reference_work w = {m, q, r, rounding};
     share_out(n, reference_part, &w);
 }
 
@@ -307,6 +382,33 @@ static inline void results_close(const struct result *a, const struct result *b,
         expect_close("hidden", (struct out){{a->hidden[i], b->hidden[i]}}, tolerance);
         if (i < 2) expect_close("logits", (struct out){{a->logits[i], b->logits[i]}}, tolerance);
     }
+}
+
+// The largest difference of results and states over the largest value of each view; what is not
+// finite is as far off as can be.
+static inline double views_off(struct mm_view a, struct mm_view b) {
+    double worst = 0.0, top = 0.0;
+    for (int64_t r = 0; r < b.shape[0]; r++) {
+        for (int64_t c = 0; c < mm_view_cols(b); c++) {
+            const double x = (double)get(a, r, c), y = (double)get(b, r, c);
+            if (!isfinite(x) || !isfinite(y)) return INFINITY;
+            worst = fmax(worst, fabs(x - y)), top = fmax(top, fabs(y));
+        }
+    }
+    return worst / top;
+}
+static inline double all_off(const struct result *r, const struct result *want, struct seqs *q,
+                             struct seqs *want_seqs, int n) {
+    double off = 0.0;
+    for (int i = 0; i < n_steps; i++) {
+        off = fmax(off, views_off(r->hidden[i], want->hidden[i]));
+        if (i < 2) off = fmax(off, views_off(r->logits[i], want->logits[i]));
+    }
+    const int64_t floats = (int64_t)q->floats;
+    for (int t = 0; t < n; t++)
+        off = fmax(off, views_off(mm_view1(q->memory[t], mm_dtype_f32, floats),
+                                  mm_view1(want_seqs->memory[t], mm_dtype_f32, floats)));
+    return off;
 }
 
 // Sequences that stop keep their states to the bit, and the others have the same numbers to the bit

@@ -16,7 +16,7 @@ static void against_reference(void **state) {
         struct result want;
         seqs_init(&want_seqs, &m, pasts, n);
         result_init(&want, &m, n);
-        go_reference(&m, &want_seqs, n, &want);
+        go_reference(&m, &want_seqs, n, rounds_nothing, &want);
         for (int isa = best_under_test(); isa > 0; isa--) {
             struct mm_backend *be = open_isa((enum mm_isa)isa, 2);
             struct seqs q;

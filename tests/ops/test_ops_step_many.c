@@ -8,6 +8,18 @@ static void many_pasts(int64_t *past, int n) {
         past[t] = t == 3 ? 700 : t * 37 % 300;
 }
 
+// How far results and states are from the reference, which rounds as said.
+static double off_from_reference(const struct model *m, const int64_t *past, int n,
+                                 enum rounding rounding, struct seqs *q, const struct result *r) {
+    struct seqs want_seqs;
+    struct result want;
+    seqs_init(&want_seqs, m, past, n), result_init(&want, m, n);
+    go_reference(m, &want_seqs, n, rounding, &want);
+    const double off = all_off(r, &want, q, &want_seqs, n);
+    result_free(&want), seqs_free(&want_seqs, n);
+    return off;
+}
+
 static void many_sequences(void **state) {
     (void)state;
     static const int counts[] = {9, 16, 17, 64, 65};
@@ -24,22 +36,26 @@ static void many_sequences(void **state) {
                           : n > 17             ? 5
                                                : 4],
                    type, (uint64_t)v + 40);
-        struct seqs want_seqs, q;
-        struct result want, r;
-        seqs_init(&want_seqs, &m, past, n), seqs_init(&q, &m, past, n);
-        result_init(&want, &m, n), result_init(&r, &m, n);
+        struct seqs q;
+        struct result r;
+        seqs_init(&q, &m, past, n), result_init(&r, &m, n);
         for (int i = 0; i < n_steps; i++) {
             memset(r.hidden[i].data, 0xff, (size_t)(n * m.shape.D) * sizeof(float));
             memset(r.logits[i].data, 0xff, (size_t)(n * m.shape.V) * sizeof(float));
         }
-        go_reference(&m, &want_seqs, n, &want);
         go(be, &m, &q, 0, n, &r);
         const bool rounds = testing_cuda() && type == mm_dtype_bf16;
         const double tolerance = rounds ? tol_step_many_rounded : tolerance_of(type);
-        results_close(&r, &want, tolerance);
-        states_close(&q, &want_seqs, n, tolerance);
-        result_free(&want), result_free(&r);
-        seqs_free(&want_seqs, n), seqs_free(&q, n);
+        double off = off_from_reference(&m, past, n,
+                                        rounds ? rounds_before_factors : rounds_nothing, &q, &r);
+        // GPUs that make no norms within products round what the factors have multiplied
+        if (rounds && off > tolerance) {
+            print_message("model %d: off by %.3g if factors come later\n", v, off);
+            off = off_from_reference(&m, past, n, rounds_rows, &q, &r);
+        }
+        if (!(off <= tolerance))
+            fail_msg("model %d, %d sequences: off by %.3g, allowed %.3g", v, n, off, tolerance);
+        result_free(&r), seqs_free(&q, n);
         model_free(&m);
     }
     cap = 1400;
