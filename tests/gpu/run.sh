@@ -145,14 +145,14 @@ fi
 if wants sanitize; then
     export MMAMBA_TEST_FEW=1
     for tool in ${tools//,/ }; do
-        mirror=exact # memcheck and initcheck know where allocations end
-        [ $tool = racecheck ] && mirror=1
+        mirror=exact racecheck= # memcheck and initcheck know where allocations end
+        [ $tool = racecheck ] && mirror=1 racecheck=MMAMBA_CUDA_RACECHECK=1
         for t in $ops halves; do
             # finite differences; and writes of the copy engine are unknown to initcheck: cuBLAS's
             case $tool.$t in *.ops_grad | *.cuda_device | initcheck.halves) continue ;; esac
             seconds=$sanitize_seconds # blocks of a token step wait for each other
             case $t in ops_step*) seconds=$((3 * seconds)) ;; esac
-            on_cuda "$tool.$t" "$seconds" env MMAMBA_CUDA_MIRROR=$mirror compute-sanitizer \
+            on_cuda "$tool.$t" "$seconds" env MMAMBA_CUDA_MIRROR=$mirror $racecheck compute-sanitizer \
                 --tool $tool --error-exitcode 9 --print-limit 20 "$tests/test_$t"
         done
     done

@@ -435,7 +435,7 @@ __device__ __forceinline__ void mm_tile_sums(float c[4], const ARGS &a, char *me
 #pragma unroll 1
     for (int i = 0, count; i < n; i += count, left -= count) {
         if (scaled && left <= 0) {
-            p.scales = queue.take_scales(), p.of.first = half ? (begin + i) / 2 : begin + i;
+            p.scales = queue.take_scales(a), p.of.first = half ? (begin + i) / 2 : begin + i;
             left = min(one, n - i);
         }
         p.at = begin + i, p.s = p.at - zero, p.two = i + 1 < n;
@@ -449,7 +449,7 @@ __device__ __forceinline__ void mm_tile_sums(float c[4], const ARGS &a, char *me
             mm_pair<KERNEL>(sums, p, type);
         }
         __syncwarp();
-        if (threadIdx.x % 32 == 0) {
+        if (threadIdx.x % 32 < a.givers) {
             queue.give(p.slot[0]);
             if (p.two) queue.give(p.slot[1]);
             if (four) queue.give(p.slot[2]), queue.give(p.slot[3]);

@@ -243,7 +243,7 @@ struct mm_queue {
         next = parity = 0, ring = a.ring, bars = bars_of(a, memory, threadIdx.x / 32);
         if (threadIdx.x % 32 * KERNEL::slot < ring) {
             const uint32_t at = bar(room + threadIdx.x % 32 * KERNEL::slot);
-            mm_bar_init(at, a.maps ? 1 : 32), mm_bar_init(at + KERNEL::free, 1);
+            mm_bar_init(at, a.maps ? 1 : 32), mm_bar_init(at + KERNEL::free, a.givers);
             mm_bar_inits_done();
         }
     }
@@ -280,7 +280,8 @@ struct mm_queue {
         }
     }
     // The next slot, of scales, is kept apart and given back. Nobody reads those before any more.
-    __device__ __forceinline__ uint32_t take_scales() {
+    template <class ARGS>
+    __device__ __forceinline__ uint32_t take_scales(const ARGS &a) {
         const uint32_t lane = threadIdx.x % 32, at = take();
         const uint32_t to = bar(room + ring);
         if (KERNEL::small || lane % 4 < 2) {
@@ -290,10 +291,10 @@ struct mm_queue {
             mm_store16_shared(row, g), mm_store16_shared(row + 8 * KERNEL::scales_row, h);
         }
         __syncwarp();
-        if (lane == 0) give(at);
+        if (lane < a.givers) give(at);
         return to;
     }
-    // By one lane, after all have read.
+    // By `givers` lanes, after all have read.
     __device__ __forceinline__ void give(uint32_t at) const {
         mm_bar_arrive(bar(at) + KERNEL::free);
     }
