@@ -156,12 +156,20 @@ static void on_signal(int number) {
     interrupted = 1;
 }
 
-void mm_interrupt_catch(void) {
-    struct sigaction action = {.sa_handler = on_signal};
+void mm_signal_catch(void (*handler)(int), int flags) {
+    // with AMX's registers a frame takes 11 KiB
+    static char room[64 << 10];
+    const stack_t stack = {.ss_sp = room, .ss_size = sizeof room};
+    sigaltstack(&stack, NULL);
+    struct sigaction action = {.sa_handler = handler, .sa_flags = flags | SA_ONSTACK};
     sigemptyset(&action.sa_mask);
-    // No SA_RESTART: somebody who waits for a line of input must hear of it.
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+}
+
+void mm_interrupt_catch(void) {
+    // No SA_RESTART: somebody who waits for a line of input must hear of it.
+    mm_signal_catch(on_signal, 0);
 }
 
 bool mm_interrupted(void) {

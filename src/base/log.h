@@ -29,6 +29,10 @@ void mm_progress_begin(struct mm_progress *p, const char *what, const char *unit
 void mm_progress_update(struct mm_progress *p, int64_t done, const char *note);
 void mm_progress_end(struct mm_progress *p);
 
+// Has SIGINT and SIGTERM handled on a stack of their own, in the thread that calls this: oneDNN's
+// products may put the stack's pointer into a small buffer of the heap, which a handler's frame
+// would write below. flags: of sigaction.
+void mm_signal_catch(void (*handler)(int), int flags);
 // SIGINT and SIGTERM set a flag that long loops poll; a second SIGINT ends the process at once.
 void mm_interrupt_catch(void);
 bool mm_interrupted(void);

@@ -12,6 +12,8 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/log.h"
+
 struct mm_chat_input {
     EditLine *el;  // NULL: plain lines
     History *history;
@@ -35,10 +37,7 @@ static void on_signal(int number) {
 
 void mm_chat_catch(void) {
     have_terminal = isatty(STDIN_FILENO) && tcgetattr(STDIN_FILENO, &terminal) == 0;
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    mm_signal_catch(on_signal, SA_RESTART);
 }
 
 bool mm_chat_leaving(void) {

@@ -1,6 +1,7 @@
 // Messages reach standard error whole, levels hold, progress stays off terminals' tricks when there
 // is none, signals set the flag.
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,12 +119,35 @@ static void signals(void **state) {
     assert_true(mm_now() - a >= 0.02);
 }
 
+static volatile intptr_t handled_at;
+
+static void note_place(int number) {
+    (void)number;
+    char here;
+    handled_at = (intptr_t)&here;
+}
+
+// A handler's frame must not be where the stack is: that may be a buffer of the heap just then.
+static void signals_have_a_stack(void **state) {
+    (void)state;
+    char here;
+    mm_signal_catch(note_place, 0);
+    raise(SIGINT);
+    const intptr_t first = handled_at, from = (intptr_t)&here;
+    raise(SIGTERM);
+    assert_true(handled_at != 0);
+    assert_true(first < from - (1 << 20) || first > from + (1 << 20));
+    assert_true(handled_at == first);
+    signal(SIGINT, SIG_DFL), signal(SIGTERM, SIG_DFL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(levels),
         cmocka_unit_test(long_lines_end),
         cmocka_unit_test(progress_in_a_file),
         cmocka_unit_test(signals),
+        cmocka_unit_test(signals_have_a_stack),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
