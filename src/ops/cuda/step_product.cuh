@@ -314,26 +314,32 @@ __device__ __forceinline__ void mm_stream(const ARGS &a, const struct mm_step_wh
 }
 
 // One sequence. Every block has the whole stream, and makes the operand of it by itself: it hears
-// the sums of the crews' parts, and says nothing. A warp has two blocks of 128 columns at a time,
-// so that neither waits for the other.
+// the sums of the crews' parts, and says nothing. Codes take a warp longer than waiting does, so it
+// makes those of two blocks of 128 columns at a time; of bf16 it asks for the next block's sums
+// while one becomes an operand.
 template <class KERNEL, class ARGS>
 __device__ __forceinline__ void mm_stream_whole(const ARGS &a, char *memory, unsigned turn,
                                                 bool begins, const float *norm, bool codes,
                                                 bool exact) {
-    const int lane = threadIdx.x % 32, columns = a.D_blocks * mm_step_block;
+    constexpr int some = KERNEL::weights == mm_dtype_bf16 ? 1 : 2;
     constexpr int step = mm_step_warps * mm_step_block;  // to the warp's next block
+    const int lane = threadIdx.x % 32, columns = a.D_blocks * mm_step_block;
     char *operand = memory + a.room.operand;
     float *stream = (float *)(memory + a.room.stream);
-#pragma unroll 1
-    for (int column0 = threadIdx.x * 4; column0 < columns; column0 += 2 * step) {
-        struct mm_sums_asked sums[2];
-        float4 v[2], w[2];
+    struct mm_sums_asked sums[some];
+    const auto ask = [&](int column0) {
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
+        for (int e = 0; e < some; e++) {
             if (!begins && column0 + e * step < a.D) sums[e].ask(a, turn, column0 + e * step);
         }
+    };
+    if (some == 1) ask(threadIdx.x * 4);
+#pragma unroll 1
+    for (int column0 = threadIdx.x * 4; column0 < columns; column0 += some * step) {
+        float4 v[some], w[some];
+        if (some > 1) ask(column0);
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
+        for (int e = 0; e < some; e++) {
             const int column = column0 + e * step;
             v[e] = w[e] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
             if (column >= a.D) continue;
@@ -344,20 +350,21 @@ __device__ __forceinline__ void mm_stream_whole(const ARGS &a, char *memory, uns
             *mine = v[e];
         }
         __syncwarp();
-        float squares[2];
+        if (some == 1) ask(column0 + step);
+        float squares[some];
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
+        for (int e = 0; e < some; e++) {
             squares[e] = mm_warp_sum(mm_dot4(v[e], v[e]));
             v[e].x *= w[e].x, v[e].y *= w[e].y, v[e].z *= w[e].z, v[e].w *= w[e].w;
         }
-        struct mm_step_codes c[2];
+        struct mm_step_codes c[some];
         if (KERNEL::weights != mm_dtype_bf16 && codes) {
 #pragma unroll
-            for (int e = 0; e < 2; e++)
+            for (int e = 0; e < some; e++)
                 c[e] = mm_codes(v[e]);
         }
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
+        for (int e = 0; e < some; e++) {
             const int block = (column0 + e * step) / mm_step_block;
             if (block >= a.D_blocks) break;
             if (lane == 0) ((float *)(memory + a.room.squares))[block] = squares[e];
