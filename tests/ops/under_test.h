@@ -3,6 +3,7 @@
 #ifndef MM_TESTS_OPS_UNDER_TEST_H
 #define MM_TESTS_OPS_UNDER_TEST_H
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include "ops/cpu/cpu.h"
@@ -28,9 +29,13 @@ static inline enum mm_code open_under_test(struct mm_backend **be, enum mm_isa i
         setenv("MMAMBA_CUDA_MIRROR", "1", 0);  // or "exact", for sanitizers
         return mm_backend_open_cuda(be, 0, n_threads, err);
     }
+    // the environment is the process's: threads that open one each wait for each other
+    static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&opening);
     setenv("MMAMBA_ISA", mm_isa_name(isa), 1);
     const enum mm_code code = mm_backend_open_cpu(be, n_threads, err);
     unsetenv("MMAMBA_ISA");
+    pthread_mutex_unlock(&opening);
     return code;
 }
 
