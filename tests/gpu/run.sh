@@ -7,15 +7,15 @@
 #     PACK            of tests/gpu/pack.sh; BUILD: a build folder with the plug-in (default: `make cuda`)
 #     --only A,B      of parity, golden, program, training, faults, sanitize, soak, bench (default: all)
 #     --soak SECONDS      of the soak, which runs beside most of the others (170; 600 is a soak to quote)
-#     --sanitize SECONDS  for each tool on each test, at most (150); three times that for token steps
+#     --sanitize SECONDS  for each tool on each test, at most (400); three times that for token steps
 #     --tools A,B         of compute-sanitizer (memcheck,racecheck,initcheck)
 #     --jobs N        tests side by side (as many as there are processors)
 # Exit 0: nothing failed. A number that misses what it must be is told, and is no failure.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 sections=parity,golden,program,training,faults,sanitize,soak,bench
-soak_seconds=170 sanitize_seconds=150 tools=memcheck,racecheck,initcheck jobs=$(nproc)
-places=()
+soak_seconds=170 sanitize_seconds=400 tools=memcheck,racecheck,initcheck jobs=$(nproc)
+places=() alone=()
 while [ $# -gt 0 ]; do
     case $1 in
     --only) sections=$2 && shift ;;
@@ -109,6 +109,13 @@ job() {
         echo "$verdict $((($(date +%s%N) - from) / 100000000))" >"$logs/$name.result"
     ) &
 }
+# sanitized TOOL TEST SECONDS
+sanitized() {
+    local mirror=exact racecheck=0 # memcheck and initcheck know where allocations end
+    [ "$1" = racecheck ] && mirror=1 racecheck=1
+    on_cuda "$1.$2" "$3" env MMAMBA_TEST_FEW=1 MMAMBA_CUDA_MIRROR=$mirror MMAMBA_CUDA_RACECHECK=$racecheck \
+        compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 "$tests/test_$2"
+}
 on_cuda() { job "$1" "$2" env MMAMBA_TEST_BACKEND=cuda "${@:3}"; }
 
 ops=$(tests/gpu/op_tests.sh)
@@ -143,22 +150,24 @@ if wants parity; then
     done
 fi
 if wants sanitize; then
-    export MMAMBA_TEST_FEW=1
     for tool in ${tools//,/ }; do
-        mirror=exact racecheck= # memcheck and initcheck know where allocations end
-        [ $tool = racecheck ] && mirror=1 racecheck=MMAMBA_CUDA_RACECHECK=1
         for t in $ops halves; do
             # finite differences; and writes of the copy engine are unknown to initcheck: cuBLAS's
             case $tool.$t in *.ops_grad | *.cuda_device | initcheck.halves) continue ;; esac
-            seconds=$sanitize_seconds # blocks of a token step wait for each other
-            case $t in ops_step*) seconds=$((3 * seconds)) ;; esac
-            on_cuda "$tool.$t" "$seconds" env MMAMBA_CUDA_MIRROR=$mirror $racecheck compute-sanitizer \
-                --tool $tool --error-exitcode 9 --print-limit 20 "$tests/test_$t"
+            case $t in
+            ops_step*) alone+=("$tool $t") ;;
+            *) sanitized $tool $t "$sanitize_seconds" ;;
+            esac
         done
     done
-    unset MMAMBA_TEST_FEW
 fi
 wait
+# Blocks of a token step wait for each other, and hold the card while they do: beside others, each of these
+# would take all the others' time.
+for one in "${alone[@]}"; do
+    sanitized $one $((3 * sanitize_seconds))
+    wait
+done
 # A kernel that writes where nothing is costs its process the card; whether others on it are safe then is
 # not ours to say, so nothing runs beside these.
 if wants training; then
