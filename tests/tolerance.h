@@ -53,8 +53,8 @@ static const double tol_step = 1e-4;
 static const double tol_step_bf16_rounded = 1.5e-2;
 // The same of up to 65 sequences and their states, against a reference that rounds to bf16 where
 // the GPU does. What differs by 2^-22 still tips some roundings over, and each that is tipped tips
-// more after it: on an H100 the models of this test come out 0.4 to 1.0e-2 apart (one of them 3.2e-2
-// where the reference rounds nothing).
+// more after it: on an H100 the models of this test come out 0.4 to 1.0e-2 apart (one of
+// them 3.2e-2 where the reference rounds nothing).
 static const double tol_step_many_rounded = 1.5e-2;
 // The same with quantized weights: the sums of integers are exact, but a rounding of 2^-24 before
 // them can tip an activation's code over, by 1/127 of the largest in its block.
