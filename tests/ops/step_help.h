@@ -395,7 +395,7 @@ static inline double views_off(struct mm_view a, struct mm_view b) {
             worst = fmax(worst, fabs(x - y)), top = fmax(top, fabs(y));
         }
     }
-    return worst / top;
+    return top > 0.0 ? worst / top : worst > 0.0 ? INFINITY : 0.0;
 }
 static inline double all_off(const struct result *r, const struct result *want, struct seqs *q,
                              struct seqs *want_seqs, int n) {
