@@ -15,8 +15,8 @@ __device__ __forceinline__ float mm_dot4(float4 a, float4 b) {
 
 // Operands, every sequence's columns 128 at a time (`block`), row `block n + seq`:
 //   bf16    256 bytes, 16 of padding
-//   codes   128 bytes, then their scale, then sums of the codes of 32 columns each; of one sequence
-//           16 zeros, sums times -8 or -128, and the negated codes of the last 64 columns
+//   codes   128 bytes, then their scale; for q4 sums of the codes of 32 columns each, or of one
+//           sequence 16 zeros, sums times -8 or -128, and the negated codes of the last 64 columns
 //   exact   what bf16 weights of quantized models meet, gates and dt: two rows of 64 columns each,
 //           128 bytes of bf16, 128 of what that leaves over, 128 of what is left then (24 bits, as
 //           f32 has), 16 of padding
