@@ -151,10 +151,9 @@ struct mm_step_args {
     const struct CUtensorMap_st *maps;   // (blocks + 1) of mm_step_maps; NULL: none
     int n_layers, n, D, crews;
     int queue, ring;  // bytes of a warp's queue, and of its slots
-    unsigned
-        givers;    // lanes that say that a slot has been read: 1, of the warp; all, for racecheck
-    int slice;     // columns of the residual stream that a block has: whole blocks of 128
-    int D_blocks;  // blocks of 128 columns of the residual stream
+    unsigned givers;  // lanes that say that a slot was read: 1 of the warp; all, for racecheck
+    int slice;        // columns of the residual stream that a block has: whole blocks of 128
+    int D_blocks;     // blocks of 128 columns of the residual stream
     int z_ld;
     int rounds;      // heads of a crew, at most
     int half_cache;  // keys and values are bf16

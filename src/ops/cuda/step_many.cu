@@ -229,22 +229,12 @@ static struct mm_many_product own_product(const struct rows *r, float *y, int64_
     return p;
 }
 
-// Those of block `index`; none where some sequences have stopped and leave theirs alone.
-static struct mm_many_ahead_states states_ahead(const struct rows *r, const struct mm_step_block *b,
-                                                int64_t index) {
-    if (b->attention || r->stopped) return {};
-    const int64_t group = b->H / b->G * b->P * b->P * 4;
-    return {r->states + index * r->n, (int)r->n, (int)b->G, group,
-            group < mm_many_soon_before ? group : mm_many_soon_before};
-}
-
-static void project(struct mm_backend *be, struct rows *r, const struct mm_step_block *b,
-                    int64_t index) {
+static void project(struct mm_backend *be, struct rows *r, const struct mm_step_block *b) {
     const int parts = own_parts(be, r, b->in[0]);
     r->z_parts = parts ? parts : 1;
     if (parts) {
         struct mm_many_product p = own_product(r, r->z, r->z_cols, r->u, b->in[0]);
-        p.before = r->before, p.states = states_ahead(r, b, index);
+        p.before = r->before;
         mm_many_hopper(be, &p, parts);
     } else {
         product(be, r, r->z, r->z_cols, r->u, b->in[0], false);
@@ -385,7 +375,7 @@ static void block(struct mm_backend *be, struct rows *r, const struct mm_step *s
     const struct mm_step_block *b = &s->blocks[i];
     const bool first = i == 0 && s->l2_before != 0;
     if (!r->before.ss) norm(be, r, s, b->attention_norm, b->eps, first ? s->x : MM_NONE, MM_NONE);
-    project(be, r, b, i);
+    project(be, r, b);
     if (b->attention) {
         attention(be, r, b, i, s->seqs[0].blocks[i].k.dtype == mm_dtype_bf16);
     } else {

@@ -30,7 +30,6 @@ struct task {
     int half;   // rows of w that each group has of a tile, a multiple of 16
     bool wide;  // rows of out can be written four at a time
     struct mm_many_ahead ahead;
-    struct mm_many_ahead_states states;
     struct mm_many_norm_before before;
     struct mm_many_norm_after after;
 };
@@ -61,12 +60,6 @@ __device__ static int each_step(const struct task &t, int begin, int end, const 
     return n;
 }
 
-// What the next kernel reads first, this block's share of it.
-__device__ static void bring_ahead(const struct task &t) {
-    mm_many_bring(t.ahead, blockIdx.x, gridDim.x);
-    mm_many_bring(t.states, blockIdx.x, gridDim.x);
-}
-
 template <int COLS>
 __device__ static void bring(const struct task &t, struct shared_of<COLS> &sh) {
     enum { stages = shared_of<COLS>::stages };
@@ -83,7 +76,7 @@ __device__ static void bring(const struct task &t, struct shared_of<COLS> &sh) {
                          &sh.here[n % stages]);
     };
     const bool all = each_step(t, 0, stages, weights) < stages;
-    if (all) bring_ahead(t);
+    if (all) mm_many_bring(t.ahead, blockIdx.x, gridDim.x);
     mm_many_wait();
     each_step(t, 0, stages, rows);
     if (all) return;
@@ -92,7 +85,7 @@ __device__ static void bring(const struct task &t, struct shared_of<COLS> &sh) {
         weights(n, row, k);
         rows(n, row, k);
     });
-    bring_ahead(t);
+    mm_many_bring(t.ahead, blockIdx.x, gridDim.x);
 }
 
 __device__ static void multipliers_meet() {
@@ -341,7 +334,7 @@ void mm_many_hopper(struct mm_backend *be, const struct mm_many_product *p, int 
     const int64_t K = mm_view_cols(p->w);
     t.out = p->out, t.out_ld = p->out_ld, t.part = p->part, t.gated = p->gated;
     t.rows = (int)p->w.shape[0], t.steps = (int)((K + step_k - 1) / step_k);
-    t.ahead = p->ahead, t.states = p->states;
+    t.ahead = p->ahead;
     t.before = p->before, t.after = p->after;
     t.n = (int)p->n, t.parts = p->gated ? 1 : parts;
     t.half = half_of(be, p, parts);

@@ -32,7 +32,6 @@ struct mm_many_product {
     __nv_bfloat16 *gated;    // (n, rows)
     int64_t out_ld, part;    // part: from one part to the next
     struct mm_many_ahead ahead;
-    struct mm_many_ahead_states states;
     struct mm_many_norm_before before;
     struct mm_many_norm_after after;  // given only where mm_many_hopper_meets
 };

@@ -24,6 +24,21 @@ struct mm_many_ahead {
     const char *p[2];
     int64_t bytes;  // of each; a multiple of 16
 };
+// Part `i` of `n`, by one thread.
+__device__ inline void mm_many_bring(const struct mm_many_ahead &a, int i, int n) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    const int64_t from = a.bytes / 16 * i / n * 16, to = a.bytes / 16 * (i + 1) / n * 16;
+    for (int k = 0; k < 2; k++) {
+        if (!a.p[k]) continue;
+        for (int64_t at = from; at < to; at += 16384) {
+            const int some = (int)(to - at < 16384 ? to - at : 16384);
+            asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(a.p[k] + at), "r"(some)
+                         : "memory");
+        }
+    }
+#endif
+}
+
 // A word of all blocks: what was written before it is changed is seen by who reads it thereafter.
 // Lighter than __threadfence, which puts all fences of the card in one order.
 __device__ inline unsigned mm_many_read(const unsigned *p) {
@@ -43,43 +58,11 @@ __device__ inline unsigned mm_many_add(unsigned *p, unsigned y) {
 #endif
     return x;
 }
-__device__ inline void mm_many_bring_line(const void *p) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
-}
-// Bytes [from, to) of p, multiples of 16, by one thread.
-__device__ inline void mm_many_bring_bytes(const void *p, int64_t from, int64_t to) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    for (int64_t at = from; at < to; at += 16384) {
-        const int some = (int)(to - at < 16384 ? to - at : 16384);
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"((const char *)p + at),
-                     "r"(some)
-                     : "memory");
-    }
-#endif
-}
-// Part `i` of `n`, by one thread.
-__device__ inline void mm_many_bring(const struct mm_many_ahead &a, int i, int n) {
-    const int64_t from = a.bytes / 16 * i / n * 16, to = a.bytes / 16 * (i + 1) / n * 16;
-    for (int k = 0; k < 2; k++)
-        if (a.p[k]) mm_many_bring_bytes(a.p[k], from, to);
-}
 
 struct mm_many_state {
     float *S, *conv;
     void *k, *v;
 };
-// Likewise the beginning of every group's rows of S, which the mixer reads first.
-struct mm_many_ahead_states {
-    const struct mm_many_state *states;  // (n_seqs); NULL: none
-    int n_seqs, groups;
-    int64_t group_bytes, bytes;  // of a group's rows; of them
-};
-__device__ inline void mm_many_bring(const struct mm_many_ahead_states &a, int i, int n) {
-    for (int u = i; a.states && u < a.n_seqs * a.groups; u += n) {
-        const int64_t from = u % a.groups * a.group_bytes;
-        mm_many_bring_bytes(a.states[u / a.groups].S, from, from + a.bytes);
-    }
-}
 
 __device__ inline float mm_many_dot(float4 a, float4 b) {
     return a.x * b.x + a.y * b.y + (a.z * b.z + a.w * b.w);

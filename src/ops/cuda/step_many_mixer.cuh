@@ -62,7 +62,7 @@ __device__ inline void mm_many_bring_rows(const struct mm_many_mixer &m, const f
     const int lines = (2 + ratio) * P / 32;
     for (int e = threadIdx.x; e < (m.K - 1) * lines; e += mm_many_threads) {
         const int64_t c = mm_many_channel(m, P, group, ratio, e % lines * 32);
-        mm_many_bring_line(conv + e / lines * channels + c);
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(conv + e / lines * channels + c));
     }
 }
 
@@ -130,11 +130,6 @@ __device__ inline void mm_many_gated(const struct mm_many_mixer &m, const float 
     }
 }
 
-// Bytes of a group's rows of S, from its first on, that are brought to the L2 before they can be
-// used: by the mixer when it begins, less those that its registers take, and by the projection
-// before it.
-enum { mm_many_soon = 0 << 10, mm_many_soon_before = 32 << 10 };
-
 // Rows of S of a warp: some of one head.
 enum { mm_many_state_rows = 4 };
 struct mm_many_rows {
@@ -188,11 +183,6 @@ static __global__ void __launch_bounds__(mm_many_threads, 4)
     float *S = m.states[seq].S + (int64_t)group * ratio * P * P + at;
     struct mm_many_rows even, odd;
     if (warp < units) even.load(S + (int64_t)warp * rows * P, P, in);
-    if (threadIdx.x == 0) {
-        const int64_t all = (int64_t)ratio * P * P * 4;
-        mm_many_bring_bytes((const char *)S, (int64_t)mm_many_warps * rows * P * 4,
-                            all < mm_many_soon ? all : mm_many_soon);
-    }
     mm_many_bring_rows(m, m.states[seq].conv, P, group, ratio);
     mm_many_wait();
     if (m.stopped && m.stopped[seq]) {
