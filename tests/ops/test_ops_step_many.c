@@ -27,7 +27,8 @@ static void many_sequences(void **state) {
     int64_t past[most_seqs];
     cap = 720;
     many_pasts(past, most_seqs);
-    for (int v = 0; v < (testing_cuda() ? 15 : 3); v++) {
+    const int models = !testing_cuda() ? 3 : test_few() ? 5 : 15;
+    for (int v = 0; v < models; v++) {
         const int n = counts[v % 5];
         const enum mm_dtype type = v % 5 == 2 && v < 10 ? mm_dtype_f16 : mm_dtype_bf16;
         struct model m;
@@ -71,7 +72,7 @@ static void among_many(void **state) {
     int64_t past[most_seqs];
     cap = 720;
     many_pasts(past, most_seqs);
-    for (int v = 0; v < (testing_cuda() ? 9 : 3); v++) {
+    for (int v = 0; v < (testing_cuda() ? 9 : 3); v += test_few() ? 4 : 1) {
         const int few = counts[v / 3][0], all = counts[v / 3][1];
         struct model m;
         make_model(&m, shapes[4 + v % 2],
@@ -109,7 +110,7 @@ static void stopped_among_many(void **state) {
     int stops[most_seqs];
     cap = 720;
     many_pasts(past, most_seqs);
-    for (int v = 0; v < (testing_cuda() ? 4 : 1); v++) {
+    for (int v = 0; v < (testing_cuda() ? 4 : 1); v += test_few() ? 3 : 1) {
         struct model m;
         make_model(&m, shapes[4 + v % 2], mm_dtype_bf16, (uint64_t)v + 90);
         for (int t = 0; t < most_seqs; t++)
