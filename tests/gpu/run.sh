@@ -15,7 +15,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 sections=parity,golden,program,training,faults,sanitize,soak,bench
 soak_seconds=170 sanitize_seconds=400 tools=memcheck,racecheck,initcheck jobs=$(nproc)
-places=() alone=()
+places=() alone=() at_work=()
 while [ $# -gt 0 ]; do
     case $1 in
     --only) sections=$2 && shift ;;
@@ -108,6 +108,12 @@ job() {
         esac
         echo "$verdict $((($(date +%s%N) - from) / 100000000))" >"$logs/$name.result"
     ) &
+    at_work+=($!)
+}
+# all jobs are over; the soak may go on
+jobs_over() {
+    [ ${#at_work[@]} = 0 ] || wait "${at_work[@]}"
+    at_work=()
 }
 # sanitized TOOL TEST SECONDS
 sanitized() {
@@ -149,6 +155,9 @@ if wants parity; then
         on_cuda "$t.as_8.9" 400 env MMAMBA_CUDA_AS=8.9 "$tests/test_$t"
     done
 fi
+# Sanitizers hold the card for long: beside them a test of token steps, whose blocks wait for each other,
+# takes ten times as long.
+jobs_over
 if wants sanitize; then
     for tool in ${tools//,/ }; do
         for t in $ops halves; do

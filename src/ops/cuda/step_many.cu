@@ -215,7 +215,7 @@ static void product(struct mm_backend *be, const struct rows *r, float *y, int64
 // What of the next product's weights (one or two matrices) is brought ahead of it.
 static struct mm_many_ahead ahead_of(struct mm_backend *be, const struct rows *r, struct mm_view w,
                                      struct mm_view w3) {
-    const int64_t most_bytes = w3.data ? 8 << 20 : 16 << 20;
+    const int64_t most_bytes = w3.data ? 4 << 20 : 8 << 20;
     if (!w.data || !own_parts(be, r, w)) return {};
     const int64_t bytes = ((w.shape[0] - 1) * w.ld + mm_view_cols(w)) * 2 / 16 * 16;
     return {{(const char *)w.data, (const char *)w3.data}, bytes < most_bytes ? bytes : most_bytes};
