@@ -73,9 +73,10 @@ static struct mm_view run_blocks(struct mm_model *m, int64_t begin, int64_t end,
         const size_t mark = mm_arena_mark(arena);
         struct mm_block_acts local, *acts = keep ? &f->blocks[i] : &local;
         mm_block_fwd(m, &m->blocks[i], is_last ? &last : st, acts, y, x,
-                     state ? &state->blocks[i] : NULL, keep && !recompute, tap && tap->whole,
-                     arena);
+                     state ? &state->blocks[i] : NULL, keep, tap && tap->whole, arena);
         if (tap) tap->fn(tap->arg, i, st, acts, y, arena);
+        // what the backward makes again was kept here, too: without, other operations would be
+        // chosen, which round otherwise
         if (!keep || recompute) mm_arena_release(arena, mark);
         x = y;
     }

@@ -369,7 +369,8 @@ struct mm_tap {
     bool whole;  // fn looks at more of acts than mix and h
 };
 // state NULL for training. keep: leave activations for mm_model_bwd (in f); recompute: leave only
-// each block's input. Without keep, the arena holds one block's temporaries at a time.
+// each block's input, which changes no bit of any result. Without keep, the arena holds one block's
+// temporaries at a time.
 void mm_model_fwd(struct mm_model *m, const struct mm_layout *l, struct mm_view pixels,
                   struct mm_state *state, struct mm_forward *f, bool keep, bool recompute,
                   const struct mm_tap *tap, struct mm_arena *arena);

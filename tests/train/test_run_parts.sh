@@ -60,11 +60,14 @@ same=$dir/plain
 run 0 distill "$teacher" "$same" --recipe "$dir/f32.json" --stages 1 "${data[@]}"
 same_run "$same" "$out"
 
-# recomputation changes no bit
+# recomputation changes no bit; sums that take several tiles would show it
+tiny_config 48 200 1 >"$dir/config/config.json"
+run 0 train --config "$dir/config" --out "$dir/wide" --recipe "$dir/f32.json" --steps 2 "${data[@]}"
+tiny_config 16 24 2 >"$dir/config/config.json"
 for how in always never; do
     sed "s/{/{\"recompute\": \"$how\", /" "$dir/bf16.json" >"$dir/$how.json"
     sed -i '2,$s/"recompute": "[a-z]*", //' "$dir/$how.json"
-    run 0 distill "$teacher" "$dir/$how" --recipe "$dir/$how.json" --stages 3 "${data[@]}"
+    run 0 distill "$dir/wide/model" "$dir/$how" --recipe "$dir/$how.json" --stages 3 "${data[@]}"
     run 0 train --model "$teacher" --out "$dir/$how-train" --recipe "$dir/$how.json" "${data[@]}"
 done
 same_run "$dir/always" "$dir/never"
