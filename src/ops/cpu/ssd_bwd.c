@@ -446,9 +446,10 @@ void mm_ssd_bwd_cpu(struct mm_backend *be, struct mm_view dv, struct mm_view dk,
     const int64_t n_heads = f.e.n_heads, n_groups = n_heads / f.e.per_group;
     f.max_chunk = mm_ssd_pad(&f.e, longest < mm_ssd_chunk_max ? longest : mm_ssd_chunk_max);
     for (int64_t s = 0; s < segs.n; s++) {
-        const int64_t n = segs.start[s + 1] - segs.start[s],
-                      states = (n - 1) / mm_ssd_chunk(f.e.kern, n);
-        if (n > 0 && !is_long(&f, s) && states > f.max_states) f.max_states = states;
+        const int64_t n = segs.start[s + 1] - segs.start[s];
+        if (n == 0 || is_long(&f, s)) continue;
+        const int64_t states = (n - 1) / mm_ssd_chunk(f.e.kern, n);
+        if (states > f.max_states) f.max_states = states;
     }
     struct work unused;
     f.piece_bytes = mm_cpu_piece(head_bytes + (size_t)carve(&f, &unused, NULL) * sizeof(float));
