@@ -19,7 +19,9 @@ for type in bf16 q8 q4; do
     [ $type = bf16 ] && lengths=1k,103k,1M
     bench $type --keep none --dtype $type --prompt $lengths --new 128 --skip-prefill
 done
-bench many --keep none --prompt 1k --new 64 --batch 64 --skip-prefill
+for type in bf16 q8 q4; do
+    bench many.$type --keep none --dtype $type --prompt 1k --new 64 --batch 64 --skip-prefill
+done
 bench training --train 1,2,3 --prompt 4096
 timeout 100 "$benches/bench_gpu_mixer" 4096 16384 ssd >"$logs/bench.mixer.txt" || status=1
 
@@ -62,7 +64,11 @@ for type in bf16 q8 q4; do
         [ "$ratio" = - ] || line "  over that after 1000" "$(say %.3f "$ratio")" "" ">0.98" ""
     done < <("$rows" "$logs/bench.$type.json" rows prompt decode_tok_s decode_fraction decode_ratio)
 done
-line "decode linear, 64 sequences" "$("$rows" "$logs/bench.many.json" rows decode_tok_s)" tok/s ">15000" ""
+for type in bf16 q8 q4; do
+    least=-
+    [ $type = bf16 ] && least=">15000"
+    line "decode, 64 sequences, $type" "$("$rows" "$logs/bench.many.$type.json" rows decode_tok_s)" tok/s "$least" ""
+done
 while IFS=$'\t' read -r stage tokens fraction tok_s peak; do
     least=-
     [ "$stage" = 3 ] && least=">40"

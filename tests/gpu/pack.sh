@@ -22,6 +22,7 @@ done | sort -u | grep -vE '/(libc|libm|libpthread|libdl|librt|libgcc_s|libstdc\+
 cp /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf "$dir/fonts/" 2>/dev/null || true
 cp -r /usr/share/fonts/truetype/dejavu "$dir/fonts/" 2>/dev/null || true
 find "$dir/bin" "$dir/tests" -type f -exec strip {} + 2>/dev/null || true
-tar -C "$dir" -cf - . | xz -T0 -2 >"$out.part"
+# the tests are linked with the same library: a dictionary that reaches from one to the next
+tar -C "$dir" --sort=name -cf - . | xz -T1 --lzma2=preset=4,dict=128MiB >"$out.part"
 mv "$out.part" "$out"
 ls -l "$out"
