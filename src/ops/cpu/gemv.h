@@ -55,6 +55,17 @@ static inline mm_gemv_rows_fn *mm_gemv_rows_of(const struct mm_gemv_kernels *k, 
                                     : k->floats->rows[type][t_dim - 1];
 }
 
+// Whether one row of x is faster met by fewer weight rows side by side: on AMD's processors, where
+// x leaves them room in the first cache (docs/PERFORMANCE.md, "Decoding").
+static inline bool mm_gemv_few(int64_t k) {
+#ifdef __x86_64__
+    return k <= 4096 && __builtin_cpu_is("amd");
+#else
+    (void)k;
+    return false;
+#endif
+}
+
 // Bytes that codes, scales and sums of n rows of K elements take, and the places in them.
 size_t mm_gemv_x_bytes(int64_t n, int64_t k);
 struct mm_gemv_x mm_gemv_x_at(void *room, int64_t n, int64_t k);

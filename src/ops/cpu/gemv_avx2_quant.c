@@ -9,6 +9,7 @@
 #define QUANT mm_gemv_quant_avx2
 #define LANES 8
 #define STREAMS(t) ((t) == 1 ? 2 : 1)
+#define FEW(type) 1
 #define QBYTES 32
 #define SHIFT(type) ((type) == mm_dtype_q4 ? 8 : 0)
 #define FACTORS 1

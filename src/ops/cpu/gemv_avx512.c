@@ -6,6 +6,7 @@
 #define FLOATS mm_gemv_floats_avx512
 #define LANES 16
 #define STREAMS(t) ((t) <= 6 ? 4 : 3)
+#define FEW(type) 1
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 MM_VINLINE float add_lanes(vec v) {

@@ -8,6 +8,7 @@
 #define QUANT mm_gemv_quant_avx512vnni
 #define LANES 16
 #define STREAMS(t) 2
+#define FEW(type) (mm_dtype_##type == mm_dtype_q8 ? 1 : 2)
 #define QBYTES 64
 #define SHIFT(type) 128
 #define FACTORS 0

@@ -29,12 +29,23 @@ INLINE void walk(float *y, int64_t ldy, const struct mm_gemv_x *x, const char *w
     }
 }
 
+// Streams of one row of x where mm_gemv_few says so.
+#ifndef FEW
+#define FEW(type) STREAMS(1)
+#endif
+
 // A function for each T, so that the loops unroll.
-#define ROWS(type, t)                                                                        \
-    static void rows_##type##_##t(float *y, int64_t ldy, const struct mm_gemv_x *x,          \
-                                  struct mm_view w, int64_t begin, int64_t end) {            \
-        walk(y, ldy, x, w.data, row_bytes_of(w, mm_dtype_##type), begin, end, STREAMS(t), t, \
-             mm_dtype_##type, rows_of_streams);                                              \
+#define ROWS(type, t)                                                                  \
+    static void rows_##type##_##t(float *y, int64_t ldy, const struct mm_gemv_x *x,    \
+                                  struct mm_view w, int64_t begin, int64_t end) {      \
+        const int64_t bytes = row_bytes_of(w, mm_dtype_##type);                        \
+        if (t == 1 && FEW(type) < STREAMS(1) && mm_gemv_few(x->k)) {                   \
+            walk(y, ldy, x, w.data, bytes, begin, end, FEW(type), t, mm_dtype_##type,  \
+                 rows_of_streams);                                                     \
+        } else {                                                                       \
+            walk(y, ldy, x, w.data, bytes, begin, end, STREAMS(t), t, mm_dtype_##type, \
+                 rows_of_streams);                                                     \
+        }                                                                              \
     }
 #define ROWS_OF(type) \
     ROWS(type, 1)     \

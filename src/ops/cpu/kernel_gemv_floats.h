@@ -2,6 +2,7 @@
 // including file gives
 //   LANES, vec                  floats of a vector, and the vector
 //   STREAMS(t)                  weight rows that go side by side with t rows of x, at most 4
+//   FEW(type)                   those of one row where mm_gemv_few says so; may be left out
 //   add_lanes(v)                the sum of a vector
 //   load_w(w, at, type)         LANES weights of a float type as f32
 //   load_w_some(w, at, type, n) n < LANES of them, then zeros

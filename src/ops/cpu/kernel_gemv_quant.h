@@ -1,6 +1,7 @@
 // Body of the matrix-vector kernels with quantized weights. The including file gives
 //   LANES, vec                  floats of a vector, and the vector
 //   STREAMS(t)                  weight rows that go side by side with t rows of x
+//   FEW(type)                   those of one row where mm_gemv_few says so; may be left out
 //   add_lanes(v)                the sum of a vector
 //   QBYTES, qvec, ivec          codes of a vector, the vector, and the vector of sums of products
 //   SHIFT(type)                 what makes weights unsigned bytes where the instructions want that:
