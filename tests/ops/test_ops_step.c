@@ -102,7 +102,8 @@ static void alone_and_together(void **state) {
             for (int t = 0; t < some_seqs; t++)
                 go(be, &m, &alone, t, 1, &want);
             mm_backend_close(be);
-            for (int c = 0; c < (test_few() ? 2 : 3); c++) {
+            // the third has other threads, of which a GPU has none
+            for (int c = 0; c < (testing_cuda() && test_few() ? 2 : 3); c++) {
                 be = open_isa((enum mm_isa)isa, counts[c]);
                 const int n = c % 2 ? together : 5;
                 struct seqs q;
@@ -131,8 +132,7 @@ static void stopped_rows(void **state) {
     for (int k = 0; k < 2; k++) {
         struct mm_backend *be = open_isa(k ? mm_isa_plain : (enum mm_isa)best_under_test(), 2);
         // of the reference some, of everybody's loops
-        const int most = testing_cuda() && !k ? 30 : 20;
-        for (int v = k; v < most; v += test_few() ? 9 : k ? 7 : 3) {
+        for (int v = k; v < (testing_cuda() && !k ? 30 : 20); v += k || test_few() ? 7 : 3) {
             struct model m;
             make_model(&m, shapes[v / 5], types[v % 5], (uint64_t)v + 70);
             stops_alone(be, &m, pasts, v % 3 == 0 ? 8 : 5, stops[v % 4 == 3]);

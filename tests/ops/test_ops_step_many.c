@@ -72,7 +72,9 @@ static void among_many(void **state) {
     int64_t past[most_seqs];
     cap = 720;
     many_pasts(past, most_seqs);
-    for (int v = 0; v < (testing_cuda() ? 9 : 3); v += test_few() ? 4 : 1) {
+    for (int v = 0; v < (testing_cuda() ? 9 : 3); v++) {
+        // every number, type and shape once
+        if (test_few() && v != 0 && v != 5 && v != 7) continue;
         const int few = counts[v / 3][0], all = counts[v / 3][1];
         struct model m;
         make_model(&m, shapes[4 + v % 2],
