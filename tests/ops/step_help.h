@@ -7,7 +7,7 @@
 
 #include "ops_test.h"
 
-enum { most_seqs = 65, some_seqs = 11, most_blocks = 5, n_steps = 3 };
+enum { most_seqs = 130, some_seqs = 11, most_blocks = 5, n_steps = 3 };
 static int64_t cap = 1400;  // rows of a cache
 
 // ---- a random model ----
@@ -376,6 +376,7 @@ static const struct shape shapes[] = {
     {20, 2, 2, 34, 2200, 29, 4, false},   // rows of more blocks than are prepared at once
     {264, 4, 1, 64, 4104, 300, 4, true},  // what a GPU takes whole, with ends of all kinds
     {256, 2, 2, 128, 1000, 2200, 2, true},
+    {512, 2, 1, 128, 768, 300, 4, true},  // quantized, what a GPU takes of many sequences
 };
 static const enum mm_dtype types[] = {mm_dtype_f32, mm_dtype_bf16, mm_dtype_f16, mm_dtype_q8,
                                       mm_dtype_q4};

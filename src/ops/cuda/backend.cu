@@ -205,6 +205,8 @@ extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(stru
     const char *exact = getenv("MMAMBA_CUDA_MIRROR");
     cuda->mirror = mirror;
     cuda->mirrored.exact = exact && strcmp(exact, "exact") == 0;
+    const char *racecheck = getenv("MMAMBA_CUDA_RACECHECK");
+    cuda->racecheck = racecheck && strcmp(racecheck, "1") == 0;
     be->name = "cuda";
     be->ops = mirror ? &mm_cuda_mirror_table : &mm_cuda_table;
     be->impl = cuda;

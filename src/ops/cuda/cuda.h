@@ -58,6 +58,7 @@ struct mm_cuda {
     size_t shared_most;  // bytes of shared memory that a block may have: 99 KiB on cards for desks
     bool as_older;       // MMAMBA_CUDA_AS: kernels of this card alone are not to be used
     bool mirror;         // operands are host memory (mirror.cu): every operation waits for its end
+    bool racecheck;      // MMAMBA_CUDA_RACECHECK=1, see mm_cuda_givers
     cudaStream_t stream;
     struct mm_cuda_products *products;  // product.cu
     void *scratch[mm_cuda_slot_count];
@@ -70,6 +71,12 @@ struct mm_cuda {
     struct mm_step_many_states *many;   // step_many.cu
     struct mm_step_device step_device;  // what its kernel can have here
 };
+
+// Lanes that say that their warp has read a buffer, which is then filled again: one, after
+// __syncwarp. Racecheck does not follow that as far as the copy engine, so for it all lanes do.
+static inline unsigned mm_cuda_givers(const struct mm_cuda *cuda) {
+    return cuda->racecheck ? 32 : 1;
+}
 
 void mm_cuda_products_close(struct mm_cuda *cuda);
 extern const struct mm_gauges mm_cuda_gauges;

@@ -1,6 +1,6 @@
 // A token of many sequences: what of a block each product leaves to do before the next, as one
-// kernel over all sequences. Operands of products are bf16; the residual stream, what products
-// return, states and statistics are f32.
+// kernel over all sequences. Operands of products are bf16, or codes where weights are; the
+// residual stream, what products return, states and statistics are f32.
 #include "ops/cuda/step_many.cuh"
 
 #include <stdlib.h>
@@ -23,19 +23,23 @@ struct rows {
     int64_t n, padded;
     bool early;  // kernels begin while the one before them ends (Hopper)
     float *x, *a, *b, *logits, *part;
-    float *z;       // (z_parts, padded, z_cols) what the mixer's projection returned
+    float *z;  // (z_parts, padded, z_cols) what the mixer's projection returned
+    float *
+        gates;  // (gates_parts, padded, gates_cols) ... and that of gates and dt, where it is apart
     float *sums;    // (x_parts, padded, D) of a product that x still lacks
     float *ss;      // (padded, tiles of x), where products make norms themselves
     unsigned *met;  // of those products that are still to come: a word a tile each
+    float *s_sums;  // (padded, f_cols) s before it is codes
     struct mm_many_norm_before before;  // what u still lacks
-    int z_parts, x_parts;
-    __nv_bfloat16 *u, *o, *s;
+    int z_parts, gates_parts, x_parts;
+    bool quantized;
+    struct mm_many_operand u, o, s;  // a normed x, and what wo and w2 meet, in every form there is
     float2 *rope;
     struct mm_many_at *at;
     struct mm_many_state *states;
     const int32_t *stopped;  // (n) of the sequences; NULL: none has
-    int64_t z_cols, o_cols, f_cols, logit_cols;
-    int most_z_parts, most_x_parts, x_tiles;
+    int64_t z_cols, gates_cols, o_cols, f_cols, logit_cols;
+    int most_z_parts, most_gates_parts, most_x_parts, x_tiles;
     int pieces[2];  // of the longest cache of each stack
 };
 
@@ -55,11 +59,19 @@ static int own_parts(struct mm_backend *be, const struct rows *r, struct mm_view
     return r->early ? mm_many_hopper_parts(be, w, r->padded) : 0;
 }
 
+static bool has_codes(const struct mm_step *s) {
+    bool codes = s->output.data && mm_dtype_quantized(s->output.dtype);
+    for (int64_t i = 0; i < s->n_blocks; i++)
+        codes = codes || mm_dtype_quantized(s->blocks[i].wo.dtype);
+    return codes;
+}
+
 static void measure(struct mm_backend *be, struct rows *r, const struct mm_step *s) {
     r->stopped = (const int32_t *)s->stopped.data;
     r->n = s->n_seqs, r->padded = padded_rows(s->n_seqs);
     r->early = mm_hopper_here(be);
     r->most_z_parts = 1;
+    r->quantized = has_codes(s);
     for (int64_t i = 0; i < s->n_blocks; i++) {
         const struct mm_step_block *b = &s->blocks[i];
         r->z_cols = most(r->z_cols, (b->in[0].shape[0] + 7) / 8 * 8);
@@ -67,6 +79,10 @@ static void measure(struct mm_backend *be, struct rows *r, const struct mm_step 
         r->f_cols = most(r->f_cols, b->F);
         r->most_z_parts = (int)most(r->most_z_parts, own_parts(be, r, b->in[0]));
         r->x_tiles = mm_many_hopper_tiles(b->wo);
+        if (b->in[1].data) {
+            r->gates_cols = most(r->gates_cols, (b->in[1].shape[0] + 7) / 8 * 8);
+            r->most_gates_parts = (int)most(r->most_gates_parts, own_parts(be, r, b->in[1]));
+        }
         r->most_x_parts = (int)most(r->most_x_parts, own_parts(be, r, b->wo));
         r->most_x_parts = (int)most(r->most_x_parts, own_parts(be, r, b->w2));
         if (!b->attention) continue;
@@ -87,13 +103,28 @@ static char *take(char **at, int64_t bytes) {
     return here;
 }
 
+// Words of a block's products: of wo and of w2, and of w1 and w3 where their result is to be codes.
+static int64_t block_words(const struct rows *r) {
+    return 2 * r->x_tiles + (r->quantized ? r->f_cols / mm_quant_block : 0);
+}
 static int64_t met_bytes(const struct rows *r, const struct mm_step *s) {
-    return 2 * s->n_blocks * r->x_tiles * (int64_t)sizeof *r->met;
+    return s->n_blocks * block_words(r) * (int64_t)sizeof *r->met;
+}
+
+// Rows of x of a product are brought in boxes of 64.
+static struct mm_many_operand take_operand(char **at, const struct rows *r, int64_t cols) {
+    struct mm_many_operand o = {};
+    o.cols = (int)cols, o.scales_ld = (r->padded + 63) / 64 * 64;
+    o.u = (__nv_bfloat16 *)take(at, r->padded * cols * 2);
+    if (!r->quantized) return o;
+    o.codes = (int8_t *)take(at, r->padded * cols);
+    o.scales = (float *)take(at, mm_quant_blocks(cols) * o.scales_ld * (int64_t)sizeof(float));
+    return o;
 }
 
 // Lays the rows out from `base` on; returns the bytes they take.
 static int64_t lay_out(struct rows *r, const struct mm_step *s, char *base) {
-    const int64_t n = r->padded, D = mm_view_cols(s->x), f = sizeof(float), h = 2;
+    const int64_t n = r->padded, D = mm_view_cols(s->x), f = sizeof(float);
     int64_t parts = 0;
     char *at = base;
     for (int64_t i = 0; i < s->n_blocks; i++) {
@@ -101,15 +132,17 @@ static int64_t lay_out(struct rows *r, const struct mm_step *s, char *base) {
         if (b->attention) parts = most(parts, r->pieces[b->stack] * b->H * (b->P + 4));
     }
     r->x = (float *)take(&at, n * D * f);
-    r->u = (__nv_bfloat16 *)take(&at, n * D * h);
+    r->u = take_operand(&at, r, D);
     r->z = (float *)take(&at, r->most_z_parts * n * r->z_cols * f);
+    r->gates = (float *)take(&at, r->most_gates_parts * n * r->gates_cols * f);
     r->sums = (float *)take(&at, r->most_x_parts * n * D * f);
     r->ss = (float *)take(&at, n * r->x_tiles * f);
     r->met = (unsigned *)take(&at, met_bytes(r, s));
-    r->o = (__nv_bfloat16 *)take(&at, n * r->o_cols * h);
+    r->o = take_operand(&at, r, r->o_cols);
     r->a = (float *)take(&at, n * r->f_cols * f);
     r->b = (float *)take(&at, n * r->f_cols * f);
-    r->s = (__nv_bfloat16 *)take(&at, n * r->f_cols * h);
+    r->s = take_operand(&at, r, r->f_cols);
+    r->s_sums = r->a;
     r->part = (float *)take(&at, r->n * parts * f);
     r->rope = (float2 *)take(&at, r->n * 2 * mm_many_pairs * (int64_t)sizeof(float2));
     r->at = (struct mm_many_at *)take(&at, r->n * (int64_t)sizeof *r->at);
@@ -203,60 +236,86 @@ static bool send_rope(struct mm_backend *be, struct rows *r, const struct mm_ste
 
 // ---- products ----
 
+// An operand of `cols` columns in the forms that these matrices meet.
+static struct mm_many_operand meets(struct mm_many_operand o, int64_t cols, struct mm_view w,
+                                    struct mm_view w2) {
+    bool halves = false, codes = false;
+    for (const struct mm_view &v : {w, w2}) {
+        if (!v.data) continue;
+        codes = codes || mm_dtype_quantized(v.dtype);
+        halves = halves || !mm_dtype_quantized(v.dtype);
+    }
+    o.cols = (int)cols;
+    if (!halves) o.u = NULL;
+    if (!codes) o.codes = NULL;
+    return o;
+}
+
 // y (padded, N) f32 = x w^T, or y += x w^T, by cuBLASLt.
 static void product(struct mm_backend *be, const struct rows *r, float *y, int64_t y_ld,
-                    const __nv_bfloat16 *x, struct mm_view w, bool add) {
+                    const struct mm_many_operand &x, struct mm_view w, bool add) {
     struct mm_view to = mm_view2(y, mm_dtype_f32, r->padded, w.shape[0]);
     to.ld = y_ld;
-    const struct mm_view from = mm_view2((void *)x, mm_dtype_bf16, r->padded, mm_view_cols(w));
+    const struct mm_view from = mm_view2(x.u, mm_dtype_bf16, r->padded, mm_view_cols(w));
     mm_linear_add_fwd_cuda(be, to, from, w, add ? to : MM_NONE);
 }
 
 // What of the next product's weights (one or two matrices) is brought ahead of it.
 static struct mm_many_ahead ahead_of(struct mm_backend *be, const struct rows *r, struct mm_view w,
                                      struct mm_view w3) {
-    const int64_t most_bytes = w3.data ? 4 << 20 : 8 << 20;
+    int64_t bytes = w3.data ? 4 << 20 : 8 << 20;
     if (!w.data || !own_parts(be, r, w)) return {};
-    const int64_t bytes = ((w.shape[0] - 1) * w.ld + mm_view_cols(w)) * 2 / 16 * 16;
-    return {{(const char *)w.data, (const char *)w3.data}, bytes < most_bytes ? bytes : most_bytes};
+    for (const struct mm_view &v : {w, w3}) {
+        const int64_t all = (v.shape[0] - 1) * mm_many_row_bytes(v) + mm_many_code_bytes(v);
+        if (v.data && all < bytes) bytes = all / 16 * 16;
+    }
+    return {{(const char *)w.data, (const char *)w3.data}, bytes};
 }
 
 static struct mm_many_product own_product(const struct rows *r, float *y, int64_t y_ld,
-                                          const __nv_bfloat16 *x, struct mm_view w) {
+                                          const struct mm_many_operand &x, struct mm_view w) {
     struct mm_many_product p = {};
     p.w = w, p.x = x, p.n = r->n, p.padded = r->padded;
     p.out = y, p.out_ld = y_ld, p.part = r->padded * y_ld;
     return p;
 }
 
-static void project(struct mm_backend *be, struct rows *r, const struct mm_step_block *b) {
-    const int parts = own_parts(be, r, b->in[0]);
-    r->z_parts = parts ? parts : 1;
-    if (parts) {
-        struct mm_many_product p = own_product(r, r->z, r->z_cols, r->u, b->in[0]);
-        p.before = r->before;
-        mm_many_hopper(be, &p, parts);
-    } else {
-        product(be, r, r->z, r->z_cols, r->u, b->in[0], false);
+// y = u w^T, or its parts, whose number is returned.
+static int project_by(struct mm_backend *be, const struct rows *r, float *y, int64_t y_ld,
+                      struct mm_view w, struct mm_view next) {
+    const int parts = own_parts(be, r, w);
+    if (!parts) {
+        product(be, r, y, y_ld, r->u, w, false);
+        return 1;
     }
+    struct mm_many_product p = own_product(r, y, y_ld, r->u, w);
+    p.before = r->before, p.ahead = ahead_of(be, r, next, MM_NONE);
+    mm_many_hopper(be, &p, parts);
+    return parts;
+}
+
+static void project(struct mm_backend *be, struct rows *r, const struct mm_step_block *b) {
+    r->z_parts = project_by(be, r, r->z, r->z_cols, b->in[0], b->in[1]);
+    if (b->in[1].data)
+        r->gates_parts = project_by(be, r, r->gates, r->gates_cols, b->in[1], MM_NONE);
 }
 
 // What follows a product that adds to x: a norm, and the one or two products of its result.
 struct follows {
     struct mm_view norm;  // none: something else comes between, or wants the result in f32
     float eps;
-    struct mm_view w, w3;
+    struct mm_view w, w2;
 };
 
 // Whether the product with `w` and those that follow make the norm between them themselves.
 static bool folds(struct mm_backend *be, const struct rows *r, struct mm_view w,
                   const struct follows &f) {
     return f.norm.data && r->early && mm_many_hopper_meets(be, w, r->padded) &&
-           own_parts(be, r, f.w) && (!f.w3.data || own_parts(be, r, f.w3));
+           own_parts(be, r, f.w) && (!f.w2.data || own_parts(be, r, f.w2));
 }
 
 // x += in w^T, or the parts of what x then lacks; or x, and u but for the factors of its rows
-static void add_product(struct mm_backend *be, struct rows *r, const __nv_bfloat16 *in,
+static void add_product(struct mm_backend *be, struct rows *r, const struct mm_many_operand &in,
                         struct mm_view w, const struct follows &f) {
     const int parts = r->x_parts = own_parts(be, r, w);
     r->before = {};
@@ -265,9 +324,11 @@ static void add_product(struct mm_backend *be, struct rows *r, const __nv_bfloat
         return;
     }
     struct mm_many_product p = own_product(r, r->sums, w.shape[0], in, w);
-    p.ahead = ahead_of(be, r, f.w, f.w3);
+    // gates and dt come after the rest of their projection
+    p.ahead = ahead_of(be, r, f.w, f.w2.shape[0] == f.w.shape[0] ? f.w2 : MM_NONE);
     if (folds(be, r, w, f)) {
-        p.after = {r->x, r->u, (const float *)f.norm.data, r->ss, r->met};
+        p.after = {r->x, meets(r->u, w.shape[0], f.w, f.w2), (const float *)f.norm.data, r->ss,
+                   r->met};
         r->before = {r->ss, r->x_tiles, (int)w.shape[0], f.eps};
         r->met += r->x_tiles, r->x_parts = 0;
     }
@@ -275,11 +336,14 @@ static void add_product(struct mm_backend *be, struct rows *r, const __nv_bfloat
 }
 
 // s = silu(u w1^T) * (u w3^T)
-static void gate(struct mm_backend *be, const struct rows *r, const struct mm_step_block *b) {
+static void gate(struct mm_backend *be, struct rows *r, const struct mm_step_block *b) {
     if (own_parts(be, r, b->w1) && own_parts(be, r, b->w3)) {
         struct mm_many_product p = {};
         p.w = b->w1, p.w3 = b->w3, p.x = r->u, p.n = r->n, p.padded = r->padded;
-        p.gated = r->s, p.before = r->before, p.ahead = ahead_of(be, r, b->w2, MM_NONE);
+        p.gated = meets(r->s, b->F, b->w2, MM_NONE), p.before = r->before;
+        p.ahead = ahead_of(be, r, b->w2, MM_NONE);
+        p.gated_sums = r->s_sums, p.gated_met = r->met;
+        if (p.gated.codes) r->met += r->f_cols / mm_quant_block;
         mm_many_hopper(be, &p, 1);
         return;
     }
@@ -287,7 +351,7 @@ static void gate(struct mm_backend *be, const struct rows *r, const struct mm_st
     product(be, r, r->b, b->F, r->u, b->w3, false);
     const int64_t n = r->n * b->F / 4;
     mm_many_launch(be, r->early, "silu(a) * b", mm_many_gate, dim3((unsigned)((n + 255) / 256)),
-                   dim3(256), 0, r->s, r->a, r->b, n);
+                   dim3(256), 0, r->s.u, r->a, r->b, n);
 }
 
 static void logits(struct mm_backend *be, const struct rows *r, const struct mm_step *s) {
@@ -311,10 +375,13 @@ static void logits(struct mm_backend *be, const struct rows *r, const struct mm_
 
 // ---- between products ----
 
+// u, as the matrices of `next` meet it.
 static void norm(struct mm_backend *be, struct rows *r, const struct mm_step *s, struct mm_view w,
-                 float eps, struct mm_view from, struct mm_view hidden) {
+                 float eps, const struct mm_view (&next)[2], struct mm_view from,
+                 struct mm_view hidden) {
     struct mm_many_norm a = {};
-    a.u = r->u, a.x = r->x, a.w = (const float *)w.data;
+    a.u = meets(r->u, mm_view_cols(s->x), next[0], next[1]), a.x = r->x,
+    a.w = (const float *)w.data;
     a.cols = (int)mm_view_cols(s->x), a.eps = eps;
     a.from = (const float *)from.data, a.from_ld = from.ld;
     a.sums = r->sums, a.part = r->padded * a.cols, a.parts = r->x_parts;
@@ -338,7 +405,11 @@ static size_t mixer_bytes(const struct mm_step_block *b) {
 static void mamba2(struct mm_backend *be, const struct rows *r, const struct mm_step_block *b,
                    int64_t index) {
     struct mm_many_mixer m = {};
-    m.z = projected(r), m.o = r->o, m.o_ld = b->H * b->P;
+    m.z = projected(r), m.o = meets(r->o, b->H * b->P, b->wo, MM_NONE);
+    m.gates = m.z;
+    m.gates.p += (2 * b->G + b->H) * b->P;
+    if (b->in[1].data)
+        m.gates = {r->gates, r->gates_cols, r->padded * r->gates_cols, r->gates_parts};
     m.states = r->states + index * r->n, m.stopped = r->stopped;
     m.H = (int)b->H, m.G = (int)b->G, m.P = (int)b->P, m.K = (int)mm_view_cols(b->conv_w);
     m.conv_w = (const float *)b->conv_w.data, m.conv_b = (const float *)b->conv_b.data;
@@ -356,7 +427,7 @@ static void mamba2(struct mm_backend *be, const struct rows *r, const struct mm_
 static void attention(struct mm_backend *be, const struct rows *r, const struct mm_step_block *b,
                       int64_t index, bool half) {
     struct mm_many_attention a = {};
-    a.z = projected(r), a.o = r->o, a.o_ld = b->H * b->P;
+    a.z = projected(r), a.o = meets(r->o, b->H * b->P, b->wo, MM_NONE);
     a.states = r->states + index * r->n, a.stopped = r->stopped, a.at = r->at, a.rope = r->rope,
     a.part = r->part;
     a.H = (int)b->H, a.G = (int)b->G, a.P = (int)b->P, a.stack = b->stack, a.half = half;
@@ -374,7 +445,9 @@ static void attention(struct mm_backend *be, const struct rows *r, const struct 
 static void block(struct mm_backend *be, struct rows *r, const struct mm_step *s, int64_t i) {
     const struct mm_step_block *b = &s->blocks[i];
     const bool first = i == 0 && s->l2_before != 0;
-    if (!r->before.ss) norm(be, r, s, b->attention_norm, b->eps, first ? s->x : MM_NONE, MM_NONE);
+    if (!r->before.ss)
+        norm(be, r, s, b->attention_norm, b->eps, {b->in[0], b->in[1]}, first ? s->x : MM_NONE,
+             MM_NONE);
     project(be, r, b);
     if (b->attention) {
         attention(be, r, b, i, s->seqs[0].blocks[i].k.dtype == mm_dtype_bf16);
@@ -383,12 +456,12 @@ static void block(struct mm_backend *be, struct rows *r, const struct mm_step *s
     }
     // each norm is a kernel only where the product before has not made it (folds)
     add_product(be, r, r->o, b->wo, {b->ffn_norm, b->eps, b->w1, b->w3});
-    if (!r->before.ss) norm(be, r, s, b->ffn_norm, b->eps, MM_NONE, MM_NONE);
+    if (!r->before.ss) norm(be, r, s, b->ffn_norm, b->eps, {b->w1, b->w3}, MM_NONE, MM_NONE);
     gate(be, r, b);
     const bool last = i + 1 == s->n_blocks, plain = !last && i + 1 != s->l2_before;
     add_product(be, r, r->s, b->w2,
                 {plain ? b[1].attention_norm : MM_NONE, plain ? b[1].eps : 0.0f,
-                 last ? s->output : b[1].in[0], MM_NONE});
+                 last ? s->output : b[1].in[0], last ? MM_NONE : b[1].in[1]});
 }
 
 static void l2norm(struct mm_backend *be, struct rows *r, const struct mm_step *s) {
@@ -400,13 +473,22 @@ static void l2norm(struct mm_backend *be, struct rows *r, const struct mm_step *
     r->x_parts = 0;
 }
 
-bool mm_step_many_fits(const struct mm_step *s) {
-    if (s->output.data && s->output.dtype != mm_dtype_bf16) return false;
+bool mm_step_many_fits(struct mm_backend *be, const struct mm_step *s) {
+    const int64_t padded =
+        padded_rows(s->n_seqs < mm_step_many_codes ? s->n_seqs : mm_step_many_codes);
+    const auto fits = [&](struct mm_view w) {
+        return mm_dtype_quantized(w.dtype) ? mm_many_hopper_parts(be, w, padded) > 0
+                                           : w.dtype == mm_dtype_bf16;
+    };
+    if (s->output.data && !fits(s->output)) return false;
     for (int64_t i = 0; i < s->n_blocks; i++) {
         const struct mm_step_block *b = &s->blocks[i];
         for (const struct mm_view &w : {b->in[0], b->wo, b->w1, b->w3, b->w2})
-            if (w.dtype != mm_dtype_bf16) return false;
-        if (b->in[1].data || mixer_bytes(b) > 48 << 10) return false;
+            if (!fits(w)) return false;
+        // what is gated is in the form of the two that it comes of
+        if (mm_dtype_quantized(b->w1.dtype) != mm_dtype_quantized(b->w2.dtype)) return false;
+        if (b->in[1].data && b->in[1].dtype != mm_dtype_bf16) return false;
+        if (mixer_bytes(b) > 48 << 10) return false;
     }
     return mm_step_fits(s);
 }
@@ -427,7 +509,7 @@ static bool begin(struct mm_backend *be, struct rows *r, const struct mm_step *s
     return send_states(be, r, s) && send_rope(be, r, s);
 }
 
-void mm_step_many(struct mm_backend *be, const struct mm_step *s) {
+static void step_all(struct mm_backend *be, const struct mm_step *s) {
     struct rows r = {};
     if (!begin(be, &r, s)) return;
     for (int64_t i = 0; i < s->n_blocks && !be->error.code; i++) {
@@ -435,6 +517,20 @@ void mm_step_many(struct mm_backend *be, const struct mm_step *s) {
         block(be, &r, s, i);
     }
     if (be->error.code) return;
-    norm(be, &r, s, s->norm, s->eps, s->n_blocks ? MM_NONE : s->x, s->hidden);
+    norm(be, &r, s, s->norm, s->eps, {s->output, MM_NONE}, s->n_blocks ? MM_NONE : s->x, s->hidden);
     if (s->logits.data) logits(be, &r, s);
+}
+
+void mm_step_many(struct mm_backend *be, const struct mm_step *s) {
+    const int64_t most_rows = has_codes(s) ? mm_step_many_codes : s->n_seqs;
+    for (int64_t from = 0; from < s->n_seqs && !be->error.code; from += most_rows) {
+        struct mm_step some = *s;
+        some.n_seqs = s->n_seqs - from < most_rows ? s->n_seqs - from : most_rows;
+        some.seqs = s->seqs + from;
+        some.x = mm_view_rows(s->x, from, some.n_seqs);
+        some.hidden = mm_view_rows(s->hidden, from, some.n_seqs);
+        if (s->logits.data) some.logits = mm_view_rows(s->logits, from, some.n_seqs);
+        if (s->stopped.data) some.stopped = mm_view_rows(s->stopped, from, some.n_seqs);
+        step_all(be, &some);
+    }
 }

@@ -4,8 +4,11 @@
 
 #include "ops/cuda/cuda.h"
 
-// Whether all matrices are bf16, and mm_step_fits.
-bool mm_step_many_fits(const struct mm_step *s);
+// Of quantized weights so many sequences at a time.
+enum { mm_step_many_codes = 128 };
+// Whether all matrices are bf16, or quantized where this device multiplies codes of many rows
+// (Hopper), and mm_step_fits.
+bool mm_step_many_fits(struct mm_backend *be, const struct mm_step *s);
 // Products of all rows at once, and kernels over all rows for what lies between. The number of rows
 // is padded to the next power of two, 16 at least, and a product adds up in an order that depends
 // on that number and its sizes only: so a sequence gets the same bits whoever is beside it, as long

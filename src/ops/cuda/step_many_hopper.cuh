@@ -9,11 +9,11 @@ enum { mm_many_hopper_rows = 128 };
 // A norm between two products is made by both. The first, which adds to the residual stream, leaves
 // u = x * w of the norm and of every row the sum of squares over each of its tiles of 128 columns.
 struct mm_many_norm_after {
-    float *x;          // (n, rows of w) what the product is added to; NULL: it is left in `out`
-    __nv_bfloat16 *u;  // (n, rows of w)
-    const float *w;    // (rows of w) of the norm
-    float *ss;         // (n, tiles)
-    unsigned *met;     // (tiles) zero, and only this product's
+    float *x;  // (n, rows of w) what the product is added to; NULL: it is left in `out`
+    struct mm_many_operand u;  // (n, rows of w)
+    const float *w;            // (rows of w) of the norm
+    float *ss;                 // (n, tiles)
+    unsigned *met;             // (tiles) zero, and only this product's
 };
 // The second multiplies the sums of row r, whose operand u is, by rsqrt(sum of ss / cols + eps).
 struct mm_many_norm_before {
@@ -25,24 +25,30 @@ struct mm_many_norm_before {
 // A product out = x w^T of a step, or its parts: k is cut into `parts`, and their sums are left to
 // who reads them. Parts and the order of every sum depend on the sizes of w only.
 struct mm_many_product {
-    struct mm_view w, w3;    // (rows, K) bf16; w3 given: silu(x w^T) * (x w3^T)
-    const __nv_bfloat16 *x;  // (padded, K) dense
-    int64_t n, padded;       // rows that are wanted, and that are there
-    float *out;              // (parts, n, out_ld); of w3 NULL, and
-    __nv_bfloat16 *gated;    // (n, rows)
-    int64_t out_ld, part;    // part: from one part to the next
+    struct mm_view w, w3;          // (rows, K) bf16, q8 or q4; w3 given: silu(x w^T) * (x w3^T)
+    struct mm_many_operand x;      // (padded, K) in w's form
+    int64_t n, padded;             // rows that are wanted, and that are there
+    float *out;                    // (parts, n, out_ld); of w3 instead
+    struct mm_many_operand gated;  // (n, rows) in w's form
+    float *gated_sums;             // ... of codes: (n, rows) before they are
+    unsigned *gated_met;           // ... and (rows / 128) zero, and only this product's
+    int64_t out_ld, part;          // part: from one part to the next
     struct mm_many_ahead ahead;
     struct mm_many_norm_before before;
     struct mm_many_norm_after after;  // given only where mm_many_hopper_meets
 };
 
 // Into how many parts a product of these sizes is cut on this device, at most mm_many_most_parts;
-// 0: it cannot be taken here.
+// 0: it cannot be taken here. K of quantized weights is a multiple of 128 (q8) or 256 (q4).
 enum { mm_many_most_parts = 8 };
 int mm_many_hopper_parts(struct mm_backend *be, struct mm_view w, int64_t padded);
 // Whether the product can make its part of a norm, and the tiles whose squares it then leaves.
 bool mm_many_hopper_meets(struct mm_backend *be, struct mm_view w, int64_t padded);
 int mm_many_hopper_tiles(struct mm_view w);
 void mm_many_hopper(struct mm_backend *be, const struct mm_many_product *p, int parts);
+
+// Bytes from one row of a matrix to the next, and of a row's weights or codes.
+int64_t mm_many_row_bytes(struct mm_view w);
+int64_t mm_many_code_bytes(struct mm_view w);
 
 #endif

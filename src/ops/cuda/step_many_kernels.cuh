@@ -15,7 +15,7 @@ struct mm_many_at {
 // ---- norms of rows ----
 
 struct mm_many_norm {
-    __nv_bfloat16 *u;   // (n, cols)
+    struct mm_many_operand u;
     float *x;           // (n, cols) the residual stream
     const float *from;  // NULL: x; else what x begins with
     int64_t from_ld;
@@ -54,7 +54,7 @@ static __global__ void __launch_bounds__(mm_many_norm_threads)
         const float4 w = *(const float4 *)(a.w + c);
         const float4 v = c < mm_many_norm_threads * 4 ? first : *(const float4 *)(x + c);
         const float4 y = make_float4(v.x * s * w.x, v.y * s * w.y, v.z * s * w.z, v.w * s * w.w);
-        *(uint2 *)(a.u + r * a.cols + c) = mm_many_halves(y.x, y.y, y.z, y.w);
+        mm_many_put(a.u, r, c, y, true);  // of codes, columns are whole blocks
         if (!a.hidden) continue;
         float *to = a.hidden + r * a.hidden_ld + c;
         to[0] = y.x, to[1] = y.y, to[2] = y.z, to[3] = y.w;
@@ -120,8 +120,7 @@ __host__ __device__ inline int mm_many_pieces(int n) {
 
 struct mm_many_attention {
     struct mm_many_z z;  // as qkv_rope_fwd takes it
-    __nv_bfloat16 *o;
-    int64_t o_ld;
+    struct mm_many_operand o;
     const struct mm_many_state *states;
     const int32_t *stopped;  // (n) these keep their caches; NULL: none
     const struct mm_many_at *at;
@@ -259,12 +258,16 @@ static __global__ void mm_many_merge(struct mm_many_attention a) {
         most = fmaxf(most, part[i * (P + 4) + P]);
     for (int i = 0; i < pieces; i++)
         sum += part[i * (P + 4) + P + 1] * exp2f(part[i * (P + 4) + P] - most);
-    for (int c = threadIdx.x; c < P; c += 32) {
-        float x = 0.0f;
-        for (int i = 0; i < pieces; i++)
-            x += part[i * (P + 4) + c] * exp2f(part[i * (P + 4) + P] - most);
-        a.o[seq * a.o_ld + (int64_t)h * P + c] = __float2bfloat16(x / sum);
+    const int c = threadIdx.x * 4;
+    const bool in = c < P;
+    float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (int i = 0; in && i < pieces; i++) {
+        const float *from = part + i * (P + 4);
+        const float4 y = *(const float4 *)(from + c);
+        const float keep = exp2f(from[P] - most);
+        x.x += y.x * keep, x.y += y.y * keep, x.z += y.z * keep, x.w += y.w * keep;
     }
+    mm_many_put(a.o, seq, h * P + c, make_float4(x.x / sum, x.y / sum, x.z / sum, x.w / sum), in);
 }
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef MM_OPS_CUDA_STEP_MANY_LAUNCH_CUH
 #define MM_OPS_CUDA_STEP_MANY_LAUNCH_CUH
 
+#include "ops/cuda/codes.cuh"
 #include "ops/cuda/cuda.h"
 
 // Lets the next kernel begin, as far as there is room for it.
@@ -71,6 +72,28 @@ __device__ inline float mm_many_dot(float4 a, float4 b) {
 __device__ inline uint2 mm_many_halves(float a, float b, float c, float d) {
     const __nv_bfloat162 low = __floats2bfloat162_rn(a, b), high = __floats2bfloat162_rn(c, d);
     return make_uint2(*(const unsigned *)&low, *(const unsigned *)&high);
+}
+
+// Rows that a product meets, in the forms that those who read them take: bf16, or codes with a
+// scale for every 128 columns.
+struct mm_many_operand {
+    __nv_bfloat16 *u;   // (padded, cols) dense; NULL: nobody takes it
+    int8_t *codes;      // (padded, cols) dense, cols a multiple of 128; or NULL
+    float *scales;      // (cols / 128, scales_ld), of every row
+    int64_t scales_ld;  // padded to whole boxes of a product
+    int cols;
+};
+
+// Four columns of row r from `c` on, by every lane of a warp: neighbours, from 32 lanes a block of
+// codes. in: the lane has columns.
+__device__ inline void mm_many_put(const struct mm_many_operand &to, int64_t r, int c, float4 v,
+                                   bool in) {
+    const int64_t at = r * to.cols + c;
+    if (to.u && in) *(uint2 *)(to.u + at) = mm_many_halves(v.x, v.y, v.z, v.w);
+    if (!to.codes) return;
+    const struct mm_four_codes f = mm_codes_of(v);
+    *(uint32_t *)(to.codes + at) = f.four;
+    if (threadIdx.x % 32 == 0) to.scales[c / mm_quant_block * to.scales_ld + r] = f.scale;
 }
 
 // early: the kernel may begin before the one before it is over; it calls mm_many_wait.

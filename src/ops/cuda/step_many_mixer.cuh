@@ -37,9 +37,8 @@ struct mm_many_z {
 // ---- Mamba-2 ----
 
 struct mm_many_mixer {
-    struct mm_many_z z;  // v, k, q, g, dt
-    __nv_bfloat16 *o;    // (n, H P)
-    int64_t o_ld;
+    struct mm_many_z z, gates;           // v, k, q; g, dt
+    struct mm_many_operand o;            // (n, H P)
     const struct mm_many_state *states;  // (n)
     const int32_t *stopped;              // (n) these keep their states; NULL: none
     int H, G, P, K;
@@ -115,19 +114,24 @@ __device__ inline void mm_many_head_norm(float *x, int dim, const float *w, cons
         x[i] = (x[i] - mean) * r * w[i] + b[i];
 }
 
-// o = y * rinv * w * silu(g) of one head, by a warp.
-__device__ inline void mm_many_gated(const struct mm_many_mixer &m, const float *y,
-                                     const mm_many_z &g, __nv_bfloat16 *o) {
-    const int lane = threadIdx.x % 32;
-    float ss = 0.0f;
-    for (int i = lane; i < m.P; i += 32)
-        ss += y[i] * y[i];
-    const float r = m.g_norm ? rsqrtf(mm_warp_sum(ss) / (float)m.P + 1e-5f) : 1.0f;
-    for (int i = lane; i < m.P; i += 32) {
-        const float w = m.g_norm ? m.g_norm[i] : 1.0f;
-        const float gate = g[i];
-        o[i] = __float2bfloat16(y[i] * r * w * gate * mm_sigmoid(gate));
-    }
+// o = y * rinv * w * silu(g) of one head, which begins at a column of o, by a warp.
+__device__ inline void mm_many_gated(const struct mm_many_mixer &m, int P, const float *y,
+                                     int64_t seq, int column) {
+    const int at = threadIdx.x % 32 * 4;
+    const bool in = at < P;
+    const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    const float4 x = in ? *(const float4 *)(y + at) : zero,
+                 g = in ? m.gates.row(seq, column).four(at) : zero,
+                 w = in && m.g_norm ? *(const float4 *)(m.g_norm + at)
+                                    : make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+    const float r = m.g_norm ? rsqrtf(mm_warp_sum(mm_many_dot(x, x)) / (float)P + 1e-5f) : 1.0f;
+    const auto one = [&](float v, float by, float gate) {
+        return v * r * by * gate * mm_sigmoid(gate);
+    };
+    mm_many_put(
+        m.o, seq, column + at,
+        make_float4(one(x.x, w.x, g.x), one(x.y, w.y, g.y), one(x.z, w.z, g.z), one(x.w, w.w, g.w)),
+        in);
 }
 
 // Rows of S of a warp: some of one head.
@@ -190,11 +194,10 @@ static __global__ void __launch_bounds__(mm_many_threads, 4)
             mm_many_bring(m.ahead, (int)(seq * gridDim.x) + group, (int)(gridDim.x * gridDim.y));
         return;
     }
-    const int64_t gate = (int64_t)(2 * m.G + m.H) * P;
     mm_many_convolve(m, m.z.row(seq, 0), m.states[seq].conv, P, group, ratio, shared);
     for (int r = threadIdx.x; r < ratio; r += mm_many_threads) {
         const int h = group * ratio + r;
-        const float x = m.z.row(seq, gate + (int64_t)m.H * P)[h] + m.dt_bias[h];
+        const float x = m.gates.row(seq, (int64_t)m.H * P)[h] + m.dt_bias[h];
         dt[r] = x > 20.0f ? x : log1pf(expf(x));
         decay[r] = m.a_log ? expf(-expf(m.a_log[h]) * dt[r]) : 1.0f;
     }
@@ -230,10 +233,8 @@ static __global__ void __launch_bounds__(mm_many_threads, 4)
     if (threadIdx.x == 0)
         mm_many_bring(m.ahead, (int)(seq * gridDim.x) + group, (int)(gridDim.x * gridDim.y));
     __syncthreads();
-    for (int r = warp; r < ratio; r += mm_many_warps) {
-        const int64_t col = (int64_t)(group * ratio + r) * P;
-        mm_many_gated(m, y + r * P, m.z.row(seq, gate + col), m.o + seq * m.o_ld + col);
-    }
+    for (int r = warp; r < ratio; r += mm_many_warps)
+        mm_many_gated(m, P, y + r * P, seq, (group * ratio + r) * P);
 }
 
 #endif

@@ -405,13 +405,6 @@ void mm_step_plan_free(struct mm_backend *be) {
     free(p);
 }
 
-// MMAMBA_CUDA_RACECHECK=1. One lane of a warp gives a slot back for all, after __syncwarp, which
-// racecheck does not follow as far as the copy engine.
-static bool every_lane_gives(void) {
-    const char *racecheck = getenv("MMAMBA_CUDA_RACECHECK");
-    return racecheck && strcmp(racecheck, "1") == 0;
-}
-
 static struct mm_step_plan *plan_new(struct mm_backend *be, const struct mm_step *s,
                                      const struct mm_step_device *device) {
     struct mm_step_plan *p = (struct mm_step_plan *)calloc(1, sizeof *p);
@@ -429,7 +422,7 @@ static struct mm_step_plan *plan_new(struct mm_backend *be, const struct mm_step
         p->norm = s->norm, p->output = s->output, p->device = *device, p->meeting = 2;
         struct mm_step_args *a = &p->args;
         a->D = (int)mm_view_cols(s->x), a->crews = l->crews = device->crews;
-        a->givers = every_lane_gives() ? 32 : 1;
+        a->givers = mm_cuda_givers(mm_cuda_of(be));
         a->D_blocks = (a->D + mm_step_block - 1) / mm_step_block;
         a->slice = (a->D_blocks + mm_step_crew - 1) / mm_step_crew * mm_step_block;
         if (fill(l, s, a->slice)) measure(p, s, l);

@@ -5,6 +5,7 @@
 #ifndef MM_OPS_CUDA_STEP_PRODUCT_CUH
 #define MM_OPS_CUDA_STEP_PRODUCT_CUH
 
+#include "ops/cuda/codes.cuh"
 #include "ops/cuda/step_slot.cuh"
 #include "ops/cuda/step_words.cuh"
 
@@ -53,9 +54,6 @@ __device__ __forceinline__ float4 mm_left_over(float4 v) {
                        v.z - __bfloat162float(__float2bfloat16(v.z)),
                        v.w - __bfloat162float(__float2bfloat16(v.w)));
 }
-__device__ __forceinline__ uint32_t mm_code(float x) {
-    return (uint32_t)__float2int_rn(x) & 255;
-}
 
 // What a block of 128 columns is as codes (base/quant.h), 4 columns a lane: their codes, and for
 // all lanes the scale and the sums of 32 columns each.
@@ -66,13 +64,8 @@ struct mm_step_codes {
 
 __device__ __forceinline__ struct mm_step_codes mm_codes(float4 v) {
     struct mm_step_codes c;
-    // the bits of numbers that are not negative have their order
-    const float top = __uint_as_float(__reduce_max_sync(
-        0xffffffffu,
-        __float_as_uint(fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))))));
-    const float inverse = top > 1e-36f ? 127.0f / top : 0.0f;
-    c.four = mm_code(v.x * inverse) | mm_code(v.y * inverse) << 8 | mm_code(v.z * inverse) << 16 |
-             mm_code(v.w * inverse) << 24;
+    const struct mm_four_codes of = mm_codes_of(v);
+    c.four = of.four, c.scale = of.scale;
     int sum = __dp4a((int)c.four, 0x01010101, 0);
 #pragma unroll
     for (int i = 1; i < 8; i <<= 1)
@@ -81,7 +74,6 @@ __device__ __forceinline__ struct mm_step_codes mm_codes(float4 v) {
     for (int i = 0; i < 2; i++)
         c.sums[i] = ((uint32_t)__shfl_sync(0xffffffffu, sum, 16 * i) & 0xffff) |
                     (uint32_t)__shfl_sync(0xffffffffu, sum, 16 * i + 8) << 16;
-    c.scale = top / 127.0f;
     return c;
 }
 

@@ -1,0 +1,238 @@
+// Products of q8 and q4 weights with rows of codes (base/quant.h), on Hopper. Codes of q8 are
+// multiplied where they lie; a lane expands those of q4 that it has in the operand. Sums over a
+// block of 128 are integers, and exact; each is scaled and added to the row's sum in f32.
+#include "ops/cuda/step_many_tile.cuh"
+
+// The sum of a block is at most 127 * 127 * 128 < 2^22 in size. Added to the bits of 1.5 * 2^23, it
+// makes the bits of that number plus itself.
+enum { sum_zero = 0x4b400000 };
+
+template <int COLS, bool Q4>
+struct shared_of {
+    enum {
+        blocks = Q4 ? 2 : 1,  // of codes, of a step
+        stages = Q4 ? (COLS == 64 ? 5 : 3) : (COLS == 64 ? 7 : 4)
+    };
+    int8_t w[stages][mm_many_tile * mm_many_step_bytes];
+    int8_t x[stages][blocks][COLS * mm_quant_block];
+    float scales[stages][blocks][COLS];  // of x
+    struct mm_many_sums<COLS> sums;
+    uint64_t here[stages], free[stages];
+};
+
+#if MM_HOPPER
+
+template <int COLS, bool Q4>
+__device__ static void bring(const struct mm_many_task &t, const struct mm_many_rows_of &rows,
+                             struct shared_of<COLS, Q4> &sh) {
+    enum { stages = shared_of<COLS, Q4>::stages, blocks = shared_of<COLS, Q4>::blocks };
+    mm_many_bring_steps(
+        t, stages, sh.free,
+        [&](int n, int row, int k) {
+            uint64_t *here = &sh.here[n % stages];
+            mm_barrier_expect(here, 2 * t.half * mm_many_step_bytes +
+                                        blocks * COLS * (mm_quant_block + (int)sizeof(float)));
+            mm_many_bring_tile(t, sh.w[n % stages], row, k, here);
+        },
+        [&](int n, int, int k) {
+            const int s = n % stages;
+            for (int b = 0; b < blocks; b++) {
+                const int block = k * blocks + b;
+                for (int i = 0; i < COLS / 64; i++)
+                    mm_tile_copy(sh.x[s][b] + i * 64 * mm_quant_block, &t.x,
+                                 block * mm_quant_block / 2, 0, i * 64, &sh.here[s]);
+                mm_bulk_copy(sh.scales[s][b], rows.x_scales + block * rows.x_scales_ld,
+                             COLS * (int)sizeof(float), &sh.here[s]);
+            }
+        });
+}
+
+// Scales (and for q4 factors) of the two rows of w of which a lane has sums, for a step.
+template <int BLOCKS, bool Q4>
+struct step_scales {
+    unsigned short scale[BLOCKS][2], factors[BLOCKS][2];
+
+    __device__ void load(const unsigned short *const (&of)[2], int k, int row_blocks) {
+#pragma unroll
+        for (int b = 0; b < BLOCKS; b++) {
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                scale[b][e] = __ldg(of[e] + k * BLOCKS + b);
+                if (Q4) factors[b][e] = __ldg(of[e] + row_blocks + k * BLOCKS + b);
+            }
+        }
+    }
+};
+
+// The left operand of a block of q4, 32 columns for every four registers: u (c + 8) + 128 - 8 u is
+// u c + 128, of four codes in one multiplication, and no byte passes anything on to the next.
+__device__ static void expand(uint32_t (&a)[16], mm_shared_ptr w, int row, int block,
+                              const unsigned short (&factors)[2]) {
+    const int t = threadIdx.x % 4;
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+        const mm_shared_ptr at = w + (row + 8 * e) * mm_many_step_bytes + t * 4;
+        uint32_t words[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)  // pieces of 16 bytes are exchanged (hopper.cuh)
+            words[i] = mm_read(at + (((block * 4 + i) ^ (row % 8)) << 4));
+#pragma unroll
+        for (int g = 0; g < 4; g++) {
+            const uint32_t u = factors[e] >> (4 * g) & 15, zero = 0x80808080u - u * 0x08080808u;
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const uint32_t codes = words[g % 2 * 2 + h] >> (g / 2 * 4) & 0x0f0f0f0fu;
+                a[4 * g + 2 * h + e] = (codes * u + zero) ^ 0x80808080u;
+            }
+        }
+    }
+}
+
+// sums += what the codes d of a block are worth: of rows of w with `scale`, and 64 rows of x with
+// scales from x_scales on.
+__device__ static void add_block(float (&sums)[32], const uint32_t (&d)[32],
+                                 const unsigned short (&scale)[2], const float2 (&r)[8]) {
+    const float of_rows[2] = {__half2float(__ushort_as_half(scale[0])),
+                              __half2float(__ushort_as_half(scale[1]))};
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float sum = __uint_as_float(d[4 * j + e]) - __uint_as_float(sum_zero);
+            sums[4 * j + e] =
+                fmaf(of_rows[e / 2] * (e % 2 ? r[j].y : r[j].x), sum, sums[4 * j + e]);
+        }
+    }
+}
+
+template <int COLS, bool Q4>
+__device__ static void multiply(const struct mm_many_task &t, const struct mm_many_rows_of &rows,
+                                struct shared_of<COLS, Q4> &sh) {
+    enum { stages = shared_of<COLS, Q4>::stages, blocks = shared_of<COLS, Q4>::blocks };
+    const int group = threadIdx.x / 128, lane = threadIdx.x % 32;
+    const int row = threadIdx.x / 32 % 4 * 16 + lane / 4;  // of the group's, and the eighth after
+    const int row_blocks = t.steps * blocks;
+    const unsigned short *of[2];
+    const auto aim = [&](int u) {
+        const struct mm_many_piece p(t, u);
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int r = p.row + (t.both ? 0 : group * t.half) + row + 8 * e;
+            const char *w = (t.both && group ? rows.w3 : rows.w) +
+                            (r < t.rows ? r : t.rows - 1) * rows.row_bytes;
+            of[e] = (const unsigned short *)(w + rows.code_bytes);
+        }
+        return p.from;
+    };
+    struct step_scales<blocks, Q4> now, next;
+    next.load(of, aim(blockIdx.x), row_blocks);
+    mm_many_wait();
+    mm_many_find_factors(t, sh.sums.factor);
+    int n = 0;
+    for (int u = blockIdx.x; u < t.tiles * t.parts; u += gridDim.x) {
+        const struct mm_many_piece p(t, u);
+        const int after = u + (int)gridDim.x;
+        float sums[COLS / 64][32];
+#pragma unroll
+        for (int i = 0; i < COLS / 2; i++)
+            sums[i / 32][i % 32] = 0.0f;
+        for (int k = p.from; k < p.to; k++, n++) {
+            const int s = n % stages;
+            now = next;
+            if (k + 1 < p.to) {
+                next.load(of, k + 1, row_blocks);
+            } else if (after < t.tiles * t.parts) {
+                next.load(of, aim(after), row_blocks);
+            }
+            const mm_shared_ptr w = mm_shared_at(sh.w[s]) + group * mm_many_half_bytes;
+            mm_barrier_wait(&sh.here[s], n / stages & 1);
+#pragma unroll
+            for (int b = 0; b < blocks; b++) {
+                uint32_t a[16];
+                if (Q4) expand(a, w, row, b, now.factors[b]);
+#pragma unroll
+                for (int c = 0; c < COLS / 64; c++) {
+                    const mm_shared_ptr x = mm_shared_at(sh.x[s][b]) + c * 64 * mm_quant_block;
+                    uint32_t d[32];
+#pragma unroll
+                    for (int i = 0; i < 32; i++)
+                        d[i] = sum_zero;
+                    mm_wgmma_hold(d);
+                    if (Q4) mm_wgmma_hold(a);
+                    mm_wgmma_begin();
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        if (Q4) {
+                            mm_wgmma_rs(d, a + 4 * i, mm_wgmma_rows(x + i * 32));
+                        } else {
+                            mm_wgmma_ss(d, mm_wgmma_rows(w + i * 32), mm_wgmma_rows(x + i * 32));
+                        }
+                    }
+                    mm_wgmma_end();
+                    float2 r[8];
+#pragma unroll
+                    for (int j = 0; j < 8; j++)
+                        r[j] = *(const float2 *)&sh.scales[s][b][c * 64 + j * 8 + lane % 4 * 2];
+                    mm_wgmma_wait<0>();
+                    mm_wgmma_hold(d);
+                    if (b == blocks - 1 && c == COLS / 64 - 1) {  // the warp has read all of it
+                        __syncwarp();
+                        if (lane < t.givers) mm_barrier_arrive(&sh.free[s]);
+                    }
+                    add_block(sums[c], d, now.scale[b], r);
+                }
+            }
+        }
+        if (!mm_many_finish<COLS>(t, p, sh.sums, sums[0])) return;
+    }
+}
+
+#endif
+
+template <int COLS, bool Q4>
+static __global__ void __launch_bounds__(mm_many_product_threads, 1)
+    many_product_of_codes(const __grid_constant__ struct mm_many_task t,
+                          const __grid_constant__ struct mm_many_rows_of rows) {
+#if MM_HOPPER
+    MM_DYNAMIC_SHARED(memory);
+    struct shared_of<COLS, Q4> &sh = *(struct shared_of<COLS, Q4> *)memory;
+    mm_many_next();
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < shared_of<COLS, Q4>::stages; i++) {
+            mm_barrier_init(&sh.here[i], 1);
+            mm_barrier_init(&sh.free[i], 8 * t.givers);
+        }
+        mm_barrier_inits_done();
+    }
+    __syncthreads();
+    if (threadIdx.x < 256) {
+        multiply<COLS, Q4>(t, rows, sh);
+    } else if (threadIdx.x == 256) {
+        bring<COLS, Q4>(t, rows, sh);
+    }
+#endif
+}
+
+template <int COLS, bool Q4>
+static void launch(struct mm_backend *be, const struct mm_many_task &t,
+                   const struct mm_many_rows_of &rows) {
+    const size_t bytes = sizeof(struct shared_of<COLS, Q4>);
+    if (!mm_cuda_ok(be,
+                    cudaFuncSetAttribute(many_product_of_codes<COLS, Q4>,
+                                         cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+                    "asking for shared memory for products"))
+        return;
+    const int sms = mm_cuda_of(be)->sms, pieces = t.tiles * t.parts;
+    mm_many_launch(be, true, "a product of many sequences", many_product_of_codes<COLS, Q4>,
+                   dim3((unsigned)(pieces < sms ? pieces : sms)), dim3(mm_many_product_threads),
+                   bytes, t, rows);
+}
+
+void mm_many_product_of_codes(struct mm_backend *be, const struct mm_many_task &t,
+                              const struct mm_many_rows_of &rows, bool q4, bool wide) {
+    if (wide) {
+        q4 ? launch<128, true>(be, t, rows) : launch<128, false>(be, t, rows);
+    } else {
+        q4 ? launch<64, true>(be, t, rows) : launch<64, false>(be, t, rows);
+    }
+}
