@@ -156,7 +156,7 @@ if wants parity; then
     done
 fi
 # Sanitizers hold the card for long: beside them tests of token steps, whose blocks wait for each other,
-# were not done in 400 s, where they take 62 alone.
+# were not done in 400 s, where they take 62 and 101 alone.
 jobs_over
 if wants sanitize; then
     for tool in ${tools//,/ }; do

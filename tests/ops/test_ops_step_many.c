@@ -82,7 +82,7 @@ static void many_quantized(void **state) {
     struct mm_backend *be = open_isa((enum mm_isa)best_under_test(), 2);
     cap = 720;
     for (int v = 0; v < (testing_cuda() ? 7 : 2); v++) {
-        // every kernel once
+        // every number of rows at a time, and every type; codes_alone has all kernels
         if (test_few() && v != 0 && v != 3 && v != 4 && v != 5) continue;
         against_reference(be, v + 20, shapes[6], v % 2 ? mm_dtype_q4 : mm_dtype_q8, counts[v / 2]);
     }

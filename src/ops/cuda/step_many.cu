@@ -66,9 +66,10 @@ static bool has_codes(const struct mm_step *s) {
     return codes;
 }
 
-static void measure(struct mm_backend *be, struct rows *r, const struct mm_step *s) {
+static void measure(struct mm_backend *be, struct rows *r, const struct mm_step *s,
+                    int64_t padded) {
     r->stopped = (const int32_t *)s->stopped.data;
-    r->n = s->n_seqs, r->padded = padded_rows(s->n_seqs);
+    r->n = s->n_seqs, r->padded = padded;
     r->early = mm_hopper_here(be);
     r->most_z_parts = 1;
     r->quantized = has_codes(s);
@@ -280,7 +281,7 @@ static struct mm_many_product own_product(const struct rows *r, float *y, int64_
     return p;
 }
 
-// y = u w^T, or its parts, whose number is returned.
+// y = u w^T, or its parts, whose number is returned; `next` is the product after it.
 static int project_by(struct mm_backend *be, const struct rows *r, float *y, int64_t y_ld,
                       struct mm_view w, struct mm_view next) {
     const int parts = own_parts(be, r, w);
@@ -473,9 +474,13 @@ static void l2norm(struct mm_backend *be, struct rows *r, const struct mm_step *
     r->x_parts = 0;
 }
 
+// Rows that a step computes at a time, wanted or not.
+static int64_t padded_of(const struct mm_step *s, bool codes) {
+    return padded_rows(codes && s->n_seqs > mm_step_many_codes ? mm_step_many_codes : s->n_seqs);
+}
+
 bool mm_step_many_fits(struct mm_backend *be, const struct mm_step *s) {
-    const int64_t padded =
-        padded_rows(s->n_seqs < mm_step_many_codes ? s->n_seqs : mm_step_many_codes);
+    const int64_t padded = padded_of(s, true);
     const auto fits = [&](struct mm_view w) {
         return mm_dtype_quantized(w.dtype) ? mm_many_hopper_parts(be, w, padded) > 0
                                            : w.dtype == mm_dtype_bf16;
@@ -493,11 +498,11 @@ bool mm_step_many_fits(struct mm_backend *be, const struct mm_step *s) {
     return mm_step_fits(s);
 }
 
-static bool begin(struct mm_backend *be, struct rows *r, const struct mm_step *s) {
+static bool begin(struct mm_backend *be, struct rows *r, const struct mm_step *s, int64_t padded) {
     struct mm_cuda *cuda = mm_cuda_of(be);
     if (!cuda->many) cuda->many = (struct mm_step_many_states *)calloc(1, sizeof *cuda->many);
     if (!cuda->many) return mm_cuda_ok(be, cudaErrorMemoryAllocation, "memory for a token step");
-    measure(be, r, s);
+    measure(be, r, s, padded);
     const int64_t bytes = lay_out(r, s, NULL);
     char *room = (char *)mm_cuda_scratch(be, mm_cuda_slot_many, (size_t)bytes);
     if (!room) return false;
@@ -509,9 +514,9 @@ static bool begin(struct mm_backend *be, struct rows *r, const struct mm_step *s
     return send_states(be, r, s) && send_rope(be, r, s);
 }
 
-static void step_all(struct mm_backend *be, const struct mm_step *s) {
+static void step_all(struct mm_backend *be, const struct mm_step *s, int64_t padded) {
     struct rows r = {};
-    if (!begin(be, &r, s)) return;
+    if (!begin(be, &r, s, padded)) return;
     for (int64_t i = 0; i < s->n_blocks && !be->error.code; i++) {
         if (i == s->l2_before) l2norm(be, &r, s);
         block(be, &r, s, i);
@@ -522,7 +527,8 @@ static void step_all(struct mm_backend *be, const struct mm_step *s) {
 }
 
 void mm_step_many(struct mm_backend *be, const struct mm_step *s) {
-    const int64_t most_rows = has_codes(s) ? mm_step_many_codes : s->n_seqs;
+    const bool codes = has_codes(s);
+    const int64_t padded = padded_of(s, codes), most_rows = codes ? padded : s->n_seqs;
     for (int64_t from = 0; from < s->n_seqs && !be->error.code; from += most_rows) {
         struct mm_step some = *s;
         some.n_seqs = s->n_seqs - from < most_rows ? s->n_seqs - from : most_rows;
@@ -531,6 +537,6 @@ void mm_step_many(struct mm_backend *be, const struct mm_step *s) {
         some.hidden = mm_view_rows(s->hidden, from, some.n_seqs);
         if (s->logits.data) some.logits = mm_view_rows(s->logits, from, some.n_seqs);
         if (s->stopped.data) some.stopped = mm_view_rows(s->stopped, from, some.n_seqs);
-        step_all(be, &some);
+        step_all(be, &some, padded);
     }
 }

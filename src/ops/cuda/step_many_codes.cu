@@ -7,11 +7,15 @@
 // makes the bits of that number plus itself.
 enum { sum_zero = 0x4b400000 };
 
+// COLS: rows of x at a time, 32, 64 or 128; a product takes 64 of them at most.
 template <int COLS, bool Q4>
 struct shared_of {
     enum {
         blocks = Q4 ? 2 : 1,  // of codes, of a step
-        stages = Q4 ? (COLS == 64 ? 5 : 3) : (COLS == 64 ? 7 : 4)
+        stages = COLS == 32   ? (Q4 ? 8 : 9)
+                 : COLS == 64 ? (Q4 ? 5 : 7)
+                              : (Q4 ? 3 : 4),
+        box = COLS < 64 ? COLS : 64
     };
     int8_t w[stages][mm_many_tile * mm_many_step_bytes];
     int8_t x[stages][blocks][COLS * mm_quant_block];
@@ -25,7 +29,11 @@ struct shared_of {
 template <int COLS, bool Q4>
 __device__ static void bring(const struct mm_many_task &t, const struct mm_many_rows_of &rows,
                              struct shared_of<COLS, Q4> &sh) {
-    enum { stages = shared_of<COLS, Q4>::stages, blocks = shared_of<COLS, Q4>::blocks };
+    enum {
+        stages = shared_of<COLS, Q4>::stages,
+        blocks = shared_of<COLS, Q4>::blocks,
+        box = shared_of<COLS, Q4>::box
+    };
     mm_many_bring_steps(
         t, stages, sh.free,
         [&](int n, int row, int k) {
@@ -38,9 +46,9 @@ __device__ static void bring(const struct mm_many_task &t, const struct mm_many_
             const int s = n % stages;
             for (int b = 0; b < blocks; b++) {
                 const int block = k * blocks + b;
-                for (int i = 0; i < COLS / 64; i++)
-                    mm_tile_copy(sh.x[s][b] + i * 64 * mm_quant_block, &t.x,
-                                 block * mm_quant_block / 2, 0, i * 64, &sh.here[s]);
+                for (int i = 0; i < COLS; i += box)
+                    mm_tile_copy(sh.x[s][b] + i * mm_quant_block, &t.x, block * mm_quant_block / 2,
+                                 0, i, &sh.here[s]);
                 mm_bulk_copy(sh.scales[s][b], rows.x_scales + block * rows.x_scales_ld,
                              COLS * (int)sizeof(float), &sh.here[s]);
             }
@@ -88,14 +96,14 @@ __device__ static void expand(uint32_t (&a)[16], mm_shared_ptr w, int row, int b
     }
 }
 
-// sums += what the codes d of a block are worth: of rows of w with `scale`, and 64 rows of x with
-// scales from x_scales on.
-__device__ static void add_block(float (&sums)[32], const uint32_t (&d)[32],
-                                 const unsigned short (&scale)[2], const float2 (&r)[8]) {
+// sums += what the codes d of a block are worth: of rows of w with `scale`, and of x with r.
+template <int N>
+__device__ static void add_block(float (&sums)[N], const uint32_t (&d)[N],
+                                 const unsigned short (&scale)[2], const float2 (&r)[N / 4]) {
     const float of_rows[2] = {__half2float(__ushort_as_half(scale[0])),
                               __half2float(__ushort_as_half(scale[1]))};
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
+    for (int j = 0; j < N / 4; j++) {
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             const float sum = __uint_as_float(d[4 * j + e]) - __uint_as_float(sum_zero);
@@ -108,7 +116,11 @@ __device__ static void add_block(float (&sums)[32], const uint32_t (&d)[32],
 template <int COLS, bool Q4>
 __device__ static void multiply(const struct mm_many_task &t, const struct mm_many_rows_of &rows,
                                 struct shared_of<COLS, Q4> &sh) {
-    enum { stages = shared_of<COLS, Q4>::stages, blocks = shared_of<COLS, Q4>::blocks };
+    enum {
+        stages = shared_of<COLS, Q4>::stages,
+        blocks = shared_of<COLS, Q4>::blocks,
+        box = shared_of<COLS, Q4>::box
+    };
     const int group = threadIdx.x / 128, lane = threadIdx.x % 32;
     const int row = threadIdx.x / 32 % 4 * 16 + lane / 4;  // of the group's, and the eighth after
     const int row_blocks = t.steps * blocks;
@@ -132,10 +144,10 @@ __device__ static void multiply(const struct mm_many_task &t, const struct mm_ma
     for (int u = blockIdx.x; u < t.tiles * t.parts; u += gridDim.x) {
         const struct mm_many_piece p(t, u);
         const int after = u + (int)gridDim.x;
-        float sums[COLS / 64][32];
+        float sums[COLS / box][box / 2];
 #pragma unroll
         for (int i = 0; i < COLS / 2; i++)
-            sums[i / 32][i % 32] = 0.0f;
+            sums[i / (box / 2)][i % (box / 2)] = 0.0f;
         for (int k = p.from; k < p.to; k++, n++) {
             const int s = n % stages;
             now = next;
@@ -151,11 +163,11 @@ __device__ static void multiply(const struct mm_many_task &t, const struct mm_ma
                 uint32_t a[16];
                 if (Q4) expand(a, w, row, b, now.factors[b]);
 #pragma unroll
-                for (int c = 0; c < COLS / 64; c++) {
-                    const mm_shared_ptr x = mm_shared_at(sh.x[s][b]) + c * 64 * mm_quant_block;
-                    uint32_t d[32];
+                for (int c = 0; c < COLS / box; c++) {
+                    const mm_shared_ptr x = mm_shared_at(sh.x[s][b]) + c * box * mm_quant_block;
+                    uint32_t d[box / 2];
 #pragma unroll
-                    for (int i = 0; i < 32; i++)
+                    for (int i = 0; i < box / 2; i++)
                         d[i] = sum_zero;
                     mm_wgmma_hold(d);
                     if (Q4) mm_wgmma_hold(a);
@@ -169,17 +181,17 @@ __device__ static void multiply(const struct mm_many_task &t, const struct mm_ma
                         }
                     }
                     mm_wgmma_end();
-                    float2 r[8];
+                    float2 r[box / 8];
 #pragma unroll
-                    for (int j = 0; j < 8; j++)
-                        r[j] = *(const float2 *)&sh.scales[s][b][c * 64 + j * 8 + lane % 4 * 2];
+                    for (int j = 0; j < box / 8; j++)
+                        r[j] = *(const float2 *)&sh.scales[s][b][c * box + j * 8 + lane % 4 * 2];
                     mm_wgmma_wait<0>();
                     mm_wgmma_hold(d);
-                    if (b == blocks - 1 && c == COLS / 64 - 1) {  // the warp has read all of it
+                    if (b == blocks - 1 && c == COLS / box - 1) {  // the warp has read all of it
                         __syncwarp();
                         if (lane < t.givers) mm_barrier_arrive(&sh.free[s]);
                     }
-                    add_block(sums[c], d, now.scale[b], r);
+                    add_block<box / 2>(sums[c], d, now.scale[b], r);
                 }
             }
         }
@@ -228,11 +240,17 @@ static void launch(struct mm_backend *be, const struct mm_many_task &t,
                    bytes, t, rows);
 }
 
+int mm_many_codes_box(int64_t padded) {
+    return padded <= 32 ? 32 : 64;
+}
+
 void mm_many_product_of_codes(struct mm_backend *be, const struct mm_many_task &t,
-                              const struct mm_many_rows_of &rows, bool q4, bool wide) {
-    if (wide) {
-        q4 ? launch<128, true>(be, t, rows) : launch<128, false>(be, t, rows);
-    } else {
+                              const struct mm_many_rows_of &rows, bool q4, int64_t padded) {
+    if (padded <= 32) {
+        q4 ? launch<32, true>(be, t, rows) : launch<32, false>(be, t, rows);
+    } else if (padded <= 64) {
         q4 ? launch<64, true>(be, t, rows) : launch<64, false>(be, t, rows);
+    } else {
+        q4 ? launch<128, true>(be, t, rows) : launch<128, false>(be, t, rows);
     }
 }

@@ -175,15 +175,15 @@ void mm_many_hopper(struct mm_backend *be, const struct mm_many_product *p, int 
     const void *x = quantized ? (const void *)p->x.codes : (const void *)p->x.u;
     if (!map_of(be, &t.w, p->w.data, t.rows, code_bytes, row_bytes, t.half) ||
         (t.both && !map_of(be, &t.w3, p->w3.data, t.rows, code_bytes, row_bytes, t.half)) ||
-        !map_of(be, &t.x, x, p->padded, x_bytes, x_bytes, 64))
+        !map_of(be, &t.x, x, p->padded, x_bytes, x_bytes,
+                quantized ? mm_many_codes_box(p->padded) : 64))
         return;
-    const bool wide = p->padded > 64;
     if (quantized) {
         const struct mm_many_rows_of rows = {
             (const char *)p->w.data, (const char *)p->w3.data, row_bytes, code_bytes, p->x.scales,
             p->x.scales_ld};
-        mm_many_product_of_codes(be, t, rows, p->w.dtype == mm_dtype_q4, wide);
-    } else if (wide) {
+        mm_many_product_of_codes(be, t, rows, p->w.dtype == mm_dtype_q4, p->padded);
+    } else if (p->padded > 64) {
         launch<128>(be, t);
     } else {
         launch<64>(be, t);

@@ -278,6 +278,8 @@ struct mm_many_rows_of {
     int64_t x_scales_ld;
 };
 void mm_many_product_of_codes(struct mm_backend *be, const struct mm_many_task &t,
-                              const struct mm_many_rows_of &rows, bool q4, bool wide);
+                              const struct mm_many_rows_of &rows, bool q4, int64_t padded);
+// Rows of x that its map brings at a time.
+int mm_many_codes_box(int64_t padded);
 
 #endif
