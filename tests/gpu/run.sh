@@ -7,14 +7,14 @@
 #     PACK            of tests/gpu/pack.sh; BUILD: a build folder with the plug-in (default: `make cuda`)
 #     --only A,B      of parity, golden, program, training, faults, sanitize, soak, bench (default: all)
 #     --soak SECONDS      of the soak, which runs beside most of the others (170; 600 is a soak to quote)
-#     --sanitize SECONDS  for each tool on each test, at most (400); three times that for token steps
+#     --sanitize SECONDS  for each tool on each test, at most (600); three times that for token steps
 #     --tools A,B         of compute-sanitizer (memcheck,racecheck,initcheck)
 #     --jobs N        tests side by side (as many as there are processors)
 # Exit 0: nothing failed. A number that misses what it must be is told, and is no failure.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 sections=parity,golden,program,training,faults,sanitize,soak,bench
-soak_seconds=170 sanitize_seconds=400 tools=memcheck,racecheck,initcheck jobs=$(nproc)
+soak_seconds=170 sanitize_seconds=600 tools=memcheck,racecheck,initcheck jobs=$(nproc)
 places=() alone=() at_work=()
 while [ $# -gt 0 ]; do
     case $1 in

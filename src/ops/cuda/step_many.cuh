@@ -13,8 +13,8 @@ bool mm_step_many_fits(struct mm_backend *be, const struct mm_step *s);
 // is padded to the next power of two, 16 at least, and a product adds up in an order that depends
 // on that number and its sizes only: so a sequence gets the same bits whoever is beside it, as long
 // as that power stays the same. Between two of them, and against steps of few sequences, it differs
-// by roundings (f32 sums in another order), which next to quantized weights can tip codes over. More
-// than mm_step_many_codes of those are padded to as many each time.
+// by roundings (f32 sums in another order), which next to quantized weights can tip codes over.
+// More than mm_step_many_codes of those are padded to as many each time.
 void mm_step_many(struct mm_backend *be, const struct mm_step *s);
 void mm_step_many_free(struct mm_backend *be);
 

@@ -4,13 +4,9 @@
 #define MM_OPS_CUDA_STEP_MANY_KERNELS_CUH
 
 #include "ops/cuda/step_many_mixer.cuh"
+#include "ops/cuda/step_many_rows.cuh"
 
-enum { mm_many_norm_threads = 512, mm_many_pairs = 64 };
-
-struct mm_many_at {
-    int past[2];
-    float base[2];
-};
+enum { mm_many_norm_threads = 512 };
 
 // ---- norms of rows ----
 
@@ -107,15 +103,6 @@ static __global__ void mm_many_rope_table(float2 *rope, const struct mm_many_at 
     double s, c;
     sincos(where * pow((double)at[seq].base[stack], -(double)pair / (double)r.half[stack]), &s, &c);
     rope[(seq * 2 + stack) * mm_many_pairs + pair] = make_float2((float)c, (float)s);
-}
-
-// Keys of one piece: of a sequence's own length only, so that its sums do not depend on others.
-__host__ __device__ inline int mm_many_piece(int n) {
-    const int p = ((n + 63) / 64 + 63) / 64 * 64;
-    return p < 256 ? 256 : p;
-}
-__host__ __device__ inline int mm_many_pieces(int n) {
-    return (n + mm_many_piece(n) - 1) / mm_many_piece(n);
 }
 
 struct mm_many_attention {

@@ -136,7 +136,7 @@ __device__ inline void mm_many_gated(const struct mm_many_mixer &m, int P, const
 
 // Rows of S of a warp: some of one head.
 enum { mm_many_state_rows = 4 };
-struct mm_many_rows {
+struct mm_many_rows_of_state {
     float4 s[mm_many_state_rows];
     // They are not met again within a step: they should not drive weights out of the L2.
     __device__ void load(const float *S, int64_t ld, bool in) {
@@ -185,7 +185,7 @@ static __global__ void __launch_bounds__(mm_many_threads, 4)
     const int units = ratio * P / rows;
     // heads of a group are neighbours
     float *S = m.states[seq].S + (int64_t)group * ratio * P * P + at;
-    struct mm_many_rows even, odd;
+    struct mm_many_rows_of_state even, odd;
     if (warp < units) even.load(S + (int64_t)warp * rows * P, P, in);
     mm_many_bring_rows(m, m.states[seq].conv, P, group, ratio);
     mm_many_wait();
@@ -216,7 +216,7 @@ static __global__ void __launch_bounds__(mm_many_threads, 4)
     const float4 k4 = in ? *(const float4 *)(k + at) : zero;
     if (warp + mm_many_warps < units)
         odd.load(S + (int64_t)(warp + mm_many_warps) * rows * P, P, in);
-    const auto unit = [&](int u, struct mm_many_rows &mine) {
+    const auto unit = [&](int u, struct mm_many_rows_of_state &mine) {
         if (u >= units) return;
         const int row = u * rows, r = row / P;
         const float4 q4 = in ? *(const float4 *)(q + r * P + at) : zero;
