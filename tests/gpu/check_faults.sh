@@ -98,6 +98,8 @@ MMAMBA_CUDA_FAULT=call:x run 2 "${chat[@]}" --backend cuda
 one_sentence "MMAMBA_CUDA_FAULT is 'call:x', wanted"
 MMAMBA_CUDA_AS=7 run 2 "${chat[@]}" --backend cuda
 one_sentence "MMAMBA_CUDA_AS is '7', wanted"
+MMAMBA_CUDA_FEW=9 run 2 "${chat[@]}" --backend cuda
+one_sentence "MMAMBA_CUDA_FEW is '9', wanted"
 run 1 "${chat[@]}" --backend cuda:77
 one_sentence "GPU 77 was asked for, there"
 finish

@@ -176,6 +176,16 @@ static enum mm_code pretend(struct mm_cuda *cuda, struct mm_error *err) {
                         as);
 }
 
+// MMAMBA_CUDA_FEW=1 to 8: a step of more sequences is one of many (step_many.cuh).
+static enum mm_code read_few(struct mm_cuda *cuda, struct mm_error *err) {
+    const char *few = getenv("MMAMBA_CUDA_FEW");
+    if (!few || !*few) return mm_code_ok;
+    if (few[0] < '1' || few[0] > '8' || few[1])
+        return mm_cuda_fail(err, mm_code_usage, "MMAMBA_CUDA_FEW is '%.40s', wanted 1 to 8", few);
+    cuda->few = few[0] - '0';
+    return mm_code_ok;
+}
+
 // Fills a backend whose pool and error are set. mirror: see mirror.cu.
 extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(struct mm_backend *be,
                                                                             int device, bool mirror,
@@ -221,8 +231,9 @@ extern "C" __attribute__((visibility("default"))) enum mm_code mm_cuda_fill(stru
     snprintf(be->device, sizeof be->device, "%.127s", prop.name);
     cuda->sms = prop.multiProcessorCount;
     cuda->shared_most = prop.sharedMemPerBlockOptin;
-    const enum mm_code as = pretend(cuda, err);
-    if (as) return as;
+    enum mm_code code = pretend(cuda, err);
+    if (!code) code = read_few(cuda, err);
+    if (code) return code;
     be->alloc = mm_cuda_alloc;
     be->release = mm_cuda_release;
     be->upload = cuda_upload;

@@ -95,8 +95,9 @@ void mm_decode_step_cuda(struct mm_backend *be, const struct mm_step *s) {
         return;
     }
     // a walk reads all weights again for every eight sequences
+    const int few = cuda->few ? cuda->few : mm_step_cols;
     void (*const way)(struct mm_backend *, const struct mm_step *) =
-        s->n_seqs > mm_step_cols && mm_step_many_fits(be, s) ? mm_step_many : walk;
+        s->n_seqs > few && mm_step_many_fits(be, s) ? mm_step_many : walk;
     if (cuda->mirror) {
         mm_cuda_mirror_step(be, s, way);
     } else {
