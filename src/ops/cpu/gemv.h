@@ -55,15 +55,15 @@ static inline mm_gemv_rows_fn *mm_gemv_rows_of(const struct mm_gemv_kernels *k, 
                                     : k->floats->rows[type][t_dim - 1];
 }
 
-// Whether one row of x is faster met by fewer weight rows side by side: on AMD's processors, where
-// x leaves them room in the first cache (docs/PERFORMANCE.md, "Decoding").
-static inline bool mm_gemv_few(int64_t k) {
+// How weights are best walked through here (docs/PERFORMANCE.md, "Decoding"): on AMD's processors
+// in other numbers of rows, by whether x leaves them room in the first cache. Sums are the same.
+enum mm_gemv_way { mm_gemv_usual, mm_gemv_amd_small, mm_gemv_amd_large };
+static inline enum mm_gemv_way mm_gemv_way_of(int64_t k) {
 #ifdef __x86_64__
-    return k <= 4096 && __builtin_cpu_is("amd");
-#else
-    (void)k;
-    return false;
+    if (__builtin_cpu_is("amd")) return k <= 4096 ? mm_gemv_amd_small : mm_gemv_amd_large;
 #endif
+    (void)k;
+    return mm_gemv_usual;
 }
 
 // Bytes that codes, scales and sums of n rows of K elements take, and the places in them.

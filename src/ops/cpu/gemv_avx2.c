@@ -9,7 +9,8 @@ typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias))
 
 #define FLOATS mm_gemv_floats_avx2
 #define STREAMS(t) ((t) <= 3 ? 4 : (t) <= 6 ? 2 : 1)
-#define FEW(type) 2
+#define AMD_STREAMS(type, t, small) 3
+#define AMD_FAR(type, small) true
 
 MM_VINLINE float add_lanes(vec v) {
     const __m128 a = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

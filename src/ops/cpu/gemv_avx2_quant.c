@@ -9,7 +9,8 @@
 #define QUANT mm_gemv_quant_avx2
 #define LANES 8
 #define STREAMS(t) ((t) == 1 ? 2 : 1)
-#define FEW(type) 1
+#define AMD_STREAMS(type, t, small) ((small) ? 1 : (type) == mm_dtype_q8 ? 4 : 3)
+#define AMD_FAR(type, small) ((type) == mm_dtype_q8 && !(small))
 #define QBYTES 32
 #define SHIFT(type) ((type) == mm_dtype_q4 ? 8 : 0)
 #define FACTORS 1

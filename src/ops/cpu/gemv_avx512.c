@@ -6,7 +6,8 @@
 #define FLOATS mm_gemv_floats_avx512
 #define LANES 16
 #define STREAMS(t) ((t) <= 6 ? 4 : 3)
-#define FEW(type) 1
+#define AMD_STREAMS(type, t, small) ((small) && (t) == 1 ? 1 : 3)
+#define AMD_FAR(type, small) true
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 MM_VINLINE float add_lanes(vec v) {

@@ -8,7 +8,9 @@
 #define QUANT mm_gemv_quant_avx512vnni
 #define LANES 16
 #define STREAMS(t) 2
-#define FEW(type) (mm_dtype_##type == mm_dtype_q8 ? 1 : 2)
+#define AMD_STREAMS(type, t, small) \
+    ((type) == mm_dtype_q8 ? ((t) == 1 ? 1 : 2) : (small) || (t) > 4 ? 2 : 4)
+#define AMD_FAR(type, small) ((type) == mm_dtype_q8 && !(small))
 #define QBYTES 64
 #define SHIFT(type) 128
 #define FACTORS 0

@@ -2,7 +2,10 @@
 // including file gives
 //   LANES, vec                  floats of a vector, and the vector
 //   STREAMS(t)                  weight rows that go side by side with t rows of x, at most 4
-//   FEW(type)                   those of one row where mm_gemv_few says so; may be left out
+//   AMD_STREAMS(type, t, small) the same on AMD's processors; small: x leaves room in the first
+//                               cache
+//   AMD_FAR(type, small)        and whether weights are brought to the second cache only; both
+//                               may be left out
 //   add_lanes(v)                the sum of a vector
 //   load_w(w, at, type)         LANES weights of a float type as f32
 //   load_w_some(w, at, type, n) n < LANES of them, then zeros
@@ -12,7 +15,8 @@
 #include "ops/cpu/kernel_gemv.h"
 
 INLINE void rows_of_streams(float *y, int64_t ldy, int64_t apart, const struct mm_gemv_x *x,
-                            const char *const *w, int streams, int t_dim, enum mm_dtype type) {
+                            const char *const *w, int streams, bool far, int t_dim,
+                            enum mm_dtype type) {
     vec sum[most_streams][mm_gemv_most];
     for (int s = 0; s < streams; s++) {
         for (int t = 0; t < t_dim; t++)
@@ -27,7 +31,7 @@ INLINE void rows_of_streams(float *y, int64_t ldy, int64_t apart, const struct m
     int64_t k = 0;
     for (; k + step * LANES <= whole; k += step * LANES) {
         for (int s = 0; s < streams; s++)
-            __builtin_prefetch(w[s] + k * size + ahead, 0, 3);
+            bring(w[s] + k * size + ahead, far);
         for (int i = 0; i < step; i++) {
             const int64_t at = k + i * LANES;
             vec wv[most_streams];

@@ -1,7 +1,10 @@
 // Body of the matrix-vector kernels with quantized weights. The including file gives
 //   LANES, vec                  floats of a vector, and the vector
 //   STREAMS(t)                  weight rows that go side by side with t rows of x
-//   FEW(type)                   those of one row where mm_gemv_few says so; may be left out
+//   AMD_STREAMS(type, t, small) the same on AMD's processors; small: x leaves room in the first
+//                               cache
+//   AMD_FAR(type, small)        and whether weights are brought to the second cache only; both
+//                               may be left out
 //   add_lanes(v)                the sum of a vector
 //   QBYTES, qvec, ivec          codes of a vector, the vector, and the vector of sums of products
 //   SHIFT(type)                 what makes weights unsigned bytes where the instructions want that:
@@ -90,7 +93,8 @@ INLINE part part_of(const struct prepared *p, const struct mm_gemv_x *x, const c
 }
 
 INLINE void rows_of_streams(float *y, int64_t ldy, int64_t apart, const struct mm_gemv_x *x,
-                            const char *const *w, int streams, int t_dim, enum mm_dtype type) {
+                            const char *const *w, int streams, bool far, int t_dim,
+                            enum mm_dtype type) {
     const int block_bytes = type == mm_dtype_q4 ? mm_quant_block / 2 : mm_quant_block;
     const int64_t ldx = x->blocks * mm_quant_block;
     vec sum[most_streams][mm_gemv_most];
@@ -108,7 +112,7 @@ INLINE void rows_of_streams(float *y, int64_t ldy, int64_t apart, const struct m
             for (int s = 0; s < streams; s++) {
                 const char *codes = w[s] + (b0 + b) * block_bytes;
                 for (int at = 0; at < block_bytes; at += line)
-                    __builtin_prefetch(codes + ahead + at, 0, 3);
+                    bring(codes + ahead + at, far);
                 for (int i = 0; i < parts; i++)
                     wv[s][i] = part_of(&p[s], x, w[s], b0, b0 + b, i, type);
             }
