@@ -29,11 +29,8 @@ struct shared_of {
 template <int COLS, bool Q4>
 __device__ static void bring(const struct mm_many_task &t, const struct mm_many_rows_of &rows,
                              struct shared_of<COLS, Q4> &sh) {
-    enum {
-        stages = shared_of<COLS, Q4>::stages,
-        blocks = shared_of<COLS, Q4>::blocks,
-        box = shared_of<COLS, Q4>::box
-    };
+    using shared = struct shared_of<COLS, Q4>;
+    enum { stages = shared::stages, blocks = shared::blocks, box = shared::box };
     mm_many_bring_steps(
         t, stages, sh.free,
         [&](int n, int row, int k) {
@@ -116,11 +113,8 @@ __device__ static void add_block(float (&sums)[N], const uint32_t (&d)[N],
 template <int COLS, bool Q4>
 __device__ static void multiply(const struct mm_many_task &t, const struct mm_many_rows_of &rows,
                                 struct shared_of<COLS, Q4> &sh) {
-    enum {
-        stages = shared_of<COLS, Q4>::stages,
-        blocks = shared_of<COLS, Q4>::blocks,
-        box = shared_of<COLS, Q4>::box
-    };
+    using shared = struct shared_of<COLS, Q4>;
+    enum { stages = shared::stages, blocks = shared::blocks, box = shared::box };
     const int group = threadIdx.x / 128, lane = threadIdx.x % 32;
     const int row = threadIdx.x / 32 % 4 * 16 + lane / 4;  // of the group's, and the eighth after
     const int row_blocks = t.steps * blocks;
