@@ -143,7 +143,7 @@ static void gate(struct mm_backend *be, struct mm_many_rows *r, const struct mm_
         p.w = b->w1, p.w3 = b->w3, p.x = r->u, p.n = r->n, p.padded = r->padded;
         p.gated = meets(r->s, b->F, b->w2, MM_NONE), p.before = r->before;
         p.ahead = ahead_of(be, r, b->w2, MM_NONE);
-        p.gated_sums = r->s_sums, p.gated_met = r->met;
+        p.gated_sums = r->a, p.gated_met = r->met;
         if (p.gated.codes) r->met += r->f_cols / mm_quant_block;
         mm_many_hopper(be, &p, 1);
         return;

@@ -117,7 +117,6 @@ static int64_t lay_out(struct mm_many_rows *r, const struct mm_step *s, char *ba
     r->a = (float *)take(&at, n * r->f_cols * f);
     r->b = (float *)take(&at, n * r->f_cols * f);
     r->s = take_operand(&at, r, r->f_cols);
-    r->s_sums = r->a;
     r->part = (float *)take(&at, r->n * parts * f);
     r->rope = (float2 *)take(&at, r->n * 2 * mm_many_pairs * (int64_t)sizeof(float2));
     r->at = (struct mm_many_at *)take(&at, r->n * (int64_t)sizeof *r->at);

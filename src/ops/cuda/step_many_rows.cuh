@@ -26,12 +26,12 @@ struct mm_many_rows {
     int64_t n, padded;
     bool early;  // kernels begin while the one before them ends (Hopper)
     bool quantized;
-    float *x, *a, *b, *logits, *part;
+    float *x, *logits, *part;
+    float *a, *b;  // (padded, f_cols) u w1^T and u w3^T; a: or s before it is codes
     // What the mixer's projections returned: (z_parts, padded, z_cols), and where gates and dt are
     // apart, theirs: (gates_parts, padded, gates_cols)
     float *z, *gates;
     float *sums;    // (x_parts, padded, D) of a product that x still lacks
-    float *s_sums;  // (padded, f_cols) s before it is codes
     float *ss;      // (padded, tiles of x), where products make norms themselves
     unsigned *met;  // of those products that are still to come: a word a tile each
     struct mm_many_norm_before before;  // what u still lacks

@@ -21,10 +21,10 @@ struct mm_many_task {
     unsigned *gated_met;
     int64_t out_ld, part;
     int rows, steps, n, parts, tiles;
-    int half;   // rows of w that each group has of a tile, a multiple of 16
-    bool both;  // w3 is there: its rows are the second half
-    int givers;
-    bool wide;  // rows of out can be written four at a time
+    int half;    // rows of w that each group has of a tile, a multiple of 16
+    bool both;   // w3 is there: its rows are the second half
+    int givers;  // lanes of a warp that say that it has read (mm_cuda_givers)
+    bool wide;   // rows of out can be written four at a time
     struct mm_many_ahead ahead;
     struct mm_many_norm_before before;
     struct mm_many_norm_after after;
