@@ -61,8 +61,8 @@ static const double tol_step_many_rounded = 1.5e-2;
 static const double tol_step_quantized = 2e-2;
 // The same of many sequences and a model of four taps: each code that is tipped tips more after it,
 // until what differs is what codes round away. On a CPU the models of this test come out 1.2 to
-// 3.4e-2 from the reference, with AVX2 and AVX-512 alike. A tile, a scale or a half in the wrong
-// place is some ten times that; one product by itself is held to the next line.
+// 3.4e-2 from the reference, with AVX2 and AVX-512 alike. One product by itself is held to the
+// next line.
 static const double tol_step_many_quantized = 4e-2;
 // One product of codes: one of them is tipped, 4 / 127 of x's spread times 4 / sqrt(K) of w's.
 static const double tol_code_tipped = 1e-3;
