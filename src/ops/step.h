@@ -7,7 +7,7 @@
 //     h = rmsnorm(x);  x += w2 (silu(w1 h) * w3 h)
 // and at the end hidden = rmsnorm(x), logits = output hidden. The results of one sequence do not
 // depend on the others, to the bit; on a GPU not on which they are, and on their number only where
-// it passes eight and from there a power of two (ops/cuda/step_many.cuh).
+// it passes four or eight and from sixteen on a power of two (ops/cuda/step_many.cuh).
 #ifndef MM_OPS_STEP_H
 #define MM_OPS_STEP_H
 

@@ -63,7 +63,8 @@ done
 export LD_LIBRARY_PATH=$bin:${LD_LIBRARY_PATH:-} PATH=$PATH:/usr/local/cuda/bin
 "$bin/mmamba" inspect --help >/dev/null || { echo "the program does not start here"; exit 1; }
 "$bin/mmamba" inspect --device || exit 1
-"$bin/mmamba" inspect --device --json | grep -q '"cuda:0"' || { echo "there is no GPU to test"; exit 1; }
+devices=$("$bin/mmamba" inspect --device --json)
+grep -q '"cuda:0"' <<<"$devices" || { echo "there is no GPU to test"; exit 1; }
 
 # ---- the table ----------------------------------------------------------------------------------
 order=()
@@ -124,7 +125,30 @@ sanitized() {
 }
 on_cuda() { job "$1" "$2" env MMAMBA_TEST_BACKEND=cuda "${@:3}"; }
 
+# Blocks of a token step wait for each other, and hold the card while they do: beside others, each of these
+# would take all the others' time.
+alone_one_by_one() {
+    local one
+    for one in "${alone[@]}"; do
+        sanitized $one $((3 * sanitize_seconds))
+        wait
+    done
+}
+
 ops=$(tests/gpu/op_tests.sh)
+if wants sanitize; then
+    for tool in ${tools//,/ }; do
+        for t in $ops; do
+            case $t in ops_step*) alone+=("$tool $t") ;; esac
+        done
+    done
+    # a second card has nothing else to do
+    if grep -q '"cuda:1"' <<<"$devices"; then
+        (CUDA_VISIBLE_DEVICES=1 && export CUDA_VISIBLE_DEVICES && alone_one_by_one) &
+        for one in "${alone[@]}"; do order+=("${one/ /.}"); done
+        alone=()
+    fi
+fi
 if wants soak; then
     order+=(soak)
     (
@@ -162,21 +186,13 @@ if wants sanitize; then
     for tool in ${tools//,/ }; do
         for t in $ops halves; do
             # finite differences; and writes of the copy engine are unknown to initcheck: cuBLAS's
-            case $tool.$t in *.ops_grad | *.cuda_device | initcheck.halves) continue ;; esac
-            case $t in
-            ops_step*) alone+=("$tool $t") ;;
-            *) sanitized $tool $t "$sanitize_seconds" ;;
-            esac
+            case $tool.$t in *.ops_step* | *.ops_grad | *.cuda_device | initcheck.halves) continue ;; esac
+            sanitized $tool $t "$sanitize_seconds"
         done
     done
 fi
 wait
-# Blocks of a token step wait for each other, and hold the card while they do: beside others, each of these
-# would take all the others' time.
-for one in "${alone[@]}"; do
-    sanitized $one $((3 * sanitize_seconds))
-    wait
-done
+alone_one_by_one
 # A kernel that writes where nothing is costs its process the card; whether others on it are safe then is
 # not ours to say, so nothing runs beside these.
 if wants training; then

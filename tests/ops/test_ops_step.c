@@ -98,7 +98,7 @@ static void caches_of_bf16(void **state) {
 static void alone_and_together(void **state) {
     (void)state;
     static const int counts[] = {1, 2, 3};
-    // of more than eight the GPU has another way: see test_ops_step_many.c
+    // of many the GPU has another way: see test_ops_step_many.c
     const int together = testing_cuda() ? 8 : some_seqs;
     const int all = testing_cuda() && test_few() ? 8 : some_seqs;
     for (int isa = best_under_test(); isa > 0; isa--) {
@@ -211,6 +211,7 @@ static void not_a_number(void **state) {
 }
 
 int main(void) {
+    setenv("MMAMBA_CUDA_FEW", "8", 1);  // all that one walk can take
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(against_reference), cmocka_unit_test(alone_and_together),
         cmocka_unit_test(caches_of_bf16),    cmocka_unit_test(stopped_rows),

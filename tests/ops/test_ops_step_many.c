@@ -57,7 +57,7 @@ static void against_reference(struct mm_backend *be, int v, struct shape shape, 
 
 static void many_sequences(void **state) {
     (void)state;
-    static const int counts[] = {9, 16, 17, 64, 65};
+    static const int counts[] = {5, 16, 17, 64, 65};
     struct mm_backend *be = open_isa((enum mm_isa)best_under_test(), 2);
     cap = 720;
     const int models = !testing_cuda() ? 3 : test_few() ? 5 : 15;
@@ -78,7 +78,7 @@ static void many_sequences(void **state) {
 // Of quantized models up to 128 go at a time.
 static void many_quantized(void **state) {
     (void)state;
-    static const int counts[] = {9, 33, 65, 130};
+    static const int counts[] = {5, 33, 65, 130};
     struct mm_backend *be = open_isa((enum mm_isa)best_under_test(), 2);
     cap = 720;
     for (int v = 0; v < (testing_cuda() ? 7 : 2); v++) {
@@ -93,7 +93,7 @@ static void many_quantized(void **state) {
 // Logits of rows that nothing came before: one product of codes, of rows of all kinds of tiles.
 static void codes_alone(void **state) {
     (void)state;
-    static const int counts[] = {9, 64, 65, 128};
+    static const int counts[] = {5, 64, 65, 128};
     enum { D = 2304, V = 300 };
     struct mm_backend *be[2] = {open_isa((enum mm_isa)best_under_test(), 2),
                                 open_isa(mm_isa_plain, 1)};
@@ -134,7 +134,7 @@ static void codes_alone(void **state) {
 // number of sequences goes up to the same power of two.
 static void among_many(void **state) {
     (void)state;
-    static const int counts[][2] = {{9, 16}, {17, 30}, {33, 64}};
+    static const int counts[][2] = {{5, 16}, {17, 30}, {33, 64}};
     struct mm_backend *be = open_isa((enum mm_isa)best_under_test(), 2);
     int64_t past[most_seqs];
     cap = 720;

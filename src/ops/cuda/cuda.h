@@ -59,7 +59,7 @@ struct mm_cuda {
     bool as_older;       // MMAMBA_CUDA_AS: kernels of this card alone are not to be used
     bool mirror;         // operands are host memory (mirror.cu): every operation waits for its end
     bool racecheck;      // MMAMBA_CUDA_RACECHECK=1, see mm_cuda_givers
-    int few;             // MMAMBA_CUDA_FEW, or 0
+    int few;             // MMAMBA_CUDA_FEW, or 0: step.cu knows
     cudaStream_t stream;
     struct mm_cuda_products *products;  // product.cu
     void *scratch[mm_cuda_slot_count];

@@ -1,6 +1,7 @@
-// A token step: one launch of the kernel in step_token.cu for up to eight sequences; what that
-// cannot take (f32 and f16 weights, rows that are not whole vectors) is made of the other
-// operations.
+// A token step: one launch of the kernel in step_token.cu for few sequences, those in step_many.cu
+// for many; what neither can take (f32 and f16 weights, rows that are not whole vectors) is made of
+// the other operations.
+#include "ops/cuda/attention_hopper.cuh"
 #include "ops/cuda/step_many.cuh"
 #include "ops/cuda/step_plan.cuh"
 
@@ -85,6 +86,14 @@ static void walk(struct mm_backend *be, const struct mm_step *s) {
     }
 }
 
+// Up to so many sequences are few. Where our own kernels multiply many rows, five take no longer
+// than by a walk in any format, and eight 14 to 42% less (docs/PERFORMANCE.md); elsewhere a walk is
+// left when it would read all weights again.
+static int most_few(struct mm_backend *be) {
+    const int wanted = mm_cuda_of(be)->few;
+    return wanted ? wanted : mm_hopper_here(be) ? 4 : mm_step_cols;
+}
+
 void mm_decode_step_cuda(struct mm_backend *be, const struct mm_step *s) {
     struct mm_cuda *cuda = mm_cuda_of(be);
     if (s->n_seqs == 0) return;
@@ -94,10 +103,8 @@ void mm_decode_step_cuda(struct mm_backend *be, const struct mm_step *s) {
         by_ops(be, s, cuda->mirror);
         return;
     }
-    // a walk reads all weights again for every eight sequences
-    const int few = cuda->few ? cuda->few : mm_step_cols;
     void (*const way)(struct mm_backend *, const struct mm_step *) =
-        s->n_seqs > few && mm_step_many_fits(be, s) ? mm_step_many : walk;
+        s->n_seqs > most_few(be) && mm_step_many_fits(be, s) ? mm_step_many : walk;
     if (cuda->mirror) {
         mm_cuda_mirror_step(be, s, way);
     } else {

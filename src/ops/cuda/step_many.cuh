@@ -1,4 +1,5 @@
-// A token step of more sequences than one walk of step_token.cu takes.
+// A token step of many sequences: of more than MMAMBA_CUDA_FEW, by itself four on Hopper and eight,
+// which one walk of step_token.cu takes, elsewhere.
 #ifndef MM_OPS_CUDA_STEP_MANY_CUH
 #define MM_OPS_CUDA_STEP_MANY_CUH
 
