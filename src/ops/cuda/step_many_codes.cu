@@ -31,12 +31,13 @@ __device__ static void bring(const struct mm_many_task &t, const struct mm_many_
                              struct shared_of<COLS, Q4> &sh) {
     using shared = struct shared_of<COLS, Q4>;
     enum { stages = shared::stages, blocks = shared::blocks, box = shared::box };
+    const int scale_bytes = (int)rows.x_scales_ld * (int)sizeof(float);  // no more than COLS
     mm_many_bring_steps(
         t, stages, sh.free,
         [&](int n, int row, int k) {
             uint64_t *here = &sh.here[n % stages];
             mm_barrier_expect(here, 2 * t.half * mm_many_step_bytes +
-                                        blocks * COLS * (mm_quant_block + (int)sizeof(float)));
+                                        blocks * (COLS * mm_quant_block + scale_bytes));
             mm_many_bring_tile(t, sh.w[n % stages], row, k, here);
         },
         [&](int n, int, int k) {
@@ -46,8 +47,8 @@ __device__ static void bring(const struct mm_many_task &t, const struct mm_many_
                 for (int i = 0; i < COLS; i += box)
                     mm_tile_copy(sh.x[s][b] + i * mm_quant_block, &t.x, block * mm_quant_block / 2,
                                  0, i, &sh.here[s]);
-                mm_bulk_copy(sh.scales[s][b], rows.x_scales + block * rows.x_scales_ld,
-                             COLS * (int)sizeof(float), &sh.here[s]);
+                mm_bulk_copy(sh.scales[s][b], rows.x_scales + block * rows.x_scales_ld, scale_bytes,
+                             &sh.here[s]);
             }
         });
 }

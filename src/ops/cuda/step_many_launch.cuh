@@ -80,7 +80,7 @@ struct mm_many_operand {
     __nv_bfloat16 *u;   // (padded, cols) dense; NULL: nobody takes it
     int8_t *codes;      // (padded, cols) dense, cols a multiple of 128; or NULL
     float *scales;      // (cols / 128, scales_ld), of every row
-    int64_t scales_ld;  // padded to whole boxes of a product
+    int64_t scales_ld;  // rows there are room for: as many as the step is padded to
     int cols;
 };
 

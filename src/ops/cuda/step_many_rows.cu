@@ -86,15 +86,18 @@ static int64_t met_bytes(const struct mm_many_rows *r, const struct mm_step *s) 
     return s->n_blocks * block_words(r) * (int64_t)sizeof *r->met;
 }
 
-// Rows of x of a product are brought in boxes of 64.
 static struct mm_many_operand take_operand(char **at, const struct mm_many_rows *r, int64_t cols) {
     struct mm_many_operand o = {};
-    o.cols = (int)cols, o.scales_ld = (r->padded + 63) / 64 * 64;
+    o.cols = (int)cols, o.scales_ld = r->padded;
     o.u = (__nv_bfloat16 *)take(at, r->padded * cols * 2);
     if (!r->quantized) return o;
     o.codes = (int8_t *)take(at, r->padded * cols);
-    o.scales = (float *)take(at, mm_quant_blocks(cols) * o.scales_ld * (int64_t)sizeof(float));
     return o;
+}
+
+static void take_scales(char **at, const struct mm_many_rows *r, struct mm_many_operand *o) {
+    if (!r->quantized) return;
+    o->scales = (float *)take(at, mm_quant_blocks(o->cols) * o->scales_ld * (int64_t)sizeof(float));
 }
 
 // Lays the rows out from `base` on; returns the bytes they take.
@@ -112,11 +115,14 @@ static int64_t lay_out(struct mm_many_rows *r, const struct mm_step *s, char *ba
     r->gates = (float *)take(&at, r->most_gates_parts * n * r->gates_cols * f);
     r->sums = (float *)take(&at, r->most_x_parts * n * D * f);
     r->ss = (float *)take(&at, n * r->x_tiles * f);
-    r->met = (unsigned *)take(&at, met_bytes(r, s));
     r->o = take_operand(&at, r, r->o_cols);
     r->a = (float *)take(&at, n * r->f_cols * f);
     r->b = (float *)take(&at, n * r->f_cols * f);
     r->s = take_operand(&at, r, r->f_cols);
+    r->met = (unsigned *)take(&at, met_bytes(r, s));
+    for (struct mm_many_operand *o : {&r->u, &r->o, &r->s})
+        take_scales(&at, r, o);
+    r->zeros = at - (char *)r->met;
     r->part = (float *)take(&at, r->n * parts * f);
     r->rope = (float2 *)take(&at, r->n * 2 * mm_many_pairs * (int64_t)sizeof(float2));
     r->at = (struct mm_many_at *)take(&at, r->n * (int64_t)sizeof *r->at);
@@ -190,8 +196,8 @@ bool mm_many_rows_begin(struct mm_backend *be, struct mm_many_rows *r, const str
     char *room = (char *)mm_cuda_scratch(be, mm_cuda_slot_many, (size_t)bytes);
     if (!room) return false;
     lay_out(r, s, room);
-    if (r->early && r->x_tiles &&
-        !mm_cuda_ok(be, cudaMemsetAsync(r->met, 0, (size_t)met_bytes(r, s), cuda->stream),
+    if (r->early && r->zeros &&
+        !mm_cuda_ok(be, cudaMemsetAsync(r->met, 0, (size_t)r->zeros, cuda->stream),
                     "clearing a token step's counters"))
         return false;
     return send_states(be, r, s);

@@ -34,6 +34,9 @@ struct mm_many_rows {
     float *sums;    // (x_parts, padded, D) of a product that x still lacks
     float *ss;      // (padded, tiles of x), where products make norms themselves
     unsigned *met;  // of those products that are still to come: a word a tile each
+    // Bytes from there on that begin as zeros: these words, and after them all scales of codes, of
+    // which nobody writes those between n and padded that a product reads.
+    int64_t zeros;
     struct mm_many_norm_before before;  // what u still lacks
     int z_parts, gates_parts, x_parts;
     struct mm_many_operand u, o, s;  // a normed x, and what wo and w2 meet, in every form there is
