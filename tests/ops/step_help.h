@@ -215,6 +215,27 @@ static inline void seqs_free(struct seqs *q, int n) {
         free(q->memory[t]);
 }
 
+// Keys and values rounded to bf16; `narrow`: also kept so.
+static inline void round_caches(struct seqs *q, const struct model *m, int n, bool narrow) {
+    const int64_t count = cap * m->shape.G * m->shape.P;
+    uint16_t *halves = mm_xmalloc((size_t)count * sizeof *halves);
+    for (int t = 0; t < n; t++) {
+        for (int i = 0; i < most_blocks; i++) {
+            struct mm_view *kv[2] = {&q->blocks[t][i].k, &q->blocks[t][i].v};
+            for (int j = 0; j < 2 && m->blocks[i].attention; j++) {
+                mm_from_f32(halves, mm_dtype_bf16, kv[j]->data, count);
+                if (narrow) {
+                    memcpy(kv[j]->data, halves, (size_t)count * sizeof *halves);
+                    kv[j]->dtype = mm_dtype_bf16;
+                } else {
+                    mm_to_f32(kv[j]->data, halves, mm_dtype_bf16, count);
+                }
+            }
+        }
+    }
+    free(halves);
+}
+
 struct result {
     struct mm_view hidden[n_steps], logits[n_steps];
 };
@@ -377,6 +398,7 @@ static const struct shape shapes[] = {
     {264, 4, 1, 64, 4104, 300, 4, true},  // what a GPU takes whole, with ends of all kinds
     {256, 2, 2, 128, 1000, 2200, 2, true},
     {512, 2, 1, 128, 768, 300, 4, true},  // quantized, what a GPU takes of many sequences
+    {256, 8, 1, 64, 264, 70, 4, true},    // more heads share keys than a block of threads takes
 };
 static const enum mm_dtype types[] = {mm_dtype_f32, mm_dtype_bf16, mm_dtype_f16, mm_dtype_q8,
                                       mm_dtype_q4};

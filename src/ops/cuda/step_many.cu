@@ -225,6 +225,18 @@ static void mamba2(struct mm_backend *be, const struct mm_many_rows *r,
                    dim3((unsigned)b->G, (unsigned)r->n), dim3(mm_many_threads), mixer_bytes(b), m);
 }
 
+// For so many heads at a time: 1, 2 or 4 of those that share keys.
+typedef void attend_fn(struct mm_many_attention);
+static attend_fn *attend_of(int heads) {
+    return heads == 1 ? mm_many_attend<1> : heads == 2 ? mm_many_attend<2> : mm_many_attend<4>;
+}
+template <int D>
+static attend_fn *attend_halves_of(int heads) {
+    return heads == 1   ? mm_many_attend_halves<1, D>
+           : heads == 2 ? mm_many_attend_halves<2, D>
+                        : mm_many_attend_halves<4, D>;
+}
+
 static void attention(struct mm_backend *be, const struct mm_many_rows *r,
                       const struct mm_step_block *b, int64_t index, bool half) {
     struct mm_many_attention a = {};
@@ -233,12 +245,14 @@ static void attention(struct mm_backend *be, const struct mm_many_rows *r,
     a.part = r->part;
     a.H = (int)b->H, a.G = (int)b->G, a.P = (int)b->P, a.stack = b->stack, a.half = half;
     a.pieces = r->pieces[b->stack];
-    const dim3 grid((unsigned)a.pieces, (unsigned)b->G, (unsigned)r->n);
-    const int ratio = a.H / a.G;
-    void (*const kernel)(struct mm_many_attention) = ratio == 1   ? mm_many_attend<1>
-                                                     : ratio == 2 ? mm_many_attend<2>
-                                                                  : mm_many_attend<4>;
-    mm_many_launch(be, r->early, "attention of a token", kernel, grid, dim3(mm_many_threads), 0, a);
+    const int heads = a.H / a.G < 4 ? a.H / a.G : 4;
+    const dim3 grid((unsigned)a.pieces, (unsigned)(a.H / heads), (unsigned)r->n);
+    const bool products = half && (a.P == 64 || a.P == 128);
+    mm_many_launch(be, r->early, "attention of a token",
+                   !products   ? attend_of(heads)
+                   : a.P == 64 ? attend_halves_of<64>(heads)
+                               : attend_halves_of<128>(heads),
+                   grid, dim3(products ? mm_many_attend_warps * 32 : mm_many_threads), 0, a);
     mm_many_launch(be, r->early, "merging attention of a token", mm_many_merge,
                    dim3((unsigned)b->H, (unsigned)r->n), dim3(32), 0, a);
 }

@@ -14,9 +14,11 @@ struct mm_many_at {
 };
 
 // Keys of one piece: of a sequence's own length only, so that its sums do not depend on others.
+// An eighth, but 256 to 1024, and no more than 64 pieces.
 __host__ __device__ inline int mm_many_piece(int n) {
-    const int p = ((n + 63) / 64 + 63) / 64 * 64;
-    return p < 256 ? 256 : p;
+    const int eighth = (n + 511) / 512 * 64, least = (n + 4095) / 4096 * 64;
+    const int p = eighth < 256 ? 256 : eighth < 1024 ? eighth : 1024;
+    return p > least ? p : least;
 }
 __host__ __device__ inline int mm_many_pieces(int n) {
     return (n + mm_many_piece(n) - 1) / mm_many_piece(n);
