@@ -1,7 +1,7 @@
 // Several sessions of one engine that answer side by side: a step draws and reads one token of
 // each, and reads each weight once for all of them. Sessions join and leave between steps, and each
 // gets the tokens that it would have got from mm_session_generate alone (on a GPU as long as there
-// are at most eight: see ops/step.h).
+// are few: see ops/step.h).
 //
 //     mm_batch_new(&b, e, 8, err);
 //     while (more questions || mm_batch_count(b) > 0) {
