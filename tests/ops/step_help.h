@@ -487,6 +487,48 @@ static inline void stops_alone(struct mm_backend *be, const struct model *m, con
     seqs_free(&q, n), seqs_free(&all, n);
 }
 
+// A block of kept attention whose caches are bf16, against one with the same numbers in floats:
+// what else there is goes the same way, so only what the new key and value are rounded to differs,
+// and what that tips over.
+static inline void block_of_halves(struct mm_backend *be, struct shape shape, uint64_t seed,
+                                   int n) {
+    int64_t past[most_seqs];
+    struct model m;
+    struct seqs q[2];
+    struct out hidden;
+    for (int t = 0; t < n; t++)
+        past[t] = 200 + t * 131;  // one key among so many
+    make_model(&m, shape, mm_dtype_bf16, seed);
+    struct mm_rng rng = mm_rng_make(seed, 11);
+    const struct mm_view x = vector(&m, &rng, n * shape.D, 0, 1);
+    for (int k = 0; k < 2; k++) {
+        seqs_init(&q[k], &m, past, n);
+        round_caches(&q[k], &m, n, k == 0);
+        for (int t = 0; t < n; t++)
+            q[k].seq[t].blocks = &q[k].blocks[t][1];
+        be->activations = k == 0 ? mm_dtype_bf16 : mm_dtype_f32;
+        const size_t bytes = (size_t)(n * shape.D) * sizeof(float);
+        hidden.v[k] = mm_view2(room(&m, bytes), mm_dtype_f32, n, shape.D);
+        memset(hidden.v[k].data, 0xff, bytes);
+        const struct mm_step s = {.blocks = &m.blocks[1],
+                                  .n_blocks = 1,
+                                  .l2_before = -1,
+                                  .norm = m.norm,
+                                  .eps = 1e-5f,
+                                  .seqs = q[k].seq,
+                                  .n_seqs = n,
+                                  .x = mm_view2(x.data, mm_dtype_f32, n, shape.D),
+                                  .hidden = hidden.v[k]};
+        mm_decode_step(be, &s);
+        struct mm_error err = {0};
+        if (mm_backend_sync(be, &err)) fail_msg("%s", err.text);
+    }
+    expect_close("hidden", hidden, tol_new_key_rounded);
+    for (int k = 0; k < 2; k++)
+        seqs_free(&q[k], n);
+    model_free(&m);
+}
+
 static inline double tolerance_of(enum mm_dtype type) {
     if (mm_dtype_quantized(type)) return tol_step_quantized;
     return testing_cuda() && type == mm_dtype_bf16 ? tol_step_bf16_rounded : tol_step;

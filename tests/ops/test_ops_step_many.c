@@ -131,54 +131,13 @@ static void codes_alone(void **state) {
         mm_backend_close(be[k]);
 }
 
-// A block of kept attention whose caches are bf16, against one with the same numbers in floats:
-// what else there is goes the same way, so only what the new key and value are rounded to differs,
-// and what that tips over.
 static void caches_of_bf16(void **state) {
     (void)state;
     if (!testing_cuda()) skip();
-    enum { n = 9 };
-    // heads of 64 and 128, four, one, two or eight of which share keys
-    static const int of[] = {4, 5, 6, 7};
     struct mm_backend *be = open_isa((enum mm_isa)best_under_test(), 2);
-    cap = 1400;
-    int64_t past[most_seqs];
-    for (int t = 0; t < n; t++)
-        past[t] = 200 + t * 131;  // one key among so many
-    for (int v = 0; v < 4; v++) {
-        struct model m;
-        struct seqs q[2];
-        struct mm_view hidden[2];
-        make_model(&m, shapes[of[v]], mm_dtype_bf16, (uint64_t)v);
-        const int64_t D = m.shape.D;
-        struct mm_rng rng = mm_rng_make((uint64_t)v, 11);
-        const struct mm_view x = vector(&m, &rng, n * D, 0, 1);
-        for (int k = 0; k < 2; k++) {
-            seqs_init(&q[k], &m, past, n);
-            round_caches(&q[k], &m, n, k == 0);
-            for (int t = 0; t < n; t++)
-                q[k].seq[t].blocks = &q[k].blocks[t][1];
-            be->activations = k == 0 ? mm_dtype_bf16 : mm_dtype_f32;
-            hidden[k] = mm_view2(room(&m, (size_t)(n * D) * sizeof(float)), mm_dtype_f32, n, D);
-            memset(hidden[k].data, 0xff, (size_t)(n * D) * sizeof(float));
-            const struct mm_step s = {.blocks = &m.blocks[1],
-                                      .n_blocks = 1,
-                                      .l2_before = -1,
-                                      .norm = m.norm,
-                                      .eps = 1e-5f,
-                                      .seqs = q[k].seq,
-                                      .n_seqs = n,
-                                      .x = mm_view2(x.data, mm_dtype_f32, n, D),
-                                      .hidden = hidden[k]};
-            mm_decode_step(be, &s);
-            struct mm_error err = {0};
-            if (mm_backend_sync(be, &err)) fail_msg("%s", err.text);
-        }
-        expect_close("hidden", (struct out){{hidden[0], hidden[1]}}, tol_new_key_rounded);
-        for (int k = 0; k < 2; k++)
-            seqs_free(&q[k], n);
-        model_free(&m);
-    }
+    // heads of 32, 64 and 128, two, four, one, two or eight of which share keys
+    for (int v = 0; v < 5; v++)
+        block_of_halves(be, shapes[(const int[]){1, 4, 5, 6, 7}[v]], (uint64_t)v, 9);
     mm_backend_close(be);
 }
 
