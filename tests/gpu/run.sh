@@ -142,9 +142,10 @@ if wants sanitize; then
             case $t in ops_step*) alone+=("$tool $t") ;; esac
         done
     done
-    # a second card has nothing else to do
-    if grep -q '"cuda:1"' <<<"$devices"; then
-        (CUDA_VISIBLE_DEVICES=1 && export CUDA_VISIBLE_DEVICES && alone_one_by_one) &
+    # a second card, where there is one and it may be used, has nothing else to do
+    second=$(cut -s -d, -f2 <<<"${CUDA_VISIBLE_DEVICES:-0,1}")
+    if [ -n "$second" ] && grep -q '"cuda:1"' <<<"$devices"; then
+        (export CUDA_VISIBLE_DEVICES=$second && alone_one_by_one) &
         for one in "${alone[@]}"; do order+=("${one/ /.}"); done
         alone=()
     fi
