@@ -95,6 +95,15 @@ static int project_by(struct mm_backend *be, const struct mm_many_rows *r, float
 }
 
 static void project(struct mm_backend *be, struct mm_many_rows *r, const struct mm_step_block *b) {
+    int parts[2];
+    if (b->in[1].data && mm_many_hopper_split(be, b->in[0], b->in[1], r->padded, parts)) {
+        struct mm_many_product codes = own_product(r, r->z, r->z_cols, r->u, b->in[0]),
+                               gates = own_product(r, r->gates, r->gates_cols, r->u, b->in[1]);
+        codes.before = gates.before = r->before;
+        mm_many_hopper_two(be, &codes, &gates, parts);
+        r->z_parts = parts[0], r->gates_parts = parts[1];
+        return;
+    }
     r->z_parts = project_by(be, r, r->z, r->z_cols, b->in[0], b->in[1]);
     if (b->in[1].data)
         r->gates_parts = project_by(be, r, r->gates, r->gates_cols, b->in[1], MM_NONE);

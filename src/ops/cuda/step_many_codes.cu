@@ -1,7 +1,7 @@
 // Products of q8 and q4 weights with rows of codes (base/quant.h), on Hopper. Codes of q8 are
 // multiplied where they lie; a lane expands those of q4 that it has in the operand. Sums over a
 // block of 128 are integers, and exact; each is scaled and added to the row's sum in f32.
-#include "ops/cuda/step_many_tile.cuh"
+#include "ops/cuda/step_many_bf16.cuh"
 
 // The sum of a block is at most 127 * 127 * 128 < 2^22 in size. Added to the bits of 1.5 * 2^23, it
 // makes the bits of that number plus itself.
@@ -132,13 +132,13 @@ __device__ static void multiply(const struct mm_many_task &t, const struct mm_ma
         return p.from;
     };
     struct step_scales<blocks, Q4> now, next;
-    next.load(of, aim(blockIdx.x), row_blocks);
+    next.load(of, aim(mm_many_block(t)), row_blocks);
     mm_many_wait();
     mm_many_find_factors(t, sh.sums.factor);
     int n = 0;
-    for (int u = blockIdx.x; u < t.tiles * t.parts; u += gridDim.x) {
+    for (int u = mm_many_block(t); u < t.tiles * t.parts; u += t.blocks) {
         const struct mm_many_piece p(t, u);
-        const int after = u + (int)gridDim.x;
+        const int after = u + t.blocks;
         float sums[COLS / box][box / 2];
 #pragma unroll
         for (int i = 0; i < COLS / 2; i++)
@@ -194,14 +194,10 @@ __device__ static void multiply(const struct mm_many_task &t, const struct mm_ma
     }
 }
 
-#endif
-
+// All that a block does.
 template <int COLS, bool Q4>
-static __global__ void __launch_bounds__(mm_many_product_threads, 1)
-    many_product_of_codes(const __grid_constant__ struct mm_many_task t,
-                          const __grid_constant__ struct mm_many_rows_of rows) {
-#if MM_HOPPER
-    MM_DYNAMIC_SHARED(memory);
+__device__ static void run(const struct mm_many_task &t, const struct mm_many_rows_of &rows,
+                           void *memory) {
     struct shared_of<COLS, Q4> &sh = *(struct shared_of<COLS, Q4> *)memory;
     mm_many_next();
     if (threadIdx.x == 0) {
@@ -217,22 +213,57 @@ static __global__ void __launch_bounds__(mm_many_product_threads, 1)
     } else if (threadIdx.x == 256) {
         bring<COLS, Q4>(t, rows, sh);
     }
+}
+
+#endif
+
+template <int COLS, bool Q4>
+static __global__ void __launch_bounds__(mm_many_product_threads, 1)
+    many_product_of_codes(const __grid_constant__ struct mm_many_task t,
+                          const __grid_constant__ struct mm_many_rows_of rows) {
+#if MM_HOPPER
+    MM_DYNAMIC_SHARED(memory);
+    run<COLS, Q4>(t, rows, memory);
+#endif
+}
+
+// The two products of one operand of which one stays bf16.
+template <int COLS, bool Q4>
+static __global__ void __launch_bounds__(mm_many_product_threads, 1)
+    many_products(const __grid_constant__ struct mm_many_task t,
+                  const __grid_constant__ struct mm_many_rows_of rows,
+                  const __grid_constant__ struct mm_many_task beside) {
+#if MM_HOPPER
+    MM_DYNAMIC_SHARED(memory);
+    if ((int)blockIdx.x < beside.block) {
+        run<COLS, Q4>(t, rows, memory);
+    } else {
+        mm_many_run_bf16<COLS == 32 ? 64 : COLS>(beside, memory);
+    }
 #endif
 }
 
 template <int COLS, bool Q4>
 static void launch(struct mm_backend *be, const struct mm_many_task &t,
-                   const struct mm_many_rows_of &rows) {
-    const size_t bytes = sizeof(struct shared_of<COLS, Q4>);
-    if (!mm_cuda_ok(be,
-                    cudaFuncSetAttribute(many_product_of_codes<COLS, Q4>,
-                                         cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
-                    "asking for shared memory for products"))
+                   const struct mm_many_rows_of &rows, const struct mm_many_task *beside) {
+    const size_t codes = sizeof(struct shared_of<COLS, Q4>),
+                 bf16 = sizeof(struct mm_many_bf16 < COLS == 32 ? 64 : COLS >),
+                 bytes = beside && bf16 > codes ? bf16 : codes;
+    const void *kernel = beside ? (const void *)many_products<COLS, Q4>
+                                : (const void *)many_product_of_codes<COLS, Q4>;
+    if (!mm_cuda_ok(
+            be,
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+            "asking for shared memory for products"))
         return;
-    const int sms = mm_cuda_of(be)->sms, pieces = t.tiles * t.parts;
-    mm_many_launch(be, true, "a product of many sequences", many_product_of_codes<COLS, Q4>,
-                   dim3((unsigned)(pieces < sms ? pieces : sms)), dim3(mm_many_product_threads),
-                   bytes, t, rows);
+    if (beside) {
+        mm_many_launch(be, true, "two products of many sequences", many_products<COLS, Q4>,
+                       dim3((unsigned)(t.blocks + beside->blocks)), dim3(mm_many_product_threads),
+                       bytes, t, rows, *beside);
+    } else {
+        mm_many_launch(be, true, "a product of many sequences", many_product_of_codes<COLS, Q4>,
+                       dim3((unsigned)t.blocks), dim3(mm_many_product_threads), bytes, t, rows);
+    }
 }
 
 int mm_many_codes_box(int64_t padded) {
@@ -240,12 +271,12 @@ int mm_many_codes_box(int64_t padded) {
 }
 
 void mm_many_product_of_codes(struct mm_backend *be, const struct mm_many_task &t,
-                              const struct mm_many_rows_of &rows, bool q4, int64_t padded) {
-    if (padded <= 32) {
-        q4 ? launch<32, true>(be, t, rows) : launch<32, false>(be, t, rows);
-    } else if (padded <= 64) {
-        q4 ? launch<64, true>(be, t, rows) : launch<64, false>(be, t, rows);
-    } else {
-        q4 ? launch<128, true>(be, t, rows) : launch<128, false>(be, t, rows);
-    }
+                              const struct mm_many_rows_of &rows, const struct mm_many_task *beside,
+                              bool q4, int64_t padded) {
+    void (*const by[3][2])(struct mm_backend *, const struct mm_many_task &,
+                           const struct mm_many_rows_of &,
+                           const struct mm_many_task *) = {{launch<32, false>, launch<32, true>},
+                                                           {launch<64, false>, launch<64, true>},
+                                                           {launch<128, false>, launch<128, true>}};
+    by[padded <= 32 ? 0 : padded <= 64 ? 1 : 2][q4](be, t, rows, beside);
 }

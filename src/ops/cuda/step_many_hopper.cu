@@ -1,88 +1,12 @@
 // Products of bf16 weights (step_many_tile.cuh), and the host's side of those of codes as well.
-#include "ops/cuda/step_many_tile.cuh"
-
-enum { step_k = mm_many_step_bytes / 2 };
-
-// COLS: rows of x at a time, 64 or 128.
-template <int COLS>
-struct shared_of {
-    enum { stages = COLS == 64 ? 7 : 5 };
-    __nv_bfloat16 w[stages][mm_many_tile * step_k], x[stages][COLS * step_k];
-    struct mm_many_sums<COLS> sums;
-    uint64_t here[stages], free[stages];
-};
-
-#if MM_HOPPER
-
-template <int COLS>
-__device__ static void bring(const struct mm_many_task &t, struct shared_of<COLS> &sh) {
-    enum { stages = shared_of<COLS>::stages };
-    mm_many_bring_steps(
-        t, stages, sh.free,
-        [&](int n, int row, int k) {
-            uint64_t *here = &sh.here[n % stages];
-            mm_barrier_expect(here, (2 * t.half + COLS) * mm_many_step_bytes);
-            mm_many_bring_tile(t, sh.w[n % stages], row, k, here);
-        },
-        [&](int n, int, int k) {
-            for (int i = 0; i < COLS / 64; i++)
-                mm_tile_copy(sh.x[n % stages] + i * 64 * step_k, &t.x, k * step_k, 0, i * 64,
-                             &sh.here[n % stages]);
-        });
-}
-
-template <int COLS>
-__device__ static void multiply(const struct mm_many_task &t, struct shared_of<COLS> &sh) {
-    enum { stages = shared_of<COLS>::stages };
-    const int group = threadIdx.x / 128;
-    int n = 0;
-    mm_many_find_factors(t, sh.sums.factor);
-    for (int u = blockIdx.x; u < t.tiles * t.parts; u += gridDim.x) {
-        const struct mm_many_piece p(t, u);
-        float d[COLS / 2];
-        for (int k = p.from; k < p.to; k++, n++) {
-            const int s = n % stages;
-            const mm_shared_ptr w = mm_shared_at(sh.w[s]) + group * mm_many_half_bytes,
-                                x = mm_shared_at(sh.x[s]);
-            mm_barrier_wait(&sh.here[s], n / stages & 1);
-            mm_wgmma_hold(d);
-            mm_wgmma_begin();
-#pragma unroll
-            for (int i = 0; i < step_k / 16; i++)
-                mm_wgmma_ss(d, mm_wgmma_rows(w + i * 32), mm_wgmma_rows(x + i * 32),
-                            k > p.from || i > 0);
-            mm_wgmma_end();
-            mm_wgmma_wait<0>();
-            mm_wgmma_hold(d);
-            if (threadIdx.x % 128 == 0) mm_barrier_arrive(&sh.free[s]);
-        }
-        if (!mm_many_finish<COLS>(t, p, sh.sums, d)) return;
-    }
-}
-
-#endif
+#include "ops/cuda/step_many_bf16.cuh"
 
 template <int COLS>
 static __global__ void __launch_bounds__(mm_many_product_threads, 1)
     many_product(const __grid_constant__ struct mm_many_task t) {
 #if MM_HOPPER
     MM_DYNAMIC_SHARED(memory);
-    struct shared_of<COLS> &sh = *(struct shared_of<COLS> *)memory;
-    mm_many_next();
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < shared_of<COLS>::stages; i++) {
-            mm_barrier_init(&sh.here[i], 1);
-            mm_barrier_init(&sh.free[i], 2);
-        }
-        mm_barrier_inits_done();
-    }
-    __syncthreads();
-    if (threadIdx.x < 256) {
-        mm_many_wait();
-        multiply<COLS>(t, sh);
-    } else if (threadIdx.x == 256) {
-        bring<COLS>(t, sh);
-    }
+    mm_many_run_bf16<COLS>(t, memory);
 #endif
 }
 
@@ -143,49 +67,81 @@ static bool map_of(struct mm_backend *be, CUtensorMap *map, const void *p, int64
 
 template <int COLS>
 static void launch(struct mm_backend *be, const struct mm_many_task &t) {
-    const size_t bytes = sizeof(struct shared_of<COLS>);
+    const size_t bytes = sizeof(struct mm_many_bf16<COLS>);
     if (!mm_cuda_ok(be,
                     cudaFuncSetAttribute(many_product<COLS>,
                                          cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
                     "asking for shared memory for products"))
         return;
-    const int sms = mm_cuda_of(be)->sms, pieces = t.tiles * t.parts;
     mm_many_launch(be, true, "a product of many sequences", many_product<COLS>,
-                   dim3((unsigned)(pieces < sms ? pieces : sms)), dim3(mm_many_product_threads),
-                   bytes, t);
+                   dim3((unsigned)t.blocks), dim3(mm_many_product_threads), bytes, t);
+}
+
+// What the blocks of a product have to know; half: 0, or rows for a group. false: be's error.
+static bool task_of(struct mm_backend *be, const struct mm_many_product *p, int parts, int half,
+                    struct mm_many_task *t, struct mm_many_rows_of *rows) {
+    const bool quantized = mm_dtype_quantized(p->w.dtype);
+    const int64_t code_bytes = mm_many_code_bytes(p->w), row_bytes = mm_many_row_bytes(p->w);
+    const int64_t x_bytes = mm_view_cols(p->w) * (quantized ? 1 : 2);
+    t->out = p->out, t->out_ld = p->out_ld, t->part = p->part;
+    t->gated = p->gated, t->gated_sums = p->gated_sums, t->gated_met = p->gated_met;
+    t->rows = (int)p->w.shape[0], t->both = p->w3.data != NULL;
+    t->steps = (int)((code_bytes + mm_many_step_bytes - 1) / mm_many_step_bytes);
+    t->ahead = p->ahead;
+    t->before = p->before, t->after = p->after;
+    t->givers = (int)mm_cuda_givers(mm_cuda_of(be));
+    t->n = (int)p->n, t->parts = t->both ? 1 : parts;
+    t->half = half ? half : half_of(be, p, parts);
+    const int a_tile = t->both ? t->half : 2 * t->half, sms = mm_cuda_of(be)->sms;
+    t->tiles = (t->rows + a_tile - 1) / a_tile;
+    t->block = 0, t->blocks = t->tiles * t->parts < sms ? t->tiles * t->parts : sms;
+    t->wide = (uintptr_t)p->out % 16 == 0 && p->out_ld % 4 == 0 && p->part % 4 == 0;
+    *rows = {(const char *)p->w.data, (const char *)p->w3.data, row_bytes, code_bytes, p->x.scales,
+             p->x.scales_ld};
+    const void *x = quantized ? (const void *)p->x.codes : (const void *)p->x.u;
+    return map_of(be, &t->w, p->w.data, t->rows, code_bytes, row_bytes, t->half) &&
+           (!t->both || map_of(be, &t->w3, p->w3.data, t->rows, code_bytes, row_bytes, t->half)) &&
+           map_of(be, &t->x, x, p->padded, x_bytes, x_bytes,
+                  quantized ? mm_many_codes_box(p->padded) : 64);
 }
 
 void mm_many_hopper(struct mm_backend *be, const struct mm_many_product *p, int parts) {
     struct mm_many_task t = {};
-    const bool quantized = mm_dtype_quantized(p->w.dtype);
-    const int64_t code_bytes = mm_many_code_bytes(p->w), row_bytes = mm_many_row_bytes(p->w);
-    const int64_t x_bytes = mm_view_cols(p->w) * (quantized ? 1 : 2);
-    t.out = p->out, t.out_ld = p->out_ld, t.part = p->part;
-    t.gated = p->gated, t.gated_sums = p->gated_sums, t.gated_met = p->gated_met;
-    t.rows = (int)p->w.shape[0], t.both = p->w3.data != NULL;
-    t.steps = (int)((code_bytes + mm_many_step_bytes - 1) / mm_many_step_bytes);
-    t.ahead = p->ahead;
-    t.before = p->before, t.after = p->after;
-    t.givers = (int)mm_cuda_givers(mm_cuda_of(be));
-    t.n = (int)p->n, t.parts = t.both ? 1 : parts;
-    t.half = half_of(be, p, parts);
-    const int a_tile = t.both ? t.half : 2 * t.half;
-    t.tiles = (t.rows + a_tile - 1) / a_tile;
-    t.wide = (uintptr_t)p->out % 16 == 0 && p->out_ld % 4 == 0 && p->part % 4 == 0;
-    const void *x = quantized ? (const void *)p->x.codes : (const void *)p->x.u;
-    if (!map_of(be, &t.w, p->w.data, t.rows, code_bytes, row_bytes, t.half) ||
-        (t.both && !map_of(be, &t.w3, p->w3.data, t.rows, code_bytes, row_bytes, t.half)) ||
-        !map_of(be, &t.x, x, p->padded, x_bytes, x_bytes,
-                quantized ? mm_many_codes_box(p->padded) : 64))
-        return;
-    if (quantized) {
-        const struct mm_many_rows_of rows = {
-            (const char *)p->w.data, (const char *)p->w3.data, row_bytes, code_bytes, p->x.scales,
-            p->x.scales_ld};
-        mm_many_product_of_codes(be, t, rows, p->w.dtype == mm_dtype_q4, p->padded);
+    struct mm_many_rows_of rows;
+    if (!task_of(be, p, parts, 0, &t, &rows)) return;
+    if (mm_dtype_quantized(p->w.dtype)) {
+        mm_many_product_of_codes(be, t, rows, NULL, p->w.dtype == mm_dtype_q4, p->padded);
     } else if (p->padded > 64) {
         launch<128>(be, t);
     } else {
         launch<64>(be, t);
     }
+}
+
+// Blocks for all multiprocessors: two parts of k of the codes at most, as many of the others as
+// there is room for then.
+bool mm_many_hopper_split(struct mm_backend *be, struct mm_view codes, struct mm_view halves,
+                          int64_t padded, int parts[2]) {
+    const int most[2] = {mm_many_hopper_parts(be, codes, padded),
+                         mm_many_hopper_parts(be, halves, padded)};
+    const int sms = mm_cuda_of(be)->sms,
+              tiles[2] = {mm_many_hopper_tiles(codes), mm_many_hopper_tiles(halves)};
+    if (!mm_dtype_quantized(codes.dtype) || mm_dtype_quantized(halves.dtype) || !most[0] ||
+        !most[1])
+        return false;
+    parts[0] = most[0] < 2 || 2 * tiles[0] + tiles[1] > sms ? 1 : 2;
+    parts[1] = (sms - parts[0] * tiles[0]) / tiles[1];
+    if (parts[1] > most[1]) parts[1] = most[1];
+    return parts[1] > 0;
+}
+
+void mm_many_hopper_two(struct mm_backend *be, const struct mm_many_product *codes,
+                        const struct mm_many_product *halves, const int parts[2]) {
+    struct mm_many_task t = {}, u = {};
+    struct mm_many_rows_of rows, none;
+    if (!task_of(be, codes, parts[0], mm_many_half_rows, &t, &rows) ||
+        !task_of(be, halves, parts[1], mm_many_half_rows, &u, &none))
+        return;
+    u.block = t.blocks;
+    mm_many_product_of_codes(be, t, rows, &u, codes->w.dtype == mm_dtype_q4, codes->padded);
 }

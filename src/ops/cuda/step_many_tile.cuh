@@ -21,10 +21,11 @@ struct mm_many_task {
     unsigned *gated_met;
     int64_t out_ld, part;
     int rows, steps, n, parts, tiles;
-    int half;    // rows of w that each group has of a tile, a multiple of 16
-    bool both;   // w3 is there: its rows are the second half
-    int givers;  // lanes of a warp that say that it has read (mm_cuda_givers)
-    bool wide;   // rows of out can be written four at a time
+    int block, blocks;  // of the launch: the first of this product's, and how many it has
+    int half;           // rows of w that each group has of a tile, a multiple of 16
+    bool both;          // w3 is there: its rows are the second half
+    int givers;         // lanes of a warp that say that it has read (mm_cuda_givers)
+    bool wide;          // rows of out can be written four at a time
     struct mm_many_ahead ahead;
     struct mm_many_norm_before before;
     struct mm_many_norm_after after;
@@ -41,6 +42,11 @@ struct mm_many_sums {
 
 #if MM_HOPPER
 
+// Of the product's blocks.
+__device__ inline int mm_many_block(const struct mm_many_task &t) {
+    return (int)blockIdx.x - t.block;
+}
+
 // Piece `u` of the work: a tile of w's rows and a part of k.
 struct mm_many_piece {
     int row, part, from, to;  // row: the first; steps [from, to)
@@ -56,7 +62,7 @@ template <class F>
 __device__ inline int mm_many_each_step(const struct mm_many_task &t, int begin, int end,
                                         const F &f) {
     int n = 0;
-    for (int u = blockIdx.x; u < t.tiles * t.parts; u += gridDim.x) {
+    for (int u = mm_many_block(t); u < t.tiles * t.parts; u += t.blocks) {
         const struct mm_many_piece p(t, u);
         for (int k = p.from; k < p.to; k++, n++) {
             if (n >= end) return n;
@@ -71,7 +77,7 @@ template <class W, class X>
 __device__ inline void mm_many_bring_steps(const struct mm_many_task &t, int stages, uint64_t *free,
                                            const W &weights, const X &rows) {
     const bool all = mm_many_each_step(t, 0, stages, weights) < stages;
-    if (all) mm_many_bring(t.ahead, blockIdx.x, gridDim.x);
+    if (all) mm_many_bring(t.ahead, mm_many_block(t), t.blocks);
     mm_many_wait();
     mm_many_each_step(t, 0, stages, rows);
     if (all) return;
@@ -80,7 +86,7 @@ __device__ inline void mm_many_bring_steps(const struct mm_many_task &t, int sta
         weights(n, row, k);
         rows(n, row, k);
     });
-    mm_many_bring(t.ahead, blockIdx.x, gridDim.x);
+    mm_many_bring(t.ahead, mm_many_block(t), t.blocks);
 }
 
 // The step of a tile of w, both halves.
@@ -277,8 +283,10 @@ struct mm_many_rows_of {
     const float *x_scales;
     int64_t x_scales_ld;
 };
+// beside: NULL, or a product of bf16 in the same launch, whose blocks follow.
 void mm_many_product_of_codes(struct mm_backend *be, const struct mm_many_task &t,
-                              const struct mm_many_rows_of &rows, bool q4, int64_t padded);
+                              const struct mm_many_rows_of &rows, const struct mm_many_task *beside,
+                              bool q4, int64_t padded);
 // Rows of x that its map brings at a time.
 int mm_many_codes_box(int64_t padded);
 
