@@ -125,6 +125,12 @@ static inline void make_model(struct model *m, struct shape shape, enum mm_dtype
     m->output = matrix(m, &rng, type == mm_dtype_q4 ? mm_dtype_q8 : type, shape.V, shape.D);
 }
 
+// Blocks of kept attention become copies of their neighbours: a model that has none goes by kernels
+// of its own.
+static inline void without_attention(struct model *m) {
+    m->blocks[1] = m->blocks[0], m->blocks[3] = m->blocks[4];
+}
+
 // ---- sequences ----
 
 struct seqs {

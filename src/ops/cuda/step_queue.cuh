@@ -91,10 +91,13 @@ __device__ inline void mm_bar_wait(uint32_t at, uint32_t parity) {
 // WEIGHTS: the type of most. A slot: codes, bf16 or scales. Behind all queues' slots are, of each
 // queue, the barriers of its slots, that one is full and that it is free, and the scales that its
 // warp holds.
-template <int WEIGHTS, class ARGS>
+// ATTENDS: whether a model's blocks may keep their attention; without that code the others' fits
+// the caches for instructions, and has registers to spare.
+template <int WEIGHTS, class ARGS, bool ATTENDS>
 struct mm_step_kernel {
     using args = ARGS;
     static constexpr int weights = WEIGHTS;
+    static constexpr bool attends = ATTENDS;
     static constexpr bool one = std::is_same<ARGS, struct mm_step_args_one>::value;
     // beside q4, slots of other types are half as long: those are few
     static constexpr bool small = WEIGHTS == mm_dtype_q4;

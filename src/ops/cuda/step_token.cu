@@ -103,7 +103,7 @@ static __device__ __forceinline__ void mix(const ARGS &a, walk<KERNEL> &w, int h
         mm_meet();
         return;
     }
-    if (w.here.t->attention) {
+    if (KERNEL::attends && w.here.t->attention) {
         if (a.half_cache) {
             mm_attend_soon<true>(a, w.me, w.here, head);
         } else {
@@ -338,34 +338,45 @@ static __global__ void rope_table(const __grid_constant__ struct mm_step_args a)
 struct kernel {
     const void *function;
     int weights, n;  // of as many sequences; 0: of any number
+    bool attends;
     int slot, bars, scales, least, most;
 };
 
-template <int WEIGHTS, class ARGS>
+template <int WEIGHTS, class ARGS, bool ATTENDS>
 static struct kernel kernel_of(int n) {
-    using k = mm_step_kernel<WEIGHTS, ARGS>;
-    return {
-        (const void *)step_token<k>, WEIGHTS, n, k::slot, k::bars, k::scales, k::least, k::most};
+    using k = mm_step_kernel<WEIGHTS, ARGS, ATTENDS>;
+    return {(const void *)step_token<k>,
+            WEIGHTS,
+            n,
+            ATTENDS,
+            k::slot,
+            k::bars,
+            k::scales,
+            k::least,
+            k::most};
 }
 
 static const struct kernel kernels[] = {
-    kernel_of<mm_dtype_bf16, struct mm_step_args_one>(1),
-    kernel_of<mm_dtype_bf16, struct mm_step_args>(0),
-    kernel_of<mm_dtype_q8, struct mm_step_args_one>(1),
-    kernel_of<mm_dtype_q8, struct mm_step_args>(0),
-    kernel_of<mm_dtype_q4, struct mm_step_args_one>(1),
-    kernel_of<mm_dtype_q4, struct mm_step_args>(0),
+    kernel_of<mm_dtype_bf16, struct mm_step_args_one, false>(1),
+    kernel_of<mm_dtype_bf16, struct mm_step_args_one, true>(1),
+    kernel_of<mm_dtype_bf16, struct mm_step_args, true>(0),
+    kernel_of<mm_dtype_q8, struct mm_step_args_one, false>(1),
+    kernel_of<mm_dtype_q8, struct mm_step_args_one, true>(1),
+    kernel_of<mm_dtype_q8, struct mm_step_args, true>(0),
+    kernel_of<mm_dtype_q4, struct mm_step_args_one, false>(1),
+    kernel_of<mm_dtype_q4, struct mm_step_args_one, true>(1),
+    kernel_of<mm_dtype_q4, struct mm_step_args, true>(0),
 };
 
-static const struct kernel *kernel_for(int weights, int n) {
+static const struct kernel *kernel_for(int weights, int n, bool attends) {
     const struct kernel *k = kernels;
-    while (k->weights != weights || (k->n != 0 && k->n != n))
+    while (k->weights != weights || (k->n != 0 && k->n != n) || (attends && !k->attends))
         k++;
     return k;
 }
 
 bool mm_step_queues(int weights, int room, struct mm_step_args *a) {
-    const struct kernel *k = kernel_for(weights, 0);
+    const struct kernel *k = kernel_for(weights, 0, true);
     const int fit = (room / mm_step_warps - k->scales) / (k->slot + k->bars);
     const int slots = fit < k->most ? fit : k->most;
     if (slots < k->least) return false;
@@ -395,9 +406,9 @@ bool mm_step_ask(struct mm_backend *be, struct mm_step_device *d) {
 }
 
 bool mm_step_launch(struct mm_backend *be, const struct mm_step_args *a, enum mm_dtype weights) {
-    const void *function = kernel_for(weights, a->n)->function;
-    if (a->rope_half[0] > 0 || a->rope_half[1] > 0)
-        MM_LAUNCH(be, rope_table, (unsigned)a->n, 256, 0, *a);
+    const bool attends = a->rope_half[0] > 0 || a->rope_half[1] > 0;
+    const void *function = kernel_for(weights, a->n, attends)->function;
+    if (attends) MM_LAUNCH(be, rope_table, (unsigned)a->n, 256, 0, *a);
     void *args[] = {(void *)a};
     if (!mm_cuda_ok(be,
                     cudaLaunchCooperativeKernel(function, dim3((unsigned)(a->crews * mm_step_crew)),
