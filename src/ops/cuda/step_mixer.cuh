@@ -225,6 +225,12 @@ __device__ __forceinline__ bool mm_paired(const ARGS &a, const struct mm_step_he
     return here.t->attention && here.t->pairs && a.half_cache;
 }
 
+// Of items, `each` a sequence, that of item i. Divisions take long; of one sequence there is none.
+template <class ARGS>
+__device__ __forceinline__ int mm_part_of(const ARGS &a, int i, int each) {
+    return a.n == 1 ? 0 : i / each;
+}
+
 // z as the crew said it, to shared memory; of a pair the other head's q, too, where a gate would
 // be.
 template <class ARGS>
@@ -235,7 +241,7 @@ __device__ __forceinline__ void mm_hear_z(const ARGS &a, const struct mm_step_wh
     const int P = here.t->P, twos = (here.t->attention && !pair ? 3 : 4) * P / 2;
 #pragma unroll 1
     for (int i = threadIdx.x; i < a.n * twos; i += mm_step_threads) {
-        const int seq = i / twos, at = i % twos * 2;
+        const int seq = mm_part_of(a, i, twos), at = (i - seq * twos) * 2;
         const bool other = pair && at >= 3 * P;
         const uint64_t *from = mm_words_z(a, other ? me.crew ^ 1 : me.crew, meeting, round, seq);
         const uint2 v = mm_hear2(from + (other ? at - P : at), meeting);
@@ -250,23 +256,30 @@ __device__ __forceinline__ void mm_hear_z(const ARGS &a, const struct mm_step_wh
 
 // ---- the recurrence ----
 
+// 1 / p of a power of two.
+__device__ __forceinline__ float mm_share(int p) {
+    return __int_as_float((254 << 23) - __float_as_int((float)p));
+}
+
 // LayerNorm over a head, 4 values a lane (use_qknorm).
 __device__ __forceinline__ float4 mm_head_norm(float4 x, int dim, const float *w, const float *b) {
     const int at = threadIdx.x % 32 * 4;
     const bool in = at < dim;
-    const float mean = mm_warp_sum(in ? x.x + x.y + (x.z + x.w) : 0.0f) / (float)dim;
+    const float mean = mm_warp_sum(in ? x.x + x.y + (x.z + x.w) : 0.0f) * mm_share(dim);
     const float4 c = make_float4(x.x - mean, x.y - mean, x.z - mean, x.w - mean);
-    const float r = rsqrtf(mm_warp_sum(in ? mm_dot4(c, c) : 0.0f) / (float)dim + 1e-5f);
+    const float r = rsqrtf(mm_warp_sum(in ? mm_dot4(c, c) : 0.0f) * mm_share(dim) + 1e-5f);
     if (!in) return x;
     return make_float4(c.x * r * w[at] + b[at], c.y * r * w[at + 1] + b[at + 1],
                        c.z * r * w[at + 2] + b[at + 2], c.w * r * w[at + 3] + b[at + 3]);
 }
 
 // Item i: a row of S of a sequence. This block has P / 8 of the head's rows.
-__device__ __forceinline__ float *mm_state_row(const struct mm_step_here &here,
+template <class ARGS>
+__device__ __forceinline__ float *mm_state_row(const ARGS &a, const struct mm_step_here &here,
                                                const struct mm_step_who &me, int head, int i) {
-    const int rows = here.t->P / mm_step_crew, row = me.rank * rows + i % rows;
-    return here.states[i / rows].S + ((int64_t)head * here.t->P + row) * here.t->P +
+    const int rows = here.t->P / mm_step_crew, seq = mm_part_of(a, i, rows),
+              row = me.rank * rows + i - seq * rows;
+    return here.states[seq].S + ((int64_t)head * here.t->P + row) * here.t->P +
            threadIdx.x % 32 * 4;
 }
 
@@ -276,7 +289,7 @@ __device__ __forceinline__ float4 mm_state_load(const ARGS &a, const struct mm_s
     const int P = here.t->P;
     if (i >= a.n * (P / mm_step_crew) || threadIdx.x % 32 * 4 >= P)
         return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    return __ldcg((const float4 *)mm_state_row(here, me, head, i));
+    return __ldcg((const float4 *)mm_state_row(a, here, me, head, i));
 }
 
 // S = decay S + (dt v) k^T of a row, 4 columns a lane; the lane's part of S q comes back.
@@ -285,14 +298,15 @@ __device__ __forceinline__ float mm_recur_row(const ARGS &a, const struct mm_ste
                                               const char *memory, const struct mm_step_here &here,
                                               int head, int i, float4 s, float rate, float *v) {
     const struct mm_step_layer &y = *here.y;
-    const int P = here.t->P, rows = P / mm_step_crew, at = threadIdx.x % 32 * 4, seq = i / rows;
+    const int P = here.t->P, rows = P / mm_step_crew, at = threadIdx.x % 32 * 4;
+    const int seq = mm_part_of(a, i, rows);
     const bool in = at < P;
     const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     const float *z = (const float *)(memory + a.room.z) + seq * a.z_ld;
     float4 k = in ? *(const float4 *)(z + P + at) : zero;
     float4 q = in ? *(const float4 *)(z + 2 * P + at) : zero;
     const float dt = z[4 * P];
-    *v = z[me.rank * rows + i % rows];
+    *v = z[me.rank * rows + i - seq * rows];
     if (y.q_norm_w) {
         k = mm_head_norm(k, P, y.k_norm_w, y.k_norm_b);
         q = mm_head_norm(q, P, y.q_norm_w, y.q_norm_b);
@@ -300,7 +314,7 @@ __device__ __forceinline__ float mm_recur_row(const ARGS &a, const struct mm_ste
     const float decay = expf(rate * dt), w = dt * *v;
     s.x = fmaf(s.x, decay, w * k.x), s.y = fmaf(s.y, decay, w * k.y);
     s.z = fmaf(s.z, decay, w * k.z), s.w = fmaf(s.w, decay, w * k.w);
-    if (in && !mm_stopped(a, memory, seq)) *(float4 *)mm_state_row(here, me, head, i) = s;
+    if (in && !mm_stopped(a, memory, seq)) *(float4 *)mm_state_row(a, here, me, head, i) = s;
     return in ? mm_dot4(s, q) : 0.0f;
 }
 
@@ -324,9 +338,10 @@ __device__ __forceinline__ void mm_recur(const ARGS &a, const struct mm_step_who
         sum[0] = mm_warp_sum(sum[0]), sum[1] = mm_warp_sum(sum[1]);
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            const int j = i + e * mm_step_warps, row = me.rank * rows + j % rows;
+            const int j = i + e * mm_step_warps, seq = mm_part_of(a, j, rows);
+            const int row = me.rank * rows + j - seq * rows;
             if (j < count && threadIdx.x % 32 == e)
-                mm_say_float(mm_words_y(a, me.crew, meeting, round, j / rows) + row,
+                mm_say_float(mm_words_y(a, me.crew, meeting, round, seq) + row,
                              fmaf(d, v[e], sum[e]), meeting);
         }
         s = later[0], next = later[1];
@@ -357,7 +372,7 @@ __device__ __forceinline__ void mm_gated(const ARGS &a, const struct mm_step_who
         g.x *= w.x, g.y *= w.y, g.z *= w.z, g.w *= w.w;
     }
     const float squares = mm_warp_sum(mm_dot4(v, v));
-    const float r = here.y->g_norm ? rsqrtf(squares / (float)P + 1e-5f) : 1.0f;
+    const float r = here.y->g_norm ? rsqrtf(squares * mm_share(P) + 1e-5f) : 1.0f;
     v.x *= r * g.x, v.y *= r * g.y, v.z *= r * g.z, v.w *= r * g.w;
     mm_keep_operand<KERNEL>(a, memory, 0, seq, v, here.t->shape[mm_step_wo].type != mm_dtype_bf16);
 }
