@@ -292,30 +292,46 @@ __device__ __forceinline__ float4 mm_state_load(const ARGS &a, const struct mm_s
     return __ldcg((const float4 *)mm_state_row(a, here, me, head, i));
 }
 
+// What all rows of a head's state meet: 4 columns a lane. rate: what the exponent of the decay has
+// to dt.
+struct mm_step_met {
+    float4 k, q;
+    float dt, decay;
+};
+template <class ARGS>
+__device__ __forceinline__ struct mm_step_met mm_recur_meets(const ARGS &a, const char *memory,
+                                                             const struct mm_step_here &here,
+                                                             int seq, float rate) {
+    const struct mm_step_layer &y = *here.y;
+    const int P = here.t->P, at = threadIdx.x % 32 * 4;
+    const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    const float *z = (const float *)(memory + a.room.z) + seq * a.z_ld;
+    struct mm_step_met m;
+    m.k = at < P ? *(const float4 *)(z + P + at) : zero;
+    m.q = at < P ? *(const float4 *)(z + 2 * P + at) : zero;
+    m.dt = z[4 * P], m.decay = expf(rate * m.dt);
+    if (y.q_norm_w) {
+        m.k = mm_head_norm(m.k, P, y.k_norm_w, y.k_norm_b);
+        m.q = mm_head_norm(m.q, P, y.q_norm_w, y.q_norm_b);
+    }
+    return m;
+}
+
 // S = decay S + (dt v) k^T of a row, 4 columns a lane; the lane's part of S q comes back.
 template <class ARGS>
 __device__ __forceinline__ float mm_recur_row(const ARGS &a, const struct mm_step_who &me,
                                               const char *memory, const struct mm_step_here &here,
-                                              int head, int i, float4 s, float rate, float *v) {
-    const struct mm_step_layer &y = *here.y;
-    const int P = here.t->P, rows = P / mm_step_crew, at = threadIdx.x % 32 * 4;
-    const int seq = mm_part_of(a, i, rows);
-    const bool in = at < P;
-    const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                                              int head, int i, float4 s,
+                                              const struct mm_step_met &m, float *v) {
+    const int P = here.t->P, rows = P / mm_step_crew, seq = mm_part_of(a, i, rows);
+    const bool in = threadIdx.x % 32 * 4 < P;
     const float *z = (const float *)(memory + a.room.z) + seq * a.z_ld;
-    float4 k = in ? *(const float4 *)(z + P + at) : zero;
-    float4 q = in ? *(const float4 *)(z + 2 * P + at) : zero;
-    const float dt = z[4 * P];
     *v = z[me.rank * rows + i - seq * rows];
-    if (y.q_norm_w) {
-        k = mm_head_norm(k, P, y.k_norm_w, y.k_norm_b);
-        q = mm_head_norm(q, P, y.q_norm_w, y.q_norm_b);
-    }
-    const float decay = expf(rate * dt), w = dt * *v;
-    s.x = fmaf(s.x, decay, w * k.x), s.y = fmaf(s.y, decay, w * k.y);
-    s.z = fmaf(s.z, decay, w * k.z), s.w = fmaf(s.w, decay, w * k.w);
+    const float w = m.dt * *v;
+    s.x = fmaf(s.x, m.decay, w * m.k.x), s.y = fmaf(s.y, m.decay, w * m.k.y);
+    s.z = fmaf(s.z, m.decay, w * m.k.z), s.w = fmaf(s.w, m.decay, w * m.k.w);
     if (in && !mm_stopped(a, memory, seq)) *(float4 *)mm_state_row(a, here, me, head, i) = s;
-    return in ? mm_dot4(s, q) : 0.0f;
+    return in ? mm_dot4(s, m.q) : 0.0f;
 }
 
 // The recurrence and y = S q + d v, two rows a warp at a time; `s` and `next` are the first ones,
@@ -326,15 +342,20 @@ __device__ __forceinline__ void mm_recur(const ARGS &a, const struct mm_step_who
                                          float4 next, float rate, float d, unsigned meeting,
                                          int round) {
     const int rows = here.t->P / mm_step_crew, count = a.n * rows;
+    struct mm_step_met m = {};
+    if (a.n == 1) m = mm_recur_meets(a, memory, here, 0, rate);
 #pragma unroll 1
     for (int i = threadIdx.x / 32; i < count; i += 2 * mm_step_warps) {
         const float4 later[2] = {mm_state_load(a, here, me, head, i + 2 * mm_step_warps),
                                  mm_state_load(a, here, me, head, i + 3 * mm_step_warps)};
         const int second = i + mm_step_warps;
         float v[2], sum[2] = {0.0f, 0.0f};
-        sum[0] = mm_recur_row(a, me, memory, here, head, i, s, rate, &v[0]);
-        if (second < count)
-            sum[1] = mm_recur_row(a, me, memory, here, head, second, next, rate, &v[1]);
+        if (a.n > 1) m = mm_recur_meets(a, memory, here, i / rows, rate);
+        sum[0] = mm_recur_row(a, me, memory, here, head, i, s, m, &v[0]);
+        if (second < count) {
+            if (a.n > 1) m = mm_recur_meets(a, memory, here, second / rows, rate);
+            sum[1] = mm_recur_row(a, me, memory, here, head, second, next, m, &v[1]);
+        }
         sum[0] = mm_warp_sum(sum[0]), sum[1] = mm_warp_sum(sum[1]);
 #pragma unroll
         for (int e = 0; e < 2; e++) {
