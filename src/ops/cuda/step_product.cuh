@@ -55,21 +55,29 @@ __device__ __forceinline__ float4 mm_left_over(float4 v) {
                        v.w - __bfloat162float(__float2bfloat16(v.w)));
 }
 
-// What a block of 128 columns is as codes (base/quant.h), 4 columns a lane: their codes, and for
-// all lanes the scale and the sums of 32 columns each.
+// What a block of 128 columns is as codes (base/quant.h), 4 columns a lane: their codes, for all
+// lanes the scale, and what q4 wants: for all lanes the sums of 32 columns each, 16 bits of them;
+// of one sequence each lane has the sum of the 32 that its columns are among, in sums[0].
 struct mm_step_codes {
     uint32_t four, sums[2];
     float scale;
 };
 
+template <class KERNEL>
 __device__ __forceinline__ struct mm_step_codes mm_codes(float4 v) {
     struct mm_step_codes c;
     const struct mm_four_codes of = mm_codes_of(v);
     c.four = of.four, c.scale = of.scale;
+    c.sums[0] = c.sums[1] = 0;
+    if (KERNEL::weights == mm_dtype_q8) return c;
     int sum = __dp4a((int)c.four, 0x01010101, 0);
 #pragma unroll
     for (int i = 1; i < 8; i <<= 1)
         sum += __shfl_xor_sync(0xffffffffu, sum, i);
+    if (KERNEL::one) {
+        c.sums[0] = (uint32_t)sum;
+        return c;
+    }
 #pragma unroll
     for (int i = 0; i < 2; i++)
         c.sums[i] = ((uint32_t)__shfl_sync(0xffffffffu, sum, 16 * i) & 0xffff) |
@@ -95,10 +103,8 @@ __device__ __forceinline__ void mm_store_codes(char *row, uint32_t four, uint32_
     }
     if (lane >= 16)
         *(uint32_t *)(row + mm_step_negated + mm_word_place(lane - 16)) = mm_negated(four);
-    if (lane == 1)
-        *(int4 *)(row + mm_step_eights) =
-            make_int4(-8 * (int)(int16_t)sums.x, -8 * ((int)sums.x >> 16),
-                      -128 * (int)(int16_t)sums.y, -128 * ((int)sums.y >> 16));
+    if (lane % 8 == 0)
+        *(int *)(row + mm_step_eights + lane / 2) = (lane < 16 ? -8 : -128) * (int)sums.x;
     if (lane == 2) *(uint4 *)(row + mm_step_zeros) = make_uint4(0, 0, 0, 0);
 }
 // Row of 64 columns of an exact operand: half a block.
@@ -121,7 +127,7 @@ __device__ __forceinline__ void mm_keep_operand(const ARGS &a, char *memory, int
     if (KERNEL::weights == mm_dtype_bf16) {
         mm_store_words(local + row * mm_step_row_bf16, threadIdx.x % 32, mm_four_bf16(v));
     } else if (codes) {
-        const struct mm_step_codes c = mm_codes(v);
+        const struct mm_step_codes c = mm_codes<KERNEL>(v);
         mm_store_codes<KERNEL>(local + row * KERNEL::row_codes, c.four, __float_as_uint(c.scale),
                                make_uint2(c.sums[0], c.sums[1]));
     } else {
@@ -146,7 +152,7 @@ __device__ __forceinline__ void mm_say_operand(const ARGS &a, const struct mm_st
         return;
     }
     if (codes) {
-        const struct mm_step_codes c = mm_codes(v);
+        const struct mm_step_codes c = mm_codes<KERNEL>(v);
         mm_say(to + lane, c.four, meeting);
         const uint32_t end = lane == 0   ? __float_as_uint(c.scale)
                              : lane == 1 ? c.sums[0]
@@ -353,7 +359,7 @@ __device__ __forceinline__ void mm_stream_whole(const ARGS &a, char *memory, uns
         if (KERNEL::weights != mm_dtype_bf16 && codes) {
 #pragma unroll
             for (int e = 0; e < some; e++)
-                c[e] = mm_codes(v[e]);
+                c[e] = mm_codes<KERNEL>(v[e]);
         }
 #pragma unroll
         for (int e = 0; e < some; e++) {
