@@ -69,19 +69,17 @@ __device__ __forceinline__ struct mm_step_codes mm_codes(float4 v) {
     const struct mm_four_codes of = mm_codes_of(v);
     c.four = of.four, c.scale = of.scale;
     c.sums[0] = c.sums[1] = 0;
-    if (KERNEL::weights == mm_dtype_q8) return c;
-    int sum = __dp4a((int)c.four, 0x01010101, 0);
+    if constexpr (KERNEL::weights == mm_dtype_q4) {
+        int sum = __dp4a((int)c.four, 0x01010101, 0);
 #pragma unroll
-    for (int i = 1; i < 8; i <<= 1)
-        sum += __shfl_xor_sync(0xffffffffu, sum, i);
-    if (KERNEL::one) {
+        for (int i = 1; i < 8; i <<= 1)
+            sum += __shfl_xor_sync(0xffffffffu, sum, i);
         c.sums[0] = (uint32_t)sum;
-        return c;
-    }
 #pragma unroll
-    for (int i = 0; i < 2; i++)
-        c.sums[i] = ((uint32_t)__shfl_sync(0xffffffffu, sum, 16 * i) & 0xffff) |
-                    (uint32_t)__shfl_sync(0xffffffffu, sum, 16 * i + 8) << 16;
+        for (int i = 0; i < 2 && !KERNEL::one; i++)
+            c.sums[i] = ((uint32_t)__shfl_sync(0xffffffffu, sum, 16 * i) & 0xffff) |
+                        (uint32_t)__shfl_sync(0xffffffffu, sum, 16 * i + 8) << 16;
+    }
     return c;
 }
 
