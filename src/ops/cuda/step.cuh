@@ -47,6 +47,11 @@ enum {
     mm_step_row_exact = 2 * 400,
 };
 
+// Squares of a sequence's blocks of columns, and zeros behind them: 16 are asked for at a time.
+__host__ __device__ inline int mm_squares_of(int D_blocks) {
+    return (D_blocks + 15) / 16 * 16;
+}
+
 // The products of a block, in the order of the queues; those of the mixer come once a round.
 enum mm_step_which {
     mm_step_gate,  // of a Mamba-2 block, where it has another type than v, k and q
@@ -120,7 +125,7 @@ struct mm_step_room {
     int local;    // (blocks of 128 columns, n): operand of a last projection
     int operand;  // (D_blocks, n): what first products multiply: codes, or bf16
     int exact;    // ... of a quantized model: what is not quantized does
-    int squares;  // (n, D_blocks) f32: of the residual stream
+    int squares;  // (n, mm_squares_of(D_blocks)) f32: of the residual stream
     int z;        // (n, z_ld) f32: of a head v, k, q, gate, dt
     int stream;   // (n, slice) f32: this block's columns of the residual stream; all, of one
                   // sequence

@@ -271,7 +271,7 @@ static bool cut_room(struct mm_step_plan *p, int n) {
     r->local = take(&at, p->local_blocks * n * (p->exact_last ? mm_step_row_exact : row));
     r->operand = take(&at, a->D_blocks * n * row);
     r->exact = take(&at, p->exact ? (int64_t)a->D_blocks * n * mm_step_row_exact : 0);
-    r->squares = take(&at, (int64_t)n * a->D_blocks * 4);
+    r->squares = take(&at, (int64_t)n * mm_squares_of(a->D_blocks) * 4);
     r->z = take(&at, (int64_t)n * a->z_ld * 4);
     r->stream = take(&at, n == 1 ? a->D_blocks * mm_step_block * 4 : (int64_t)n * a->slice * 4);
     r->fresh = take(&at, (int64_t)p->rounds * n * mm_step_rows * 4);

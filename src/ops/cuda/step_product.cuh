@@ -221,7 +221,7 @@ __device__ __forceinline__ void mm_hear_blocks(const ARGS &a, char *memory,
         const int row = block[e] * a.n + seq[e];
         const uint32_t last = (uint32_t)end[e];
         if (lane == 3)
-            ((float *)(memory + a.room.squares))[seq[e] * a.D_blocks + block[e]] =
+            ((float *)(memory + a.room.squares))[seq[e] * mm_squares_of(a.D_blocks) + block[e]] =
                 __uint_as_float(last);
         if (bf16) {
             mm_store_words(memory + a.room.operand + row * mm_step_row_bf16, lane,
@@ -382,17 +382,18 @@ __device__ __forceinline__ void mm_stream_whole(const ARGS &a, char *memory, uns
 template <class ARGS>
 __device__ __forceinline__ float mm_norm_factor(const ARGS &a, const char *memory, int seq,
                                                 float eps, bool l2norm, float *length) {
-    const float *squares = (const float *)(memory + a.room.squares) + seq * a.D_blocks;
+    const float *squares =
+        (const float *)(memory + a.room.squares) + seq * mm_squares_of(a.D_blocks);
     float sum = 0.0f;
 #pragma unroll 1
     for (int b = 0; b < a.D_blocks; b += 16) {
-        float v[16];  // asked for together
+        float4 v[4];  // asked for together
 #pragma unroll
-        for (int i = 0; i < 16; i++)
-            v[i] = b + i < a.D_blocks ? squares[b + i] : 0.0f;
+        for (int i = 0; i < 4; i++)
+            v[i] = ((const float4 *)(squares + b))[i];
 #pragma unroll
-        for (int i = 0; i < 16; i += 4)
-            sum += (v[i] + v[i + 1]) + (v[i + 2] + v[i + 3]);
+        for (int i = 0; i < 4; i++)
+            sum += (v[i].x + v[i].y) + (v[i].z + v[i].w);
     }
     *length = 1.0f;
     if (l2norm) {

@@ -280,6 +280,9 @@ static __global__ void __launch_bounds__(mm_step_all, 1)
     copy_in(memory + a.room.model, a.model, (int)sizeof(struct mm_step_model));
     copy_in(memory + a.room.layers, a.layers, a.n_layers * (int)sizeof(struct mm_step_layer));
 #pragma unroll 1
+    for (int i = threadIdx.x; i < a.n * mm_squares_of(a.D_blocks); i += mm_step_all)
+        ((float *)(memory + a.room.squares))[i] = 0.0f;
+#pragma unroll 1
     for (int i = threadIdx.x; i < a.n_layers * a.n; i += mm_step_all)
         ((struct mm_step_state *)(memory + a.room.states))[i] =
             a.states[i / a.n * mm_step_cols + i % a.n];
