@@ -227,8 +227,8 @@ static __global__ void __launch_bounds__(mm_many_product_threads, 1)
 #endif
 }
 
-// The two products of one operand of which one stays bf16.
-template <int COLS, bool Q4>
+// The two products of one operand of which one stays bf16; the other is q8.
+template <int COLS>
 static __global__ void __launch_bounds__(mm_many_product_threads, 1)
     many_products(const __grid_constant__ struct mm_many_task t,
                   const __grid_constant__ struct mm_many_rows_of rows,
@@ -236,34 +236,38 @@ static __global__ void __launch_bounds__(mm_many_product_threads, 1)
 #if MM_HOPPER
     MM_DYNAMIC_SHARED(memory);
     if ((int)blockIdx.x < beside.block) {
-        run<COLS, Q4>(t, rows, memory);
+        run<COLS, false>(t, rows, memory);
     } else {
         mm_many_run_bf16<COLS == 32 ? 64 : COLS>(beside, memory);
     }
 #endif
 }
 
+static bool asked(struct mm_backend *be, const void *kernel, size_t bytes) {
+    return mm_cuda_ok(
+        be, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+        "asking for shared memory for products");
+}
+
 template <int COLS, bool Q4>
 static void launch(struct mm_backend *be, const struct mm_many_task &t,
-                   const struct mm_many_rows_of &rows, const struct mm_many_task *beside) {
-    const size_t codes = sizeof(struct shared_of<COLS, Q4>),
-                 bf16 = sizeof(struct mm_many_bf16 < COLS == 32 ? 64 : COLS >),
-                 bytes = beside && bf16 > codes ? bf16 : codes;
-    const void *kernel = beside ? (const void *)many_products<COLS, Q4>
-                                : (const void *)many_product_of_codes<COLS, Q4>;
-    if (!mm_cuda_ok(
-            be,
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
-            "asking for shared memory for products"))
-        return;
-    if (beside) {
-        mm_many_launch(be, true, "two products of many sequences", many_products<COLS, Q4>,
-                       dim3((unsigned)(t.blocks + beside->blocks)), dim3(mm_many_product_threads),
-                       bytes, t, rows, *beside);
-    } else {
+                   const struct mm_many_rows_of &rows) {
+    const size_t bytes = sizeof(struct shared_of<COLS, Q4>);
+    if (asked(be, (const void *)many_product_of_codes<COLS, Q4>, bytes))
         mm_many_launch(be, true, "a product of many sequences", many_product_of_codes<COLS, Q4>,
                        dim3((unsigned)t.blocks), dim3(mm_many_product_threads), bytes, t, rows);
-    }
+}
+
+template <int COLS>
+static void launch_two(struct mm_backend *be, const struct mm_many_task &t,
+                       const struct mm_many_rows_of &rows, const struct mm_many_task &beside) {
+    const size_t codes = sizeof(struct shared_of<COLS, false>),
+                 bf16 = sizeof(struct mm_many_bf16 < COLS == 32 ? 64 : COLS >),
+                 bytes = bf16 > codes ? bf16 : codes;
+    if (asked(be, (const void *)many_products<COLS>, bytes))
+        mm_many_launch(be, true, "two products of many sequences", many_products<COLS>,
+                       dim3((unsigned)(t.blocks + beside.blocks)), dim3(mm_many_product_threads),
+                       bytes, t, rows, beside);
 }
 
 int mm_many_codes_box(int64_t padded) {
@@ -271,12 +275,24 @@ int mm_many_codes_box(int64_t padded) {
 }
 
 void mm_many_product_of_codes(struct mm_backend *be, const struct mm_many_task &t,
-                              const struct mm_many_rows_of &rows, const struct mm_many_task *beside,
-                              bool q4, int64_t padded) {
-    void (*const by[3][2])(struct mm_backend *, const struct mm_many_task &,
-                           const struct mm_many_rows_of &,
-                           const struct mm_many_task *) = {{launch<32, false>, launch<32, true>},
-                                                           {launch<64, false>, launch<64, true>},
-                                                           {launch<128, false>, launch<128, true>}};
-    by[padded <= 32 ? 0 : padded <= 64 ? 1 : 2][q4](be, t, rows, beside);
+                              const struct mm_many_rows_of &rows, bool q4, int64_t padded) {
+    if (padded <= 32) {
+        q4 ? launch<32, true>(be, t, rows) : launch<32, false>(be, t, rows);
+    } else if (padded <= 64) {
+        q4 ? launch<64, true>(be, t, rows) : launch<64, false>(be, t, rows);
+    } else {
+        q4 ? launch<128, true>(be, t, rows) : launch<128, false>(be, t, rows);
+    }
+}
+
+void mm_many_products_of_q8(struct mm_backend *be, const struct mm_many_task &t,
+                            const struct mm_many_rows_of &rows, const struct mm_many_task &beside,
+                            int64_t padded) {
+    if (padded <= 32) {
+        launch_two<32>(be, t, rows, beside);
+    } else if (padded <= 64) {
+        launch_two<64>(be, t, rows, beside);
+    } else {
+        launch_two<128>(be, t, rows, beside);
+    }
 }

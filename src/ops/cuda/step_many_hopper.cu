@@ -110,7 +110,7 @@ void mm_many_hopper(struct mm_backend *be, const struct mm_many_product *p, int 
     struct mm_many_rows_of rows;
     if (!task_of(be, p, parts, 0, &t, &rows)) return;
     if (mm_dtype_quantized(p->w.dtype)) {
-        mm_many_product_of_codes(be, t, rows, NULL, p->w.dtype == mm_dtype_q4, p->padded);
+        mm_many_product_of_codes(be, t, rows, p->w.dtype == mm_dtype_q4, p->padded);
     } else if (p->padded > 64) {
         launch<128>(be, t);
     } else {
@@ -126,8 +126,7 @@ bool mm_many_hopper_split(struct mm_backend *be, struct mm_view codes, struct mm
                          mm_many_hopper_parts(be, halves, padded)};
     const int sms = mm_cuda_of(be)->sms,
               tiles[2] = {mm_many_hopper_tiles(codes), mm_many_hopper_tiles(halves)};
-    if (!mm_dtype_quantized(codes.dtype) || mm_dtype_quantized(halves.dtype) || !most[0] ||
-        !most[1])
+    if (codes.dtype != mm_dtype_q8 || mm_dtype_quantized(halves.dtype) || !most[0] || !most[1])
         return false;
     parts[0] = most[0] < 2 || 2 * tiles[0] + tiles[1] > sms ? 1 : 2;
     parts[1] = (sms - parts[0] * tiles[0]) / tiles[1];
@@ -143,5 +142,5 @@ void mm_many_hopper_two(struct mm_backend *be, const struct mm_many_product *cod
         !task_of(be, halves, parts[1], mm_many_half_rows, &u, &none))
         return;
     u.block = t.blocks;
-    mm_many_product_of_codes(be, t, rows, &u, codes->w.dtype == mm_dtype_q4, codes->padded);
+    mm_many_products_of_q8(be, t, rows, u, codes->padded);
 }

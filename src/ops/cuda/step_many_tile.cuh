@@ -283,10 +283,12 @@ struct mm_many_rows_of {
     const float *x_scales;
     int64_t x_scales_ld;
 };
-// beside: NULL, or a product of bf16 in the same launch, whose blocks follow.
 void mm_many_product_of_codes(struct mm_backend *be, const struct mm_many_task &t,
-                              const struct mm_many_rows_of &rows, const struct mm_many_task *beside,
-                              bool q4, int64_t padded);
+                              const struct mm_many_rows_of &rows, bool q4, int64_t padded);
+// beside: a product of bf16 in the same launch, whose blocks follow.
+void mm_many_products_of_q8(struct mm_backend *be, const struct mm_many_task &t,
+                            const struct mm_many_rows_of &rows, const struct mm_many_task &beside,
+                            int64_t padded);
 // Rows of x that its map brings at a time.
 int mm_many_codes_box(int64_t padded);
 
