@@ -6,6 +6,7 @@
 #   tests/gpu/run.sh [PACK.tar.xz | BUILD] [LOGS] [OPTION]...
 #     PACK            of tests/gpu/pack.sh; BUILD: a build folder with the plug-in (default: `make cuda`)
 #     --only A,B      of parity, golden, program, training, faults, sanitize, soak, bench (default: all)
+#     --tests A,B     of the operations and of whole models (halves), in parity and sanitize (default: all)
 #     --soak SECONDS      of the soak, which runs beside most of the others (170; 600 is a soak to quote)
 #     --sanitize SECONDS  for each tool on each test, at most (600); three times that for token steps
 #     --tools A,B         of compute-sanitizer (memcheck,racecheck,initcheck)
@@ -14,11 +15,12 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 sections=parity,golden,program,training,faults,sanitize,soak,bench
-soak_seconds=170 sanitize_seconds=600 tools=memcheck,racecheck,initcheck jobs=$(nproc)
+only_tests= soak_seconds=170 sanitize_seconds=600 tools=memcheck,racecheck,initcheck jobs=$(nproc)
 places=() alone=() at_work=()
 while [ $# -gt 0 ]; do
     case $1 in
     --only) sections=$2 && shift ;;
+    --tests) only_tests=$2 && shift ;;
     --soak) soak_seconds=$2 && shift ;;
     --sanitize) sanitize_seconds=$2 && shift ;;
     --tools) tools=$2 && shift ;;
@@ -135,7 +137,11 @@ alone_one_by_one() {
     done
 }
 
-ops=$(tests/gpu/op_tests.sh)
+has_test() { [[ -z $only_tests || ,$only_tests, = *,$1,* ]]; }
+ops=$(for t in $(tests/gpu/op_tests.sh); do has_test "$t" && echo "$t"; done)
+for t in ${only_tests//,/ }; do
+    [[ $'\n'$ops$'\n'halves$'\n' = *$'\n'$t$'\n'* ]] || { echo "run.sh: '$t' is no test of the GPU's" && exit 2; }
+done
 if wants sanitize; then
     for tool in ${tools//,/ }; do
         for t in $ops; do
@@ -177,6 +183,7 @@ if wants parity; then
     for t in $ops; do on_cuda "$t" 400 "$tests/test_$t"; done
     # the paths of cards with less shared memory
     for t in mixer_halves halves_ssd halves_attention; do
+        has_test $t || continue
         on_cuda "$t.as_8.9" 400 env MMAMBA_CUDA_AS=8.9 "$tests/test_$t"
     done
 fi
@@ -185,7 +192,7 @@ fi
 jobs_over
 if wants sanitize; then
     for tool in ${tools//,/ }; do
-        for t in $ops halves; do
+        for t in $ops $(has_test halves && echo halves); do
             # finite differences; and writes of the copy engine are unknown to initcheck: cuBLAS's
             case $tool.$t in *.ops_step* | *.ops_grad | *.cuda_device | initcheck.halves) continue ;; esac
             sanitized $tool $t "$sanitize_seconds"
