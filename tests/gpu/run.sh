@@ -140,7 +140,7 @@ alone_one_by_one() {
 has_test() { [[ -z $only_tests || ,$only_tests, = *,$1,* ]]; }
 ops=$(for t in $(tests/gpu/op_tests.sh); do has_test "$t" && echo "$t"; done)
 for t in ${only_tests//,/ }; do
-    [[ $'\n'$ops$'\n'halves$'\n' = *$'\n'$t$'\n'* ]] || { echo "run.sh: '$t' is no test of the GPU's" && exit 2; }
+    [[ $'\n'$ops$'\n'halves$'\n' = *$'\n'"$t"$'\n'* ]] || { echo "run.sh: '$t' is no test of the GPU's" && exit 2; }
 done
 if wants sanitize; then
     for tool in ${tools//,/ }; do
@@ -225,4 +225,5 @@ if wants bench; then
     wait
 fi
 trap - TERM INT
+[ ${#order[@]} -gt 0 ] || { echo "run.sh: --only $sections has none of --tests $only_tests: nothing was run" && exit 2; }
 the_table

@@ -47,8 +47,8 @@ bool mm_many_hopper_meets(struct mm_backend *be, struct mm_view w, int64_t padde
 int mm_many_hopper_tiles(struct mm_view w);
 void mm_many_hopper(struct mm_backend *be, const struct mm_many_product *p, int parts);
 // A product of q8 and one of bf16 in one launch, where neither meets a norm after it: into how many
-// parts they are cut then; false: they cannot be. By the sizes only. (With q4 one launch is no
-// faster: docs/PERFORMANCE.md.)
+// parts they are cut then; false: they cannot be. By the sizes only. (With q4 one launch is slower
+// for few sequences: docs/PERFORMANCE.md.)
 bool mm_many_hopper_split(struct mm_backend *be, struct mm_view codes, struct mm_view halves,
                           int64_t padded, int parts[2]);
 void mm_many_hopper_two(struct mm_backend *be, const struct mm_many_product *codes,
