@@ -403,8 +403,10 @@ static const struct shape shapes[] = {
     {20, 2, 2, 34, 2200, 29, 4, false},   // rows of more blocks than are prepared at once
     {264, 4, 1, 64, 4104, 300, 4, true},  // what a GPU takes whole, with ends of all kinds
     {256, 2, 2, 128, 1000, 2200, 2, true},
-    {512, 2, 1, 128, 768, 300, 4, true},  // quantized, what a GPU takes of many sequences
-    {256, 8, 1, 64, 264, 70, 4, true},    // more heads share keys than a block of threads takes
+    {512, 2, 1, 128, 768, 300, 4, true},   // quantized, what a GPU takes of many sequences
+    {256, 8, 1, 64, 264, 70, 4, true},     // more heads share keys than a block of threads takes
+    {1312, 2, 2, 128, 992, 300, 4, true},  // a GPU's warps share sums of so many columns, unevenly
+    {2048, 3, 3, 128, 704, 300, 4, true},  // of one sequence, what groups of warps take
 };
 static const enum mm_dtype types[] = {mm_dtype_f32, mm_dtype_bf16, mm_dtype_f16, mm_dtype_q8,
                                       mm_dtype_q4};

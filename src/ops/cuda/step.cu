@@ -68,7 +68,7 @@ static bool walk_some(struct mm_backend *be, struct mm_step_plan *p, const struc
         const struct mm_step_seq *q = &s->seqs[from + t];
         a.at[t] = {{(int)q->past[0], (int)q->past[1]}, {q->rope_base[0], q->rope_base[1]}};
     }
-    if (!mm_step_launch(be, &a, p->weights)) return false;
+    if (!mm_step_launch(be, &a, p->weights, p->warps)) return false;
     p->meeting += meetings + 2;  // the last is heard; an even number keeps places in turn
     return true;
 }

@@ -17,18 +17,19 @@
 struct CUtensorMap_st;  // of cuda.h
 
 enum {
-    mm_step_warps = 8,  // of a block that multiply; they are who this speaks of
-    mm_step_threads = 32 * mm_step_warps,
-    mm_step_bringers = 4,  // warps that bring the others their weights, two of them each
-    mm_step_all = 32 * (mm_step_warps + mm_step_bringers),
-    mm_step_cols = 8,     // sequences of one walk: the columns of a tensor-core product
-    mm_step_crew = 8,     // blocks of a crew
-    mm_step_crews = 16,   // at most: as many parts are added up
-    mm_step_kinds = 4,    // kinds of blocks in a model, at most
-    mm_step_rounds = 2,   // heads of a crew, at most
-    mm_step_tile = 16,    // rows of a product
-    mm_step_rows = 64,    // of the first projection that a block has, at most
-    mm_step_block = 128,  // columns that are handed on together
+    mm_step_warps = 8,                  // of a block that multiply; they are who this speaks of
+    mm_step_twice = 2 * mm_step_warps,  // ... where there are as many (mm_step_args_linear)
+    mm_step_bringers = 4,  // warps that bring the others their weights, some of them each
+    mm_step_group = 4,     // of twice the warps as many share a queue
+    mm_step_cols = 8,      // sequences of one walk: the columns of a tensor-core product
+    mm_step_crew = 8,      // blocks of a crew
+    mm_step_crews = 16,    // at most: as many parts are added up
+    mm_step_kinds = 4,     // kinds of blocks in a model, at most
+    mm_step_rounds = 2,    // heads of a crew, at most
+    mm_step_tile = 16,     // rows of a product
+    mm_step_rows = 64,     // of the first projection that a block has, at most
+    mm_step_block = 128,   // columns that are handed on together
+    mm_step_dt_ways = 16,  // sums of the row of dt
     mm_part_bytes = 48,
     mm_exact_parts = 3,  // bf16 of a number of f32, where weights are not quantized
     // words of those that are said, and bytes of them as an operand (step_product.cuh)
@@ -120,8 +121,9 @@ struct mm_step_at {
 
 // Where things are in shared memory, in bytes from its begin; the queues come first.
 struct mm_step_room {
-    int red;      // (2, warps, 8, 16) f32: sums of warps that share a tile; parts of the stream
-    int dt;       // (warps, 8) f32: the same of the row of dt
+    int red;      // (2, warps, 8 or 1, 16) f32: sums of warps that share a tile; parts of the
+                  // stream; attention
+    int dt;       // (mm_step_dt_ways, 8) f32: the same of the row of dt
     int local;    // (blocks of 128 columns, n): operand of a last projection
     int operand;  // (D_blocks, n): what first products multiply: codes, or bf16
     int exact;    // ... of a quantized model: what is not quantized does
@@ -150,12 +152,16 @@ struct mm_step_exchange {
 
 // The arguments of one launch.
 struct mm_step_args {
+    static constexpr int warps = mm_step_warps, queues = warps;
+    static constexpr bool groups = false;
+    static constexpr int tile_sums = mm_step_cols * mm_step_tile;
     const struct mm_step_model *model;
     const struct mm_step_layer *layers;
-    const struct mm_step_state *states;  // (blocks, cols)
-    const struct CUtensorMap_st *maps;   // (blocks + 1) of mm_step_maps; NULL: none
+    const struct mm_step_state *states;       // (blocks, cols)
+    const struct CUtensorMap_st *maps;        // (blocks + 1) of mm_step_maps; NULL: none
+    const struct CUtensorMap_st *group_maps;  // as many, of the slots that groups share; NULL: none
     int n_layers, n, D, crews;
-    int queue, ring;  // bytes of a warp's queue, and of its slots
+    int queue, ring;  // bytes of a queue, and of its slots
     unsigned givers;  // lanes that say that a slot was read: 1 of the warp; all, for racecheck
     int slice;        // columns of the residual stream that a block has: whole blocks of 128
     int D_blocks;     // blocks of 128 columns of the residual stream
@@ -184,12 +190,27 @@ struct mm_step_args {
 struct mm_step_args_one : mm_step_args {
     static constexpr int n = 1;
 };
+// Of one sequence of a model in bf16 or q4 without kept attention: twice the warps, with fewer
+// registers each, wait for their own instructions half as long. Four of them share a queue, so that
+// the copy engine is asked for 4096 bytes at a time, or 8192; that wants matrices whose parts are
+// as long for all four (step_maps.cu).
+struct mm_step_args_linear : mm_step_args_one {
+    static constexpr int warps = mm_step_twice, queues = warps / mm_step_group;
+    static constexpr bool groups = true;
+    static constexpr int tile_sums = mm_step_tile;
+};
+// Threads that multiply, and all of a block.
+template <class ARGS>
+inline constexpr int mm_step_threads = 32 * ARGS::warps;
+template <class ARGS>
+inline constexpr int mm_step_all = mm_step_threads<ARGS> + 32 * mm_step_bringers;
 
-// Cuts `room` bytes of shared memory into queues as long as there is a use for (step_token.cu):
-// a->queue and a->ring; false: they would be too short.
-bool mm_step_queues(int weights, int room, struct mm_step_args *a);
+// Cuts `room` bytes of shared memory into the queues of `warps` as long as there is a use for
+// (step_token.cu): a->queue and a->ring. Their bytes; 0: they would be too short.
+int mm_step_queues(int weights, int room, int warps, struct mm_step_args *a);
 bool mm_step_ask(struct mm_backend *be, struct mm_step_device *d);
-// weights: q4 where any matrix is, else q8 where any is, else bf16.
-bool mm_step_launch(struct mm_backend *be, const struct mm_step_args *a, enum mm_dtype weights);
+// weights: q4 where any matrix is, else q8 where any is, else bf16. warps: for as many a is cut.
+bool mm_step_launch(struct mm_backend *be, const struct mm_step_args *a, enum mm_dtype weights,
+                    int warps);
 
 #endif

@@ -260,7 +260,7 @@ __device__ __forceinline__ void mm_attend(const ARGS &a, const struct mm_step_wh
     const bool pair = mm_paired(a, here);
     const int P = here.t->P, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int d = threadIdx.x % 128, of = threadIdx.x / 128;  // a thread's column and head
-    static_assert(mm_step_threads == 2 * 128, "a thread for every column of two heads");
+    static_assert(mm_step_threads<ARGS> == 2 * 128, "a thread for every column of two heads");
 #pragma unroll 1
     for (int seq = 0; seq < a.n; seq++) {
         const struct mm_step_span span = mm_attend_span(a, me, here, seq);
@@ -277,13 +277,13 @@ __device__ __forceinline__ void mm_attend(const ARGS &a, const struct mm_step_wh
         };
         float(*rows)[mm_step_warps][128] = (float(*)[mm_step_warps][128])(memory + a.room.red);
         struct ends(*ends)[mm_step_warps] = (struct ends(*)[mm_step_warps])(rows + 2);
-        mm_meet();
+        mm_meet(a);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             *(float4 *)&rows[h][warp][lane * 4] = acc[h].v;
             if (lane == 0) ends[h][warp] = {acc[h].top, acc[h].sum};
         }
-        mm_meet();
+        mm_meet(a);
         if (d >= P || (of && !pair)) continue;
         float most = -INFINITY, all = 0.0f, out = 0.0f;
 #pragma unroll 4

@@ -87,7 +87,7 @@ struct mm_bring_walk {
 #pragma unroll 1
         while (true) {
             mm_place_at(p, a, memory, me, layer, op, warp);
-            tile = next_op ? p.part->tile : tile + (mm_step_warps >> p.m->split_log);
+            tile = next_op ? p.part->tile : tile + p.part->step;
             if (p.part->n > 0 && tile < p.part->last) break;
             next_op = true, type = -1;
             ended = layer == a.n_layers;
@@ -159,7 +159,7 @@ struct mm_bringer : mm_bring_walk {
         k = type == mm_dtype_bf16 ? m.k - (begin * slot_k + t() * 8) : begin;
         at = ahead = 0;
         const int rows = p.w3 ? 8 : mm_step_tile;
-        step = mm_step_warps >> m.split_log, jump = step * rows * m.pitch;
+        step = p.part->step, jump = step * rows * m.pitch;
         whole = m.n_seg ? 0 : p.w3 ? (m.rows - p.hidden0) >> 3 : m.rows >> 4;
         whole = min(whole, p.part->last);
     }
@@ -247,9 +247,10 @@ struct mm_bringer : mm_bring_walk {
 };
 
 // Lines of a vector that the bringers of all blocks share out among themselves.
-static __device__ __forceinline__ void ahead_all(const float *p, int64_t count) {
+template <class ARGS>
+static __device__ __forceinline__ void ahead_all(const ARGS &, const float *p, int64_t count) {
     const int64_t all = (int64_t)32 * mm_step_bringers * gridDim.x;
-    int64_t i = (int64_t)(threadIdx.x - mm_step_threads) * gridDim.x + blockIdx.x;
+    int64_t i = (int64_t)(threadIdx.x - mm_step_threads<ARGS>)*gridDim.x + blockIdx.x;
 #pragma unroll 1
     for (; p && i * 32 < count; i += all)
         mm_prefetch(p + i * 32);
@@ -263,17 +264,17 @@ static __device__ __forceinline__ void look_ahead(const ARGS &a, char *memory,
     const struct mm_step_kind &t = mm_model(a, memory)->kinds[y.kind];
     const struct mm_step_state *states =
         (const struct mm_step_state *)(memory + a.room.states) + l * a.n;
-    ahead_all(y.norm[0], a.D), ahead_all(y.norm[1], a.D);
+    ahead_all(a, y.norm[0], a.D), ahead_all(a, y.norm[1], a.D);
     if (t.attention || me.crew >= t.H) return;
     const int P = t.P, rows = P / mm_step_crew, lines = max(1, rows * P / 32);
-    ahead_all(y.conv_w, (int64_t)t.channels * t.conv_k), ahead_all(y.conv_b, t.channels);
-    ahead_all(y.dt_bias, t.H), ahead_all(y.a_log, t.H), ahead_all(y.d, t.H);
-    ahead_all(y.g_norm, P);
+    ahead_all(a, y.conv_w, (int64_t)t.channels * t.conv_k), ahead_all(a, y.conv_b, t.channels);
+    ahead_all(a, y.dt_bias, t.H), ahead_all(a, y.a_log, t.H), ahead_all(a, y.d, t.H);
+    ahead_all(a, y.g_norm, P);
 #pragma unroll 1
     for (int seq = 0; seq < a.n; seq++)
-        ahead_all(states[seq].conv, (int64_t)(t.conv_k - 1) * t.channels);
+        ahead_all(a, states[seq].conv, (int64_t)(t.conv_k - 1) * t.channels);
 #pragma unroll 1
-    for (int i = threadIdx.x - mm_step_threads; i < a.n * lines; i += 32 * mm_step_bringers)
+    for (int i = threadIdx.x - mm_step_threads<ARGS>; i < a.n * lines; i += 32 * mm_step_bringers)
         mm_prefetch(states[i / lines].S + ((int64_t)me.crew * P + me.rank * rows) * P +
                     i % lines * 32);
 }
@@ -282,7 +283,7 @@ static __device__ __forceinline__ void look_ahead(const ARGS &a, char *memory,
 template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void mm_bring_by_lanes(const ARGS &a, char *memory,
                                                          const struct mm_step_who &me) {
-    const int warp = (threadIdx.x - mm_step_threads) / 32 * 2;
+    const int warp = (threadIdx.x - mm_step_threads<ARGS>) / 32 * 2;
     struct mm_bringer<KERNEL> q[2];
     int seen = 0;
 #pragma unroll

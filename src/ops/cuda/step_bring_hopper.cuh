@@ -84,7 +84,7 @@ struct mm_box_bringer : mm_bring_walk {
         const int which = p.part->which % mm_step_output;  // the output is the last block's first
         map = a.maps + layer * mm_step_maps + 2 * which;
         begin = p.part->begin, blocks = m.blocks;
-        step = mm_step_warps >> m.split_log, last = m.n_seg ? 0 : p.part->last, twice = false;
+        step = p.part->step, last = m.n_seg ? 0 : p.part->last, twice = false;
         if (p.part->which == mm_step_output && m.rows % 8) {
             last = min(last, m.rows / mm_step_tile);
             if (tile >= last) twice = true, map += mm_step_map_last;
@@ -182,26 +182,27 @@ struct mm_box_bringer : mm_bring_walk {
 
 // The maps of a block of the model, or of the output, which comes last.
 template <class ARGS>
-static __device__ __forceinline__ void look_for_maps(const ARGS &a, int l) {
-    if (threadIdx.x - mm_step_threads < mm_step_maps)
-        mm_box_map(a.maps + l * mm_step_maps + (threadIdx.x - mm_step_threads));
+static __device__ __forceinline__ void look_for_maps(const ARGS &, const CUtensorMap *maps, int l) {
+    const unsigned i = threadIdx.x - mm_step_threads<ARGS>;
+    if (i < mm_step_maps) mm_box_map(maps + l * mm_step_maps + i);
 }
 
 // Two lanes of a warp have a queue each; the others help where something is asked for ahead.
 template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void mm_bring_by_boxes(const ARGS &a, char *memory,
                                                          const struct mm_step_who &me) {
-    const int warp = (threadIdx.x - mm_step_threads) / 32, lane = threadIdx.x % 32;
+    const int warp = (threadIdx.x - mm_step_threads<ARGS>) / 32, lane = threadIdx.x % 32;
     struct mm_box_bringer<KERNEL> q;
     int seen = 0;
     q.start(a, memory, warp * 2 + lane % 2, lane < 2);
-    look_for_maps(a, 0), look_for_maps(a, 1);
+    look_for_maps(a, a.maps, 0), look_for_maps(a, a.maps, 1);
 #pragma unroll 1
     while (true) {
         const bool some = !q.ended && q.bring(a, memory, me);
         if (__any_sync(0xffffffffu, q.layer > seen)) {
             seen = max(__shfl_sync(0xffffffffu, q.layer, 0), __shfl_sync(0xffffffffu, q.layer, 1));
-            if (seen < a.n_layers) look_for_maps(a, seen + 1), look_ahead(a, memory, me, seen);
+            if (seen < a.n_layers)
+                look_for_maps(a, a.maps, seen + 1), look_ahead(a, memory, me, seen);
         }
         if (__any_sync(0xffffffffu, some)) continue;
         if (!__any_sync(0xffffffffu, !q.ended)) return;
@@ -210,17 +211,5 @@ static __device__ __forceinline__ void mm_bring_by_boxes(const ARGS &a, char *me
 }
 
 #endif
-
-template <class KERNEL, class ARGS>
-static __device__ __forceinline__ void mm_bring_all(const ARGS &a, char *memory,
-                                                    const struct mm_step_who &me) {
-#if MM_HOPPER
-    if (a.maps) {
-        mm_bring_by_boxes<KERNEL>(a, memory, me);
-        return;
-    }
-#endif
-    mm_bring_by_lanes<KERNEL>(a, memory, me);
-}
 
 #endif

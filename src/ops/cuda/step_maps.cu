@@ -79,6 +79,90 @@ static bool describe_all(CUtensorMap *maps, const struct mm_step_args *a, int we
     return !a->output || describe_output(output, &model->output, weights, a->output);
 }
 
+// ---- slots of groups (mm_step_args_linear): four pieces in one box ----
+//   shared columns   64 bytes, row, which part of the columns, nothing, which 64 bytes of the part
+//   tiles            64 bytes, row, nothing, nothing, which 64 bytes
+//   w1 with w3       64 bytes, row of a tile, which of the two, tile, which 64 bytes
+// Maps of scales have no 64 bytes.
+
+static bool describe_group(CUtensorMap to[2], const struct mm_step_shape *m, int weights, int which,
+                           const struct mm_step_layer *y, const char *w) {
+    const bool codes = m->type != mm_dtype_bf16, hidden = which == mm_step_ffn;
+    const bool across = which <= mm_step_in;
+    const cuuint64_t pitch = (cuuint64_t)m->pitch, rows = (cuuint64_t)m->rows;
+    const cuuint64_t bytes = (cuuint64_t)(codes ? m->code_bytes : m->k * 2);
+    const cuuint32_t units = weights == mm_dtype_q4 ? 1 : 2;  // of a slot
+    if (bytes % 64 || pitch % 16) return false;
+    const cuuint64_t part = across ? (cuuint64_t)m->per_part / 2 * units : bytes / 64;
+    cuuint64_t dims[] = {64, rows, bytes / 64 / part, 1, part};
+    cuuint64_t strides[] = {pitch, part * 64, pitch, 64};
+    cuuint32_t box[] = {64, mm_step_tile, mm_step_group, 1, units};
+    if (!across) box[1] = mm_step_group * mm_step_tile, box[2] = 1;
+    if (hidden) {
+        dims[1] = 8, dims[2] = 2, dims[3] = rows / 8;
+        strides[1] = (cuuint64_t)(y->w3 - w), strides[2] = 8 * pitch;
+        box[1] = 8, box[2] = 2, box[3] = mm_step_group;
+    }
+    if (!mm_boxes_of(&to[0], w, 5, dims, strides, box)) return false;
+    to[1] = to[0];
+    if (!codes) return true;
+    const cuuint64_t dims_scales[] = {pitch - bytes, dims[1], hidden ? 2u : 1u, dims[3]};
+    const cuuint64_t strides_scales[] = {pitch, hidden ? strides[1] : pitch, strides[2]};
+    const cuuint32_t box_scales[] = {32, box[1], hidden ? 2u : 1u, box[3]};
+    return mm_boxes_of(&to[1], w + bytes, 4, dims_scales, strides_scales, box_scales);
+}
+
+// Whether a slot of scales has all of `n` slots from `first` on: it has those of 16 blocks from a
+// multiple of 8 on.
+static bool scales_fit(const struct mm_step_shape *m, int first, int n) {
+    const int block = first / m->spb;
+    return m->type == mm_dtype_bf16 || block % 8 + (first + n + m->spb - 1) / m->spb - block <= 16;
+}
+
+// Whether the four warps of a group have as many slots each in every product. In q8 groups gain
+// nothing (docs/PERFORMANCE.md), so there are none.
+static bool groups_fit(const struct mm_step_args *a, int weights,
+                       const struct mm_step_model *model) {
+    const struct mm_step_shape *out = &model->output;
+    if (weights == mm_dtype_q8) return false;
+    if (a->output && !scales_fit(out, 0, out->slots)) return false;
+    for (int k = 0; k < model->n_kinds; k++) {
+        const struct mm_step_kind *t = &model->kinds[k];
+        if (t->attention || t->F % 8) return false;
+        for (int which = t->shape[mm_step_gate].n_seg ? mm_step_gate : mm_step_in;
+             which < mm_step_output; which++) {
+            const struct mm_step_shape *m = &t->shape[which];
+            const int halves = m->type == mm_dtype_q4 ? 8 : 4;  // as mm_part_make has them
+            if (which <= mm_step_in) {
+                if (m->seg_rows % mm_step_tile || m->split_log == 0 || m->per_part % halves ||
+                    m->slots != m->per_part << m->split_log || !scales_fit(m, 0, 2 * m->per_part))
+                    return false;
+            } else if (which == mm_step_ffn) {
+                if (m->slots % halves || !scales_fit(m, m->slots / 2, m->slots / 2)) return false;
+            }
+            for (int c = 0; c < a->crews && (which == mm_step_wo || which == mm_step_w2); c++)
+                if (!scales_fit(m, c * m->per_part, m->per_part)) return false;
+        }
+    }
+    return true;
+}
+
+static bool describe_groups(CUtensorMap *maps, const struct mm_step_args *a, int weights,
+                            const struct mm_step_model *model, const struct mm_step_layer *layers) {
+    for (int i = 0; i < a->n_layers * mm_step_output; i++) {
+        const struct mm_step_layer *y = &layers[i / mm_step_output];
+        const int has = i % mm_step_output;
+        const int which = has == mm_step_gate && !y->w[has] ? (int)mm_step_in : has;
+        const struct mm_step_shape *m = &model->kinds[y->kind].shape[which];
+        if (!describe_group(maps + 2 * i, m, weights, which, y, y->w[which])) return false;
+    }
+    CUtensorMap *output = maps + a->n_layers * mm_step_maps;
+    for (int i = 0; i < mm_step_maps; i++)
+        output[i] = maps[0];
+    return !a->output ||
+           describe_group(output, &model->output, weights, mm_step_output, NULL, a->output);
+}
+
 // What other maps were in this memory is forgotten, on every multiprocessor.
 static __global__ void acquire(const CUtensorMap *maps, int n) {
 #if MM_HOPPER && defined(__CUDA_ARCH__)
@@ -103,14 +187,20 @@ static bool send(struct mm_backend *be, char *room, const CUtensorMap *maps, int
 
 bool mm_step_maps_make(struct mm_backend *be, struct mm_step_args *a, char *room, int weights,
                        const struct mm_step_model *model, const struct mm_step_layer *layers) {
-    a->maps = NULL;
+    a->maps = a->group_maps = NULL;
     if (a->n_layers == 0 || !mm_hopper_here(be)) return !be->error.code;
     CUtensorMap *maps =
         (CUtensorMap *)aligned_alloc(alignof(CUtensorMap), mm_step_maps_bytes(a->n_layers));
     if (!maps) return true;
-    const bool described = describe_all(maps, a, weights, model, layers);
-    const bool ok = !described || send(be, room, maps, a->n_layers);
-    free(maps);
+    bool described = describe_all(maps, a, weights, model, layers);
+    bool ok = !described || send(be, room, maps, a->n_layers);
     if (described && ok) a->maps = (const CUtensorMap *)room;
+    if (described && ok && groups_fit(a, weights, model)) {
+        room += mm_step_maps_bytes(a->n_layers);
+        described = describe_groups(maps, a, weights, model, layers);
+        ok = !described || send(be, room, maps, a->n_layers);
+        if (described && ok) a->group_maps = (const CUtensorMap *)room;
+    }
+    free(maps);
     return ok;
 }

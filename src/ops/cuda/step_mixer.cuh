@@ -30,7 +30,9 @@ struct alignas(16) mm_step_row {
 };
 
 // head: -1 where the crew has none.
-__device__ __forceinline__ struct mm_step_row mm_row_make(const struct mm_step_kind &t,
+template <class ARGS>
+__device__ __forceinline__ struct mm_step_row mm_row_make(const ARGS &,
+                                                          const struct mm_step_kind &t,
                                                           const struct mm_step_who &me, int head,
                                                           int index) {
     const int row = index % mm_step_tile, of = index / mm_step_tile;
@@ -41,7 +43,7 @@ __device__ __forceinline__ struct mm_step_row mm_row_make(const struct mm_step_k
     struct mm_step_row r = {-1, -1, 0, 0};
     if (head < 0 || group >= m.per || tile >= m.tiles || in >= m.seg_rows) return r;
     r.z = part * t.P + in;
-    r.sum = ((gate ? mm_step_warps : 0) + (group << m.split_log)) * 128 + row;
+    r.sum = ((gate ? mm_step_warps : 0) + (group << m.split_log)) * mm_row_part<ARGS> + row;
     r.parts = 1 << m.split_log | part << 4;
     if (!t.attention && part < 3)
         r.channel = m.seg[j].row + head * m.seg[j].per_head +
@@ -70,43 +72,32 @@ __device__ __forceinline__ struct mm_step_item mm_item(const ARGS &a, char *memo
     return i;
 }
 
-// What the convolution of a row needs besides the new one: old ones, weights, bias.
-struct mm_step_conv {
-    float4 old, w;  // old.w: bias
-};
-
-__device__ __forceinline__ struct mm_step_conv mm_conv_load(const struct mm_step_here &here,
-                                                            const struct mm_step_item &i) {
-    const int before = here.t->conv_k - 1;
-    struct mm_step_conv c;
-    c.old = c.w = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    const int channel = i.row.channel;
-    if (channel < 0) return c;
-    const float *st = here.states[i.seq].conv + channel;
-    const float *w = here.y->conv_w + channel * (before + 1);
-    c.old.w = __ldg(here.y->conv_b + channel);
-    if (before > 0) c.old.x = __ldcg(st);
-    if (before > 1) c.old.y = __ldcg(st + (int64_t)here.t->channels);
-    if (before > 2) c.old.z = __ldcg(st + (int64_t)here.t->channels * 2);
-    c.w.x = __ldg(w);
-    if (before > 0) c.w.y = __ldg(w + 1);
-    if (before > 1) c.w.z = __ldg(w + 2);
-    if (before > 2) c.w.w = __ldg(w + 3);
-    return c;
-}
-
-// Of an item in shared memory: a thread finds what it put there itself.
+// What the convolution of an item needs besides the new row, in shared memory: old ones and the
+// bias, then weights. A thread finds what it asked for itself, after mm_conv_wait.
 template <class ARGS>
 __device__ __forceinline__ float4 *mm_conv_at(const ARGS &a, char *memory, int index, int round) {
     return (float4 *)(memory + a.room.conv) + (round * a.n * mm_step_rows + index) * 2;
 }
+// Asks for it. Copies need no registers while a thread waits for the stream.
 template <class ARGS>
-__device__ __forceinline__ void mm_conv_store(const ARGS &a, char *memory,
-                                              const struct mm_step_item &i, int round,
-                                              const struct mm_step_conv &c) {
-    if (i.row.channel < 0) return;
-    float4 *to = mm_conv_at(a, memory, i.index, round);
-    to[0] = c.old, to[1] = c.w;
+__device__ __forceinline__ void mm_conv_ask(const ARGS &a, char *memory,
+                                            const struct mm_step_here &here,
+                                            const struct mm_step_item &i, int round) {
+    const int before = here.t->conv_k - 1, channel = i.row.channel;
+    if (channel < 0) return;
+    const mm_shared_ptr to = mm_shared_at(mm_conv_at(a, memory, i.index, round));
+    const float *st = here.states[i.seq].conv + channel;
+    const float *w = here.y->conv_w + channel * (before + 1);
+    mm_copy4(to + 12, here.y->conv_b + channel, true);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        if (j < before) mm_copy4(to + 4 * j, st + (int64_t)here.t->channels * j, true);
+        if (j <= before) mm_copy4(to + 16 + 4 * j, w + j, true);
+    }
+}
+__device__ __forceinline__ void mm_conv_wait() {
+    mm_copies_close();
+    mm_copies_wait<0>();
 }
 
 __device__ __forceinline__ float mm_conv(const float4 *of, int before, float z) {
@@ -146,7 +137,7 @@ __device__ __forceinline__ void mm_conv_keep(const ARGS &a, char *memory,
     const int64_t channels = here.t->channels;
     const float *fresh = (const float *)(memory + a.room.fresh) + round * a.n * mm_step_rows;
 #pragma unroll 1
-    for (int at = threadIdx.x; at < a.n * mm_step_rows; at += mm_step_threads) {
+    for (int at = threadIdx.x; at < a.n * mm_step_rows; at += mm_step_threads<ARGS>) {
         const struct mm_step_item i = mm_item(a, memory, here, round, at);
         if (i.row.channel < 0 || (i.row.parts >> 4 < 2 && !first) || mm_stopped(a, memory, i.seq))
             continue;
@@ -158,9 +149,12 @@ __device__ __forceinline__ void mm_conv_keep(const ARGS &a, char *memory,
     }
 }
 
-// A lane's columns of the row of dt, of the warp's first two blocks of 128.
+// The row of dt is summed up in so many ways, each every so manieth block of 128 columns, some ways
+// a warp. A lane's columns of the first block of each.
+template <class ARGS>
+inline constexpr int mm_dt_of_warp = mm_step_dt_ways / ARGS::warps;
 struct mm_step_dt {
-    uint2 w[2];
+    uint2 w[mm_step_dt_ways / mm_step_warps];
 };
 
 template <class ARGS>
@@ -172,7 +166,20 @@ __device__ __forceinline__ uint2 mm_dt_weights(const ARGS &a, const struct mm_st
     return __ldg((const uint2 *)(row + column * 2));
 }
 
-// The row of dt times the operand, a warp's columns; the sums of the warps are added later.
+// A lane's columns of a block of the operand, for it.
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ float4 mm_dt_operand(const ARGS &a, char *memory, int block, int seq) {
+    const int lane = threadIdx.x % 32;
+    if (KERNEL::weights == mm_dtype_bf16)
+        return mm_widened(
+            mm_words_of(memory + a.room.operand + (block * a.n + seq) * mm_step_row_bf16, lane));
+    const char *row = mm_exact_row(memory + a.room.exact, a.n, block, seq);
+    return mm_add4(mm_widened(mm_words_of(row, lane % 16)),
+                   mm_add4(mm_widened(mm_words_of(row + 128, lane % 16)),
+                           mm_widened(mm_words_of(row + 256, lane % 16))));
+}
+
+// The row of dt times the operand, a warp's columns; the sums of the ways are added later.
 template <class KERNEL, class ARGS>
 __device__ __forceinline__ void mm_dt_sums(const ARGS &a, char *memory,
                                            const struct mm_step_here &here, int head,
@@ -180,27 +187,18 @@ __device__ __forceinline__ void mm_dt_sums(const ARGS &a, char *memory,
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll 1
     for (int seq = 0; seq < a.n; seq++) {
-        float sum = 0.0f;
-#pragma unroll 2
-        for (int i = 0; i * mm_step_warps + warp < a.D_blocks; i++) {
-            const int block = i * mm_step_warps + warp;
-            const uint2 w = i == 0   ? dt.w[0]
-                            : i == 1 ? dt.w[1]
-                                     : mm_dt_weights(a, here, head, block);
-            float4 x;
-            if (KERNEL::weights == mm_dtype_bf16) {
-                x = mm_widened(mm_words_of(
-                    memory + a.room.operand + (block * a.n + seq) * mm_step_row_bf16, lane));
-            } else {
-                const char *row = mm_exact_row(memory + a.room.exact, a.n, block, seq);
-                x = mm_add4(mm_widened(mm_words_of(row, lane % 16)),
-                            mm_add4(mm_widened(mm_words_of(row + 128, lane % 16)),
-                                    mm_widened(mm_words_of(row + 256, lane % 16))));
+#pragma unroll
+        for (int e = 0; e < mm_dt_of_warp<ARGS>; e++) {
+            const int way = e * ARGS::warps + warp;
+            float sum = 0.0f;
+#pragma unroll 1
+            for (int block = way; block < a.D_blocks; block += mm_step_dt_ways) {
+                const uint2 w = block == way ? dt.w[e] : mm_dt_weights(a, here, head, block);
+                sum += mm_dot4(mm_dt_operand<KERNEL>(a, memory, block, seq), mm_widened(w));
             }
-            sum += mm_dot4(x, mm_widened(w));
+            sum = mm_warp_sum(sum);
+            if (lane == 0) ((float *)(memory + a.room.dt))[way * 8 + seq] = sum;
         }
-        sum = mm_warp_sum(sum);
-        if (lane == 0) ((float *)(memory + a.room.dt))[warp * 8 + seq] = sum;
     }
 }
 
@@ -212,7 +210,7 @@ __device__ __forceinline__ void mm_dt_finish(const ARGS &a, const struct mm_step
     const float *sums = (const float *)(memory + a.room.dt) + seq;
     float z = 0.0f;
 #pragma unroll
-    for (int i = 0; i < mm_step_warps; i++)
+    for (int i = 0; i < mm_step_dt_ways; i++)
         z += sums[i * 8];
     const float u = factor * z + bias, v = u > 20.0f ? u : log1pf(expf(u));
     mm_say_float(mm_words_z(a, me.crew, meeting, round, seq) + 4 * here.t->P, v, meeting);
@@ -240,7 +238,7 @@ __device__ __forceinline__ void mm_hear_z(const ARGS &a, const struct mm_step_wh
     const bool pair = mm_paired(a, here);
     const int P = here.t->P, twos = (here.t->attention && !pair ? 3 : 4) * P / 2;
 #pragma unroll 1
-    for (int i = threadIdx.x; i < a.n * twos; i += mm_step_threads) {
+    for (int i = threadIdx.x; i < a.n * twos; i += mm_step_threads<ARGS>) {
         const int seq = mm_part_of(a, i, twos), at = (i - seq * twos) * 2;
         const bool other = pair && at >= 3 * P;
         const uint64_t *from = mm_words_z(a, other ? me.crew ^ 1 : me.crew, meeting, round, seq);
@@ -248,7 +246,7 @@ __device__ __forceinline__ void mm_hear_z(const ARGS &a, const struct mm_step_wh
         *(uint2 *)((float *)(memory + a.room.z) + seq * a.z_ld + at) = v;
     }
     // by threads that had the least to do
-    const int seq = mm_step_threads - 1 - (int)threadIdx.x;
+    const int seq = mm_step_threads<ARGS> - 1 - (int)threadIdx.x;
     if (!here.t->attention && seq < a.n)
         ((float *)(memory + a.room.z))[seq * a.z_ld + 4 * P] =
             __uint_as_float(mm_hear(mm_words_z(a, me.crew, meeting, round, seq) + 4 * P, meeting));
@@ -334,38 +332,58 @@ __device__ __forceinline__ float mm_recur_row(const ARGS &a, const struct mm_ste
     return in ? mm_dot4(s, m.q) : 0.0f;
 }
 
-// The recurrence and y = S q + d v, two rows a warp at a time; `s` and `next` are the first ones,
-// `rate` what the exponent of the decay has to dt.
+// The first rows of a warp, of which it has as many at a time; of one sequence twice the warps have
+// a row each.
+template <class ARGS>
+inline constexpr int mm_rows_at_once = ARGS::warps > mm_step_warps ? 1 : 2;
+template <class ARGS>
+struct mm_step_state_rows {
+    float4 s[mm_rows_at_once<ARGS>];
+};
+template <class ARGS>
+__device__ __forceinline__ struct mm_step_state_rows<ARGS> mm_state_rows(
+    const ARGS &a, const struct mm_step_here &here, const struct mm_step_who &me, int head, int i) {
+    struct mm_step_state_rows<ARGS> r;
+#pragma unroll
+    for (int e = 0; e < mm_rows_at_once<ARGS>; e++)
+        r.s[e] = mm_state_load(a, here, me, head, i + e * ARGS::warps);
+    return r;
+}
+
+// The recurrence and y = S q + d v, some rows a warp at a time; `now` are the first ones, `rate`
+// what the exponent of the decay has to dt.
 template <class ARGS>
 __device__ __forceinline__ void mm_recur(const ARGS &a, const struct mm_step_who &me, char *memory,
-                                         const struct mm_step_here &here, int head, float4 s,
-                                         float4 next, float rate, float d, unsigned meeting,
-                                         int round) {
+                                         const struct mm_step_here &here, int head,
+                                         struct mm_step_state_rows<ARGS> now, float rate, float d,
+                                         unsigned meeting, int round) {
+    constexpr int some = mm_rows_at_once<ARGS>, step = some * ARGS::warps;
     const int rows = here.t->P / mm_step_crew, count = a.n * rows;
     struct mm_step_met m = {};
     if (a.n == 1) m = mm_recur_meets(a, memory, here, 0, rate);
 #pragma unroll 1
-    for (int i = threadIdx.x / 32; i < count; i += 2 * mm_step_warps) {
-        const float4 later[2] = {mm_state_load(a, here, me, head, i + 2 * mm_step_warps),
-                                 mm_state_load(a, here, me, head, i + 3 * mm_step_warps)};
-        const int second = i + mm_step_warps;
-        float v[2], sum[2] = {0.0f, 0.0f};
-        if (a.n > 1) m = mm_recur_meets(a, memory, here, i / rows, rate);
-        sum[0] = mm_recur_row(a, me, memory, here, head, i, s, m, &v[0]);
-        if (second < count) {
-            if (a.n > 1) m = mm_recur_meets(a, memory, here, second / rows, rate);
-            sum[1] = mm_recur_row(a, me, memory, here, head, second, next, m, &v[1]);
-        }
-        sum[0] = mm_warp_sum(sum[0]), sum[1] = mm_warp_sum(sum[1]);
+    for (int i = threadIdx.x / 32; i < count; i += step) {
+        const struct mm_step_state_rows<ARGS> later = mm_state_rows(a, here, me, head, i + step);
+        float v[some], sum[some] = {};
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
-            const int j = i + e * mm_step_warps, seq = mm_part_of(a, j, rows);
+        for (int e = 0; e < some; e++) {
+            const int j = i + e * ARGS::warps;
+            if (j >= count) break;
+            if (a.n > 1) m = mm_recur_meets(a, memory, here, j / rows, rate);
+            sum[e] = mm_recur_row(a, me, memory, here, head, j, now.s[e], m, &v[e]);
+        }
+#pragma unroll
+        for (int e = 0; e < some; e++)
+            sum[e] = mm_warp_sum(sum[e]);
+#pragma unroll
+        for (int e = 0; e < some; e++) {
+            const int j = i + e * ARGS::warps, seq = mm_part_of(a, j, rows);
             const int row = me.rank * rows + j - seq * rows;
             if (j < count && threadIdx.x % 32 == e)
                 mm_say_float(mm_words_y(a, me.crew, meeting, round, seq) + row,
                              fmaf(d, v[e], sum[e]), meeting);
         }
-        s = later[0], next = later[1];
+        now = later;
     }
 }
 

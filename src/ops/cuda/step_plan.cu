@@ -258,7 +258,7 @@ static int take(int *at, int64_t bytes) {
 }
 
 // Cuts it for n sequences, slots of queues first; false where that does not fit.
-static bool cut_room(struct mm_step_plan *p, int n) {
+static bool cut_room(struct mm_step_plan *p, int n, int warps) {
     struct mm_step_args *a = &p->args;
     struct mm_step_room *r = &a->room;
     const bool quantized = p->weights != mm_dtype_bf16;
@@ -266,8 +266,9 @@ static bool cut_room(struct mm_step_plan *p, int n) {
                         : n == 1   ? mm_step_row_codes_one
                                    : mm_step_row_codes;
     int at = 0;
-    r->red = take(&at, 4 * mm_step_warps * 128 * 4);
-    r->dt = take(&at, mm_step_warps * 8 * 4);
+    r->red = take(&at, warps > mm_step_warps ? 2 * warps * mm_step_tile * 4
+                                             : 4 * mm_step_warps * mm_step_block * 4);
+    r->dt = take(&at, mm_step_dt_ways * 8 * 4);
     r->local = take(&at, p->local_blocks * n * (p->exact_last ? mm_step_row_exact : row));
     r->operand = take(&at, a->D_blocks * n * row);
     r->exact = take(&at, p->exact ? (int64_t)a->D_blocks * n * mm_step_row_exact : 0);
@@ -277,23 +278,25 @@ static bool cut_room(struct mm_step_plan *p, int n) {
     r->fresh = take(&at, (int64_t)p->rounds * n * mm_step_rows * 4);
     r->sum = take(&at, p->rounds > 1 ? (int64_t)n * a->slice * 4 : 0);
     r->conv = take(&at, (int64_t)p->rounds * n * mm_step_rows * 8 * 4);
-    r->parts = take(&at, (p->n_kinds * mm_step_ops + 1) * mm_step_warps * mm_part_bytes);
+    r->parts = take(&at, (int64_t)(p->n_kinds * mm_step_ops + 1) * warps * mm_part_bytes);
     r->items = take(&at, (int64_t)p->n_kinds * p->rounds * mm_step_rows * 16);
     r->states = take(&at, p->n_blocks * n * (int64_t)sizeof(struct mm_step_state));
     r->layers = take(&at, p->n_blocks * (int64_t)sizeof(struct mm_step_layer));
     r->model = take(&at, (int64_t)sizeof(struct mm_step_model));
     r->numbers = take(&at, 2 * (int64_t)sizeof(unsigned));
-    if (!mm_step_queues(p->weights, p->device.shared - at, a)) return false;
-    const int queues = mm_step_warps * a->queue;
+    const int queues = mm_step_queues(p->weights, p->device.shared - at, warps, a);
+    if (queues == 0) return false;
     for (int *o = &r->red; o <= &r->numbers; o++)
         *o += queues;
     r->bytes = at + queues;
-    a->n = n;
+    a->n = n, p->warps = warps;
     return true;
 }
 
 bool mm_step_plan_cut(struct mm_step_plan *p, int n) {
-    return (p->args.n == n && p->args.queue > 0) || cut_room(p, n);
+    const int warps = n == 1 && p->args.group_maps ? mm_step_twice : mm_step_warps;
+    if (p->args.n == n && p->warps == warps) return true;
+    return cut_room(p, n, warps) || cut_room(p, n, mm_step_warps);
 }
 
 // ---- the plan on the device ----
@@ -307,8 +310,8 @@ static bool make_room(struct mm_backend *be, struct mm_step_plan *p, const struc
                          mm_step_block * sizeof(uint64_t);
     const size_t rope = (size_t)mm_step_cols * 2 * 128 * sizeof(float2);
     const size_t exchange = (size_t)a->crews * (size_t)a->ex.words * sizeof(uint64_t);
-    const size_t maps = mm_step_maps_bytes(a->n_layers);
-    const size_t sums = (size_t)(4 * a->D_blocks * mm_step_block + 1) * sizeof(uint64_t);
+    const size_t maps = 2 * mm_step_maps_bytes(a->n_layers);
+    const size_t sums = (size_t)(4 * 4 * a->D_blocks * mm_step_block + 1) * sizeof(uint64_t);
     size_t at = 0, where[8];
     const size_t sizes[8] = {sizeof l->model, layers, states, parts, rope, exchange, maps, sums};
     for (int i = 0; i < 8; i++)
@@ -376,7 +379,7 @@ static void measure(struct mm_step_plan *p, const struct mm_step *s, const struc
         a->rope_half[b->stack] = (int)b->P / 2;
         a->rope_scale[b->stack] = b->pos_scale;
     }
-    for (p->cols = mm_step_cols; p->cols > 0 && !cut_room(p, p->cols);)
+    for (p->cols = mm_step_cols; p->cols > 0 && !cut_room(p, p->cols, mm_step_warps);)
         p->cols--;
 }
 

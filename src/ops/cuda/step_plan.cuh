@@ -17,6 +17,7 @@ struct mm_step_plan {
     int n_kinds, rounds, local_blocks;
     bool exact, exact_last;  // something in a quantized model is not quantized; last projections
     enum mm_dtype weights;   // as mm_step_launch wants it
+    int warps;               // that multiply: what shared memory is cut for, with args.n
     unsigned meeting;        // the next
     struct mm_step_state *states;  // (blocks, cols) as they are on the device
     struct mm_step_args args;      // what does not change from token to token

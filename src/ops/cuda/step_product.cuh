@@ -285,7 +285,7 @@ __device__ __forceinline__ void mm_stream(const ARGS &a, const struct mm_step_wh
 #pragma unroll
             for (int e = 0; e < 4; e++)
                 red[e * 32] = sum[e];
-            mm_meet();
+            mm_meet(a);
 #pragma unroll 1
             for (int i = 1; i < ways && way == 0; i++) {
 #pragma unroll
@@ -317,8 +317,9 @@ template <class KERNEL, class ARGS>
 __device__ __forceinline__ void mm_stream_whole(const ARGS &a, char *memory, unsigned turn,
                                                 bool begins, const float *norm, bool codes,
                                                 bool exact) {
-    constexpr int some = KERNEL::weights == mm_dtype_bf16 ? 1 : 2;
-    constexpr int step = mm_step_warps * mm_step_block;  // to the warp's next block
+    constexpr bool twice = ARGS::warps > mm_step_warps;
+    constexpr int some = KERNEL::weights == mm_dtype_bf16 || twice ? 1 : 2;
+    constexpr int step = ARGS::warps * mm_step_block;  // to the warp's next block
     const int lane = threadIdx.x % 32, columns = a.D_blocks * mm_step_block;
     char *operand = memory + a.room.operand;
     float *stream = (float *)(memory + a.room.stream);
@@ -409,7 +410,7 @@ __device__ __forceinline__ void mm_shorten(const ARGS &a, char *memory) {
     float *stream = (float *)(memory + a.room.stream);
     const int columns = KERNEL::one ? a.D_blocks * mm_step_block : a.slice;
 #pragma unroll 1
-    for (int i = threadIdx.x; i < a.n * columns; i += mm_step_threads) {
+    for (int i = threadIdx.x; i < a.n * columns; i += mm_step_threads<ARGS>) {
         float length;
         mm_norm_factor(a, memory, i / columns, 0.0f, true, &length);
         stream[i] *= length;
@@ -417,6 +418,10 @@ __device__ __forceinline__ void mm_shorten(const ARGS &a, char *memory) {
 }
 
 // ---- products ----
+
+template <class KERNEL>
+using mm_sums_of =
+    typename std::conditional<KERNEL::one, mm_one_sums<KERNEL>, mm_step_sums<KERNEL>>::type;
 
 // The sums of one tile over the first n of this warp's slots of it, taken from the queue two at a
 // time, or four. `local`: the operand is of a last projection and begins at the first slot.
@@ -427,28 +432,45 @@ __device__ __forceinline__ void mm_tile_sums(float c[4], const ARGS &a, char *me
     const int type = part.type, begin = part.begin, zero = local ? begin : 0;
     const bool exact = KERNEL::weights != mm_dtype_bf16 && type == mm_dtype_bf16;
     struct mm_step_pair p;
-    p.from = memory + (local ? a.room.local : exact ? a.room.exact : a.room.operand);
+    int from = local ? a.room.local : exact ? a.room.exact : a.room.operand;
+    asm volatile("" : "+r"(from));  // or it would be looked up for every slot
+    p.from = memory + from;
     p.n = a.n, p.scales = 0, p.of.blocks = part.blocks;
-    typename std::conditional<KERNEL::one, mm_one_sums<KERNEL>, mm_step_sums<KERNEL>>::type sums =
-        {};
+    constexpr bool shared = ARGS::warps > mm_step_warps;  // the other half is another warp's
+    mm_sums_of<KERNEL> sums = {};
+    float first[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     const bool fours = KERNEL::one && KERNEL::weights == mm_dtype_q4 && type == mm_dtype_q4;
     const bool scaled = KERNEL::weights != mm_dtype_bf16 && type != mm_dtype_bf16;
     const bool half = KERNEL::small && type == mm_dtype_q8;
-    const int one = scaled ? mm_scaled_slots(half, begin, part.blocks) : n;
-    int left = 0;  // of those that the scales are for
+    // slots of codes for one of scales
+    const int one = scaled && !KERNEL::groups ? mm_scaled_slots(half, begin, part.blocks) : n;
+    uint32_t scales = 0, thread = mm_thread_again<KERNEL>();
+    int left = 0;  // slots that they are for
 #pragma unroll 1
     for (int i = 0, count; i < n; i += count, left -= count) {
+        if (!shared && i == part.half && i > 0) sums.end(first, type), sums = {};
         if (scaled && left <= 0) {
-            p.scales = queue.take_scales(a), p.of.first = half ? (begin + i) / 2 : begin + i;
-            left = min(one, n - i);
+            scales = queue.take_scales(a), p.of.first = half ? (begin + i) / 2 : begin + i;
+            left = min(one, n - i), p.scales = scales;
+            if constexpr (KERNEL::groups) p.of.first = part.scales_first, p.scales += part.scales;
         }
         p.at = begin + i, p.s = p.at - zero, p.two = i + 1 < n;
         const bool four = fours && left >= 4;
         count = four ? 4 : 2;
-        queue.take_some(p.slot, four ? 4 : p.two ? 2 : 1);
-        if (!p.two) p.slot[1] = p.slot[0];
+        if constexpr (KERNEL::groups) {
+            p.slot[0] = queue.take();
+            p.slot[1] = p.two ? queue.take() : p.slot[0];
+            if (four) p.slot[2] = queue.take(), p.slot[3] = queue.take();
+        } else {
+            thread = mm_thread_again<KERNEL>();
+            queue.template take_some<KERNEL::one && KERNEL::weights == mm_dtype_q4 ? 4 : 2>(
+                p.slot, four    ? 4
+                        : p.two ? 2
+                                : 1);
+            if (!p.two) p.slot[1] = p.slot[0];
+        }
         if constexpr (KERNEL::one) {
-            mm_one<KERNEL>(sums, p, type, four);
+            mm_one<KERNEL>(sums, p, type, four, thread);
         } else {
             mm_pair<KERNEL>(sums, p, type);
         }
@@ -459,22 +481,41 @@ __device__ __forceinline__ void mm_tile_sums(float c[4], const ARGS &a, char *me
             if (four) queue.give(p.slot[2]), queue.give(p.slot[3]);
         }
     }
+    if (KERNEL::groups && scaled && n > 0 && threadIdx.x % 32 < a.givers) queue.give_scales();
     sums.end(c, type);
+#pragma unroll
+    for (int e = 0; e < 4; e++)
+        c[e] = first[e] + c[e];
 }
 
-// Sums of warps that share a tile: (warps, 8 sequences, 16 rows).
-__device__ __forceinline__ void mm_put_sums(float *red, const float c[4], int n) {
-    const int lane = threadIdx.x % 32, seq = lane % 4 * 2;
-    float *to = red + threadIdx.x / 32 * 128 + seq * 16 + lane / 4;
-    if (seq < n) to[0] = c[0], to[8] = c[2];
-    if (seq + 1 < n) to[16] = c[1], to[24] = c[3];
+// Of the two halves of a part, which warps i and i + 8 have, one sequence's sums become those of
+// the first; `red` is free. They have used the same place two turns ago at the latest.
+__device__ __forceinline__ void mm_add_halves(float *red, float c[4], int turn) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % mm_step_warps;
+    const bool second = threadIdx.x / 32 >= mm_step_warps, has = lane % 4 == 0;
+    float *at = red + (turn % 2 * mm_step_warps + warp) * mm_step_tile + lane / 4;
+    if (second && has) at[0] = c[0], at[8] = c[2];
+    mm_meet_half();
+    if (!second && has) c[0] += at[0], c[2] += at[8];
 }
-// Those of a row, of `parts` warps one after the other, added.
-__device__ __forceinline__ float mm_row_sum(const float *p, int parts) {
-    float sum = p[0];
+
+// Sums of warps that share a tile: (warps, 8 sequences or one, 16 rows).
+template <class ARGS>
+__device__ __forceinline__ void mm_put_sums(const ARGS &a, float *red, const float c[4]) {
+    const int lane = threadIdx.x % 32, seq = lane % 4 * 2;
+    float *to = red + threadIdx.x / 32 * ARGS::tile_sums + seq * mm_step_tile + lane / 4;
+    if (seq < a.n) to[0] = c[0], to[8] = c[2];
+    if (seq + 1 < a.n) to[16] = c[1], to[24] = c[3];
+}
+// Those of a row, of `parts` parts one after the other, added; a part is a warp's, or neighbours'.
+template <class ARGS>
+inline constexpr int mm_row_part = ARGS::tile_sums *ARGS::warps / mm_step_warps;
+template <class ARGS>
+__device__ __forceinline__ float mm_row_sum(const ARGS &, const float *p, int parts) {
+    float sum = 0.0f;
 #pragma unroll 4
-    for (int i = 1; i < parts; i++)
-        sum += p[i * 128];
+    for (int i = 0; i < parts; i++, p += mm_row_part<ARGS>)
+        sum += ARGS::warps > mm_step_warps ? p[0] + p[ARGS::tile_sums] : p[0];
     return sum;
 }
 
@@ -497,7 +538,9 @@ __device__ __forceinline__ void mm_send(const ARGS &a, const struct mm_step_who 
         if (more) {
             *sum = v;
         } else if (KERNEL::one) {
-            mm_add_part(mm_sums(a, mm_turn_of(a, memory, meeting), column0 + e / 2 * 8), v);
+            const unsigned turn = mm_turn_of(a, memory, meeting);
+            const int column = column0 + e / 2 * 8;
+            mm_add_part(mm_sums(a, turn, column / mm_step_block) + mm_sums_place(a, column), v);
         } else {
             mm_say_float(to + e % 2 * next + e / 2 * 8, v, meeting);
         }

@@ -37,8 +37,13 @@ __device__ inline uint32_t mm_load2_shared(uint32_t at) {
 // ---- who waits for whom ----
 
 // The warps that multiply meet; those that bring never do.
-__device__ inline void mm_meet() {
-    asm volatile("bar.sync 1, %0;" ::"n"((int)mm_step_threads) : "memory");
+template <class ARGS>
+__device__ __forceinline__ void mm_meet(const ARGS &) {
+    asm volatile("bar.sync 1, %0;" ::"n"(mm_step_threads<ARGS>) : "memory");
+}
+// Warps i and i + 8.
+__device__ inline void mm_meet_half() {
+    asm volatile("bar.sync %0, 64;" ::"r"(2 + (int)threadIdx.x / 32 % mm_step_warps) : "memory");
 }
 
 // Barriers in shared memory (PTX, mbarrier), by address; those of hopper.cuh need compute
@@ -98,17 +103,31 @@ struct mm_step_kernel {
     using args = ARGS;
     static constexpr int weights = WEIGHTS;
     static constexpr bool attends = ATTENDS;
-    static constexpr bool one = std::is_same<ARGS, struct mm_step_args_one>::value;
+    static constexpr bool one = std::is_base_of<struct mm_step_args_one, ARGS>::value;
     // beside q4, slots of other types are half as long: those are few
     static constexpr bool small = WEIGHTS == mm_dtype_q4;
     static constexpr int row_codes = one ? mm_step_row_codes_one : mm_step_row_codes;
-    static constexpr int slot = small ? 1024 : 2048;
-    static constexpr int bars_log = small ? 6 : 7;  // barriers have 2^-that of a slot's bytes
+    static constexpr bool groups = ARGS::groups;
+    static constexpr int piece = small ? 1024 : 2048;  // of a slot, what a warp multiplies
+    static constexpr int slot = groups ? mm_step_group * piece : piece;
+    // of a piece: from 64 bytes of rows to the next 64, and from rows g to rows g + 8
+    static constexpr int piece_next = groups ? mm_step_group * 1024 : 512;
+    static constexpr int piece_below = groups || small ? 512 : 1024;
+    // barriers have 2^-that of a slot's bytes
+    static constexpr int bars_log = (groups ? 8 : 6) + (small ? 0 : 1);
     static constexpr int bars = slot >> bars_log, free = bars / 2;
-    static constexpr int least = 4, most = 32;  // slots: as many are taken at once, have a lane
-    // scales: bytes of a row, so that eight rows are in eight groups of banks
-    static constexpr int scales_row = small ? 80 : 48;
-    static constexpr int scales = WEIGHTS == mm_dtype_bf16 ? 0 : mm_step_tile * scales_row;
+    // scales: of a group, slots behind the others, of 32 bytes a row, and factors behind them,
+    // which are filled and read in turns. Else what a warp holds: bytes of a row, so that eight
+    // rows are in eight groups of banks
+    static constexpr int scales_row = groups ? 32 : small ? 80 : 48;
+    static constexpr int factors = groups ? mm_step_group * mm_step_tile * scales_row : 32;
+    static constexpr int scale_slots = groups && WEIGHTS != mm_dtype_bf16 ? 2 : 0;
+    static constexpr int scale_slot = (small ? 2 : 1) * factors;
+    static constexpr int scales = groups                     ? scale_slots * (scale_slot + bars)
+                                  : WEIGHTS == mm_dtype_bf16 ? 0
+                                                             : mm_step_tile * scales_row;
+    // slots: as many are taken at once, have a lane
+    static constexpr int least = 4, most = 32 - scale_slots;
 };
 
 // Who this block is.
@@ -116,16 +135,30 @@ struct mm_step_who {
     int crew, rank;
 };
 
-// A warp's part of a product: tiles tile, tile + (8 >> split_log)... before `last`; of each, slots
+// A warp's part of a product: tiles tile, tile + step... before `last`; of each, slots
 // [begin, begin + n), none where the crew has no such rows. And what all warps know of the product.
 // The same in all blocks of a kind: a table in shared memory, in the order of the products.
+//
+// Of the products that have all columns (mm_in_halves) the slots before `half` are summed up by
+// themselves, and then those behind. Where there are twice the warps, two of them share such a
+// part, and have a half each, so that the sum is the same: neighbours, but of w1 with w3 warps i
+// and i + 8. So the four of a group have four tiles below each other, or columns of one tile beside
+// each other.
 struct alignas(16) mm_part {
-    int tile, last, begin, n;
-    int which, head, round;  // mm_step_which; of the crew's heads, -1: it has none
-    int turns;               // tiles that each warp walks through
-    int type, blocks;        // of the matrix
-    int more, ends;          // a round of heads follows; the block of the model ends
+    int tile, step, last;
+    int begin, n, half;
+    int head;             // -1: the crew has none
+    int turns;            // tiles that each warp walks through
+    int blocks;           // of the matrix
+    int8_t type;          // of the matrix
+    int8_t which, round;  // mm_step_which; of the crew's heads
+    int8_t more, ends;    // a round of heads follows; the block of the model ends
+    // of a group: where its warp's scales begin in a slot of them, and of which block
+    int16_t scales, scales_first;
 };
+__device__ __forceinline__ constexpr bool mm_in_halves(int which) {
+    return which <= mm_step_in || which == mm_step_ffn;
+}
 
 template <class ARGS>
 __device__ __forceinline__ const struct mm_step_model *mm_model(const ARGS &a, const char *memory) {
@@ -148,7 +181,7 @@ template <class ARGS>
 __device__ __forceinline__ struct mm_part *mm_parts_of(const ARGS &a, char *memory, int kind,
                                                        int op, int warp) {
     static_assert(sizeof(struct mm_part) == mm_part_bytes, "room is cut for them");
-    return (struct mm_part *)(memory + a.room.parts) + (kind * mm_step_ops + op) * mm_step_warps +
+    return (struct mm_part *)(memory + a.room.parts) + (kind * mm_step_ops + op) * ARGS::warps +
            warp;
 }
 
@@ -159,7 +192,7 @@ __device__ __forceinline__ struct mm_part mm_part_make(const ARGS &a,
                                                        const struct mm_step_who &me, int kind,
                                                        int op, int warp) {
     const struct mm_step_shape *m = &model->output;
-    int column = 0, block = me.rank, tiles = m->tiles, turns = 0;
+    int column = 0, block = me.rank, tiles = m->tiles;
     struct mm_part p = {};
     bool has = true;  // rows of this crew
     p.which = mm_step_output, p.ends = 1;
@@ -178,14 +211,33 @@ __device__ __forceinline__ struct mm_part mm_part_make(const ARGS &a,
         if (p.which == mm_step_w2) column = me.crew * (t.unit / mm_step_block), has = left > 0;
     }
     const int log = m->split_log, first = block * m->per;
-    p.tile = first + (warp >> log), p.last = min(tiles, first + m->per);
-    p.begin = column * m->spb + (warp & ((1 << log) - 1)) * m->per_part;
-    p.n = has && p.tile < p.last ? max(0, min(m->per_part, m->slots - p.begin)) : 0;
+    const bool halves = mm_in_halves(p.which), shared = halves && ARGS::warps > mm_step_warps;
+    const bool below = p.which > mm_step_in;  // a warp of a group has a tile
+    const int of = !shared ? warp : below ? warp % mm_step_warps : warp / 2;
+    p.tile = first + (of >> log), p.last = min(tiles, first + m->per);
+    p.step = (shared ? (int)mm_step_warps : ARGS::warps) >> log;
+    p.begin = column * m->spb + (of & ((1 << log) - 1)) * m->per_part;
+    // the first of a group
+    const int top = ARGS::groups && below ? p.tile - warp % mm_step_group : p.tile;
+    p.n = has && top < p.last ? max(0, min(m->per_part, m->slots - p.begin)) : 0;
+    // pairs stay whole, and fours (mm_tile_sums)
+    const int whole = m->type == mm_dtype_q4 ? 4 : 2;
+    p.half = halves ? min(p.n, (p.n + 2 * whole - 1) / (2 * whole) * whole) : p.n;
+    if (shared && (below ? warp / mm_step_warps : warp % 2)) {
+        p.begin += p.half, p.n -= p.half;
+    } else if (shared) {
+        p.n = p.half;
+    }
     // where this crew has nothing to multiply, sums of nothing are finished, and zeros are sent
-    turns = (max(p.last - first, 0) + mm_step_warps - 1) / mm_step_warps;
-    if (p.which <= mm_step_in) turns = 1;
-    if (p.which == mm_step_output && !a.logits) turns = 0;
-    p.turns = turns, p.type = m->type, p.blocks = m->blocks;
+    p.turns = (max(p.last - first, 0) + p.step - 1) / p.step;
+    if (p.which <= mm_step_in) p.turns = 1;
+    if (p.which == mm_step_output && !a.logits) p.turns = 0;
+    p.type = (int8_t)m->type, p.blocks = m->blocks;
+    if (ARGS::groups) {
+        const int in = warp % mm_step_group;
+        p.scales = (int16_t)(below ? in * 2 * mm_step_tile * 16 : 0);
+        p.scales_first = (int16_t)((p.begin - (below ? 0 : in * p.n)) / max(1, m->spb));
+    }
     return p;
 }
 
@@ -200,12 +252,12 @@ struct mm_scales {
     __device__ __forceinline__ int piece(int t) const {
         return (2 * (first + (t < 2 ? 0 : blocks)) & ~15) + t % 2 * 16;
     }
-    // From the row's place among those held: the scale and the factors of a block.
+    // From where the row's scales are held, or its factors: those of a block.
     __device__ __forceinline__ uint32_t scale(int block) const {
         return 2 * ((first & 7) + block - first);
     }
     __device__ __forceinline__ uint32_t factors(int block) const {
-        return 32 + 2 * ((first + blocks & 7) + block - first);
+        return 2 * ((first + blocks & 7) + block - first);
     }
 };
 
@@ -224,29 +276,36 @@ __device__ __forceinline__ int mm_scaled_slots(bool half, int begin, int blocks)
 
 template <class KERNEL>
 struct mm_queue {
-    uint32_t room;          // the warp's slots
+    uint32_t room;          // the queue's slots
     uint32_t next, parity;  // to be taken next: where it begins, and of how many turns
     uint32_t ring;
-    uint32_t bars;  // of barriers: where that of a slot at 0 would be
+    uint32_t bars;         // of barriers: where that of a slot at 0 would be
+    uint32_t scale_turns;  // of a group: how many slots of scales were taken
 
+    static constexpr uint32_t behind = KERNEL::scale_slots * KERNEL::scale_slot;  // the ring
     template <class ARGS>
     __device__ __forceinline__ static uint32_t room_of(const ARGS &a, const char *memory,
-                                                       int warp) {
-        return mm_shared_at(memory) + warp * a.ring;
+                                                       int queue) {
+        return mm_shared_at(memory) + queue * (a.ring + behind);
     }
     template <class ARGS>
     __device__ __forceinline__ static uint32_t bars_of(const ARGS &a, const char *memory,
-                                                       int warp) {
-        const uint32_t behind = mm_shared_at(memory) + mm_step_warps * a.ring;
-        return behind + warp * (a.queue - a.ring) - (room_of(a, memory, warp) >> KERNEL::bars_log);
+                                                       int queue) {
+        return room_of(a, memory, ARGS::queues) + queue * (a.queue - a.ring - behind) -
+               (room_of(a, memory, queue) >> KERNEL::bars_log);
     }
     template <class ARGS>
     __device__ __forceinline__ void start(const ARGS &a, const char *memory) {
-        room = room_of(a, memory, threadIdx.x / 32);
-        next = parity = 0, ring = a.ring, bars = bars_of(a, memory, threadIdx.x / 32);
-        if (threadIdx.x % 32 * KERNEL::slot < ring) {
-            const uint32_t at = bar(room + threadIdx.x % 32 * KERNEL::slot);
-            mm_bar_init(at, a.maps ? 1 : 32), mm_bar_init(at + KERNEL::free, a.givers);
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        const int queue = KERNEL::groups ? warp / mm_step_group : warp;
+        room = room_of(a, memory, queue);
+        next = parity = 0, ring = a.ring, scale_turns = 0;
+        bars = bars_of(a, memory, queue);
+        const bool mine = !KERNEL::groups || warp % mm_step_group == 0;
+        if (mine && lane < ring / KERNEL::slot + KERNEL::scale_slots) {
+            const uint32_t at = bar(room + lane * KERNEL::slot);
+            const int readers = KERNEL::groups ? mm_step_group : 1;
+            mm_bar_init(at, a.maps ? 1 : 32), mm_bar_init(at + KERNEL::free, readers * a.givers);
             mm_bar_inits_done();
         }
     }
@@ -262,29 +321,35 @@ struct mm_queue {
         if (next == ring) next = 0, parity ^= 1;
         return at;
     }
-    // The next `count` slots, up to 4, asked about together: each answer takes some time.
+    // The next `count` slots, up to MOST, asked about together: each answer takes some time. Of
+    // those that are not wanted the answer is not, either.
+    template <int MOST>
     __device__ __forceinline__ void take_some(uint32_t slot[4], int count) {
+        static_assert(MOST <= KERNEL::least, "a queue is as long");
         bool come = true;
-        const uint32_t first = next, turn = parity;
+        uint32_t turn[MOST];
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if (i >= count) break;
-            slot[i] = room + next;
-            come &= mm_bar_passed(bar(slot[i]), parity);
-            next += KERNEL::slot;
-            if (next == ring) next = 0, parity ^= 1;
+        for (int i = 0; i < MOST; i++) {
+            const uint32_t at = next + i * KERNEL::slot, over = at >= ring;
+            slot[i] = room + at - (over ? ring : 0), turn[i] = parity ^ over;
+            come &= mm_bar_passed(bar(slot[i]), turn[i]) || i >= count;
         }
+        next += count * KERNEL::slot;
+        if (next >= ring) next -= ring, parity ^= 1;
         if (come) return;
-#pragma unroll 1
-        for (uint32_t i = 0, at = first, of = turn; i < (uint32_t)count; i++) {
-            mm_bar_wait(bar(room + at), of);
-            at += KERNEL::slot;
-            if (at == ring) at = 0, of ^= 1;
-        }
+#pragma unroll
+        for (int i = 0; i < MOST; i++)
+            if (i < count) mm_bar_wait(bar(slot[i]), turn[i]);
     }
     // The next slot, of scales, is kept apart and given back. Nobody reads those before any more.
+    // Of a group: it has slots of their own, and who took one gives it back.
     template <class ARGS>
     __device__ __forceinline__ uint32_t take_scales(const ARGS &a) {
+        if constexpr (KERNEL::groups) {
+            const uint32_t turn = scale_turns++;
+            mm_bar_wait(bar(room + ring) + turn % 2 * KERNEL::bars, turn / 2 % 2);
+            return room + ring + turn % 2 * KERNEL::scale_slot;
+        }
         const uint32_t lane = threadIdx.x % 32, at = take();
         const uint32_t to = bar(room + ring);
         if (KERNEL::small || lane % 4 < 2) {
@@ -296,6 +361,10 @@ struct mm_queue {
         __syncwarp();
         if (lane < a.givers) give(at);
         return to;
+    }
+    // What take_scales gave last.
+    __device__ __forceinline__ void give_scales() const {
+        mm_bar_arrive(bar(room + ring) + (scale_turns - 1) % 2 * KERNEL::bars + KERNEL::free);
     }
     // By `givers` lanes, after all have read.
     __device__ __forceinline__ void give(uint32_t at) const {

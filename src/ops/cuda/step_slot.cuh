@@ -115,7 +115,8 @@ struct mm_slot {
             for (int e = 0; e < 2; e++) {
                 const uint32_t of = of_row + e * 8 * KERNEL::scales_row;
                 scales[e] = mm_load2_shared(of + p.of.scale(block));
-                if (TYPE == mm_dtype_q4) factors[e] = mm_load2_shared(of + p.of.factors(block));
+                if (TYPE == mm_dtype_q4)
+                    factors[e] = mm_load2_shared(of + KERNEL::factors + p.of.factors(block));
             }
 #pragma unroll
             for (int e = 0; e < 2; e++) {
@@ -228,6 +229,21 @@ __device__ __forceinline__ void mm_pair(struct mm_step_sums<KERNEL> &sums,
 // lanes t = 0. The other pairs of columns, whose sums the lanes t > 0 have, are for other parts of
 // an exact operand, or for other groups of 32 columns, each of which has a factor of its own in q4.
 
+// The thread, of its warp, or of its group, where each warp has a piece of a slot. What is made of
+// it is made again where it is wanted, for every slot, or every product of a group: kept through a
+// whole token, as the compiler would, it takes the registers that loads on their way need.
+template <class KERNEL>
+__device__ __forceinline__ uint32_t mm_thread_again() {
+    uint32_t thread = threadIdx.x % (KERNEL::groups ? 32 * mm_step_group : 32);
+    asm volatile("" : "+r"(thread));
+    return thread;
+}
+// Where its 16 bytes begin in a slot: of a group, in the first 64 of the rows of a piece.
+template <class KERNEL>
+__device__ __forceinline__ uint32_t mm_thread_place(uint32_t thread) {
+    return thread % 32 * 16 + (KERNEL::groups ? thread / 32 * 1024 : 0);
+}
+
 template <class KERNEL>
 struct mm_one_sums {
     // bf16, exact: rows g and g + 8 of a slot's columns 0 to 31, then of the others (exact: no
@@ -267,9 +283,10 @@ __device__ __forceinline__ void mm_one_mma(int (&c)[4], uint4 w, uint2 x) {
 
 template <class KERNEL>
 __device__ __forceinline__ void mm_one_bf16(struct mm_one_sums<KERNEL> &sums,
-                                            const struct mm_step_pair &p) {
+                                            const struct mm_step_pair &p, uint32_t thread) {
     constexpr bool exact = KERNEL::weights != mm_dtype_bf16, wide = !KERNEL::small;
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const uint32_t lane = thread % 32, mine = mm_thread_place<KERNEL>(thread);
+    const int g = lane / 4, t = lane % 4;
     const int place = t * 16 + g % 2 * 8 + (exact ? min(g / 2, mm_exact_parts - 1) * 128 : 0);
     uint4 w[2][4];
     uint2 x[2][2];
@@ -279,11 +296,11 @@ __device__ __forceinline__ void mm_one_bf16(struct mm_one_sums<KERNEL> &sums,
         const int in = exact && wide ? 0 : s % 2 * (wide ? 128 : 64);
         const char *from =
             p.from + unit * (exact ? mm_step_row_exact / 2 : mm_step_row_bf16) + in + place;
-        const uint32_t at = p.slot[i] + lane * 16;
+        const uint32_t at = p.slot[i] + mine;
 #pragma unroll
         for (int e = 0; e < (wide ? 2 : 1); e++) {
-            w[i][2 * e] = mm_load16_shared(at + e * 512);
-            w[i][2 * e + 1] = mm_load16_shared(at + e * 512 + (wide ? 1024 : 512));
+            w[i][2 * e] = mm_load16_shared(at + e * KERNEL::piece_next);
+            w[i][2 * e + 1] = mm_load16_shared(at + e * KERNEL::piece_next + KERNEL::piece_below);
             x[i][e] = *(const uint2 *)(from + e * 64);
         }
     }
@@ -301,9 +318,10 @@ __device__ __forceinline__ void mm_one_bf16(struct mm_one_sums<KERNEL> &sums,
 
 template <class KERNEL>
 __device__ __forceinline__ void mm_one_q8(struct mm_one_sums<KERNEL> &sums,
-                                          const struct mm_step_pair &p) {
+                                          const struct mm_step_pair &p, uint32_t thread) {
     constexpr bool wide = !KERNEL::small;
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const uint32_t lane = thread % 32, mine = mm_thread_place<KERNEL>(thread);
+    const int g = lane / 4, t = lane % 4;
     uint4 w[2][4];
     uint2 x[2][2];
     uint32_t scales[2][2];
@@ -314,11 +332,11 @@ __device__ __forceinline__ void mm_one_q8(struct mm_one_sums<KERNEL> &sums,
         const char *row = p.from + (wide ? s : s / 2) * KERNEL::row_codes;
         const char *from = row + (wide ? 0 : s % 2 * 64) + t * 16 + g % 2 * 8;
         const uint32_t of = p.scales + g * KERNEL::scales_row + p.of.scale(wide ? at : at / 2);
-        const uint32_t slot = p.slot[i] + lane * 16;
+        const uint32_t slot = p.slot[i] + mine;
 #pragma unroll
         for (int e = 0; e < (wide ? 2 : 1); e++) {
-            w[i][2 * e] = mm_load16_shared(slot + e * 512);
-            w[i][2 * e + 1] = mm_load16_shared(slot + e * 512 + (wide ? 1024 : 512));
+            w[i][2 * e] = mm_load16_shared(slot + e * KERNEL::piece_next);
+            w[i][2 * e + 1] = mm_load16_shared(slot + e * KERNEL::piece_next + KERNEL::piece_below);
             x[i][e] = *(const uint2 *)(from + e * 64);
         }
         scales[i][0] = mm_load2_shared(of);
@@ -343,8 +361,11 @@ __device__ __forceinline__ void mm_one_q8(struct mm_one_sums<KERNEL> &sums,
 // are masked; high ones are not, so what their low halves add goes off again, which the negated
 // codes in the operand do. A code is c + 8, and the operand has what all the 8 add.
 template <class KERNEL, int PAIRS>
-__device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair &p) {
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, group = g / 2;
+__device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair &p,
+                                          uint32_t thread) {
+    const bool two = PAIRS > 1 || p.two;
+    const uint32_t lane = thread % 32, mine = mm_thread_place<KERNEL>(thread);
+    const int g = lane / 4, t = lane % 4, group = g / 2;
     const bool meets = group % 2 == t / 2;
     const int place = t * 16 + g % 2 * 8;
     const int low = meets ? place + (group < 2 ? 0 : mm_step_negated) : mm_step_zeros;
@@ -355,21 +376,28 @@ __device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair 
     int sums[2 * PAIRS][2] = {};
 #pragma unroll
     for (int i = 0; i < 2 * PAIRS; i++) {
-        if (i == 1 && !p.two) break;
+        if (i == 1 && !two) break;
         const char *x = p.from + (p.s + i) * KERNEL::row_codes;
         const uint2 xl = *(const uint2 *)(x + low), xh = *(const uint2 *)(x + high);
         const int eights = *(const int *)(x + mm_step_eights + t * 4);
-        const uint32_t factors = of_row + p.of.factors(p.at + i);
+        const uint32_t factors = of_row + KERNEL::factors + p.of.factors(p.at + i);
+        const uint32_t slot = p.slot[i] + mine, m = 0x0f0f0f0fu;
+        const uint4 w[2] = {mm_load16_shared(slot), mm_load16_shared(slot + 512)};
+        uint32_t f[2];
 #pragma unroll
-        for (int row = 0; row < 2; row++) {
-            const uint4 w = mm_load16_shared(p.slot[i] + lane * 16 + row * 512);
-            const uint32_t f = mm_load2_shared(factors + row * 8 * KERNEL::scales_row);
-            const uint32_t m = 0x0f0f0f0fu;
-            int c[4] = {0, 0, 0, 0};
-            mm_mma_u8(c, w.x & m, w.y & m, w.z & m, w.w & m, xl.x, xl.y);
-            mm_mma_u8(c, w.x, w.y, w.z, w.w, xh.x, xh.y);
-            sums[i][row] = (int)(__funnelshift_r(f, f, turn) & mask) * (c[0] + c[3] + eights);
-        }
+        for (int row = 0; row < 2; row++)
+            f[row] = mm_load2_shared(factors + row * 8 * KERNEL::scales_row);
+        int c[2][4] = {};
+#pragma unroll
+        for (int row = 0; row < 2; row++)
+            mm_mma_u8(c[row], w[row].x & m, w[row].y & m, w[row].z & m, w[row].w & m, xl.x, xl.y);
+#pragma unroll
+        for (int row = 0; row < 2; row++)
+            mm_mma_u8(c[row], w[row].x, w[row].y, w[row].z, w[row].w, xh.x, xh.y);
+#pragma unroll
+        for (int row = 0; row < 2; row++)
+            sums[i][row] = (int)(__funnelshift_r(f[row], f[row], turn) & mask) *
+                           (c[row][0] + c[row][3] + eights);
     }
     // four lanes have a part of four sums of a pair each, and add up one
     const bool second = t >= 2, odd = t & 1;
@@ -384,7 +412,7 @@ __device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair 
                     __shfl_xor_sync(0xffffffffu, second ? of[0][e] : of[1][e], 2);
         sum[k] = (odd ? to[1] : to[0]) + __shfl_xor_sync(0xffffffffu, odd ? to[0] : to[1], 1);
     }
-    if (second && !p.two) return;
+    if (second && !two) return;
 #pragma unroll
     for (int k = 0; k < PAIRS; k++) {
         const int i = 2 * k + (second ? 1 : 0);
@@ -397,16 +425,17 @@ __device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair 
 // four: the slots are two pairs.
 template <class KERNEL>
 __device__ __forceinline__ void mm_one(struct mm_one_sums<KERNEL> &sums,
-                                       const struct mm_step_pair &p, int type, bool four) {
+                                       const struct mm_step_pair &p, int type, bool four,
+                                       uint32_t thread) {
     if (KERNEL::weights == mm_dtype_bf16 || type == mm_dtype_bf16) {
-        mm_one_bf16<KERNEL>(sums, p);
+        mm_one_bf16<KERNEL>(sums, p, thread);
     } else if constexpr (KERNEL::weights != mm_dtype_bf16) {
         if (KERNEL::weights == mm_dtype_q8 || type == mm_dtype_q8) {
-            mm_one_q8<KERNEL>(sums, p);
+            mm_one_q8<KERNEL>(sums, p, thread);
         } else if (four) {
-            mm_one_q4<KERNEL, 2>(sums.own, p);
+            mm_one_q4<KERNEL, 2>(sums.own, p, thread);
         } else {
-            mm_one_q4<KERNEL, 1>(sums.own, p);
+            mm_one_q4<KERNEL, 1>(sums.own, p, thread);
         }
     }
 }

@@ -1,7 +1,7 @@
 // The kernel of a token step: one block a multiprocessor, eight blocks a crew, all of a token in
 // one launch (step.cuh says how the work is shared out).
 #include "ops/cuda/step_attend.cuh"
-#include "ops/cuda/step_bring_hopper.cuh"
+#include "ops/cuda/step_bring_groups.cuh"
 
 // The member that has the row of dt: the last one.
 static __device__ __forceinline__ bool me_dt(const struct mm_step_who &me) {
@@ -9,9 +9,11 @@ static __device__ __forceinline__ bool me_dt(const struct mm_step_who &me) {
 }
 
 // A copy of things of the device's memory to shared memory.
-static __device__ __forceinline__ void copy_in(char *to, const void *from, int bytes) {
+template <class ARGS>
+static __device__ __forceinline__ void copy_in(const ARGS &, char *to, const void *from,
+                                               int bytes) {
 #pragma unroll 1
-    for (int i = threadIdx.x; i < bytes / 16; i += mm_step_all)
+    for (int i = threadIdx.x; i < bytes / 16; i += mm_step_all<ARGS>)
         ((uint4 *)to)[i] = __ldg((const uint4 *)from + i);
 }
 
@@ -54,12 +56,12 @@ static __device__ __forceinline__ void begin_half(const ARGS &a, walk<KERNEL> &w
         mm_hear_operand<KERNEL>(a, w.memory, w.me, w.meeting, codes, exact);
     }
     float length;
-    mm_meet();
+    mm_meet(a);
     w.factor = mm_norm_factor(a, w.memory, min((int)threadIdx.x % 8, a.n - 1), end ? a.eps : t.eps,
                               l2norm, &length);
     if (l2norm) {
         mm_shorten<KERNEL>(a, w.memory);
-        mm_meet();
+        mm_meet(a);
     }
 }
 
@@ -72,27 +74,20 @@ static __device__ __forceinline__ float factor_of(const walk<KERNEL> &w, int seq
 template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void begin(const ARGS &a, walk<KERNEL> &w, int l, bool mixer,
                                              int head, int round) {
-    struct mm_step_item i = {};
-    struct mm_step_conv conv = {};
     struct mm_step_dt dt = {};
     const bool has_dt = mixer && head >= 0 && !w.here.t->attention && me_dt(w.me);
     if (mixer) {  // what comes from far is asked for before the crew has the operand
 #pragma unroll 1
-        for (int at = threadIdx.x + mm_step_threads; at < a.n * mm_step_rows;
-             at += mm_step_threads) {
-            const struct mm_step_item more = mm_item(a, w.memory, w.here, round, at);
-            mm_conv_store(a, w.memory, more, round, mm_conv_load(w.here, more));
-        }
-        i = mm_item(a, w.memory, w.here, round, threadIdx.x);
-        conv = mm_conv_load(w.here, i);
+        for (int at = threadIdx.x; at < a.n * mm_step_rows; at += mm_step_threads<ARGS>)
+            mm_conv_ask(a, w.memory, w.here, mm_item(a, w.memory, w.here, round, at), round);
         if (has_dt) {
-            dt.w[0] = mm_dt_weights(a, w.here, head, threadIdx.x / 32);
-            dt.w[1] = mm_dt_weights(a, w.here, head, threadIdx.x / 32 + mm_step_warps);
+#pragma unroll
+            for (int e = 0; e < mm_dt_of_warp<ARGS>; e++)
+                dt.w[e] = mm_dt_weights(a, w.here, head, threadIdx.x / 32 + e * ARGS::warps);
             w.dt_bias = __ldg(w.here.y->dt_bias + head);
         }
     }
     if (round == 0) begin_half(a, w, l, !mixer);
-    if (mixer) mm_conv_store(a, w.memory, i, round, conv);
     if (has_dt) mm_dt_sums<KERNEL>(a, w.memory, w.here, head, dt);
 }
 
@@ -100,32 +95,34 @@ static __device__ __forceinline__ void begin(const ARGS &a, walk<KERNEL> &w, int
 template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void mix(const ARGS &a, walk<KERNEL> &w, int head, int round) {
     if (head < 0) {
-        mm_meet();
+        mm_meet(a);
         return;
     }
-    if (KERNEL::attends && w.here.t->attention) {
-        if (a.half_cache) {
-            mm_attend_soon<true>(a, w.me, w.here, head);
-        } else {
-            mm_attend_soon<false>(a, w.me, w.here, head);
+    if constexpr (KERNEL::attends) {
+        if (w.here.t->attention) {
+            if (a.half_cache) {
+                mm_attend_soon<true>(a, w.me, w.here, head);
+            } else {
+                mm_attend_soon<false>(a, w.me, w.here, head);
+            }
+            mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
+            mm_meet(a);
+            mm_attend(a, w.me, w.memory, w.here, head, w.meeting, round);
+            mm_attended<KERNEL>(a, w.me, w.memory, w.here, head, w.meeting, round);
+            mm_meet(a);
+            return;
         }
-        mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
-        mm_meet();
-        mm_attend(a, w.me, w.memory, w.here, head, w.meeting, round);
-        mm_attended<KERNEL>(a, w.me, w.memory, w.here, head, w.meeting, round);
-    } else {  // asked for before the crew has said what is next
-        const int warp = threadIdx.x / 32;
-        const float4 state = mm_state_load(a, w.here, w.me, head, warp);
-        const float4 next = mm_state_load(a, w.here, w.me, head, warp + mm_step_warps);
-        const float4 weights = mm_gated_weights(w.here, head);
-        const float d = w.here.y->d ? __ldg(w.here.y->d + head) : 0.0f;
-        const float a_log = w.here.y->a_log ? __ldg(w.here.y->a_log + head) : -INFINITY;
-        mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
-        mm_meet();
-        mm_recur(a, w.me, w.memory, w.here, head, state, next, -expf(a_log), d, w.meeting, round);
-        mm_gated<KERNEL>(a, w.me, w.memory, w.here, head, weights, w.meeting, round);
     }
-    mm_meet();
+    // asked for before the crew has said what is next
+    const auto state = mm_state_rows(a, w.here, w.me, head, threadIdx.x / 32);
+    const float4 weights = mm_gated_weights(w.here, head);
+    const float d = w.here.y->d ? __ldg(w.here.y->d + head) : 0.0f;
+    const float a_log = w.here.y->a_log ? __ldg(w.here.y->a_log + head) : -INFINITY;
+    mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
+    mm_meet(a);
+    mm_recur(a, w.me, w.memory, w.here, head, state, -expf(a_log), d, w.meeting, round);
+    mm_gated<KERNEL>(a, w.me, w.memory, w.here, head, weights, w.meeting, round);
+    mm_meet(a);
 }
 
 // What the crew said of the MLP's hidden numbers becomes the operand of w2.
@@ -134,8 +131,7 @@ static __device__ __forceinline__ void hear_hidden(const ARGS &a, walk<KERNEL> &
     const struct mm_step_kind &t = *w.here.t;
     const int left = min(t.unit, t.F - w.me.crew * t.unit);
 #pragma unroll 1
-    for (int i = threadIdx.x / 32; i < t.unit / mm_step_block * a.n && left > 0;
-         i += mm_step_warps) {
+    for (int i = threadIdx.x / 32; i < t.unit / mm_step_block * a.n && left > 0; i += ARGS::warps) {
         const int seq = i % a.n, block = i / a.n;
         const int at = block * mm_step_block + threadIdx.x % 32 * 4;
         float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -144,7 +140,7 @@ static __device__ __forceinline__ void hear_hidden(const ARGS &a, walk<KERNEL> &
         mm_keep_operand<KERNEL>(a, w.memory, block, seq, v,
                                 t.shape[mm_step_w2].type != mm_dtype_bf16);
     }
-    mm_meet();
+    mm_meet(a);
 }
 
 // The sums of v, k, q, gate and dt are all in shared memory.
@@ -153,17 +149,18 @@ static __device__ __forceinline__ void end_mixer(const ARGS &a, walk<KERNEL> &w,
                                                  int round) {
     const struct mm_step_kind &t = *w.here.t;
     const float *red = (const float *)(w.memory + a.room.red);
+    mm_conv_wait();
 #pragma unroll 1
-    for (int at0 = threadIdx.x / 32 * 32; at0 < a.n * mm_step_rows; at0 += mm_step_threads) {
+    for (int at0 = threadIdx.x / 32 * 32; at0 < a.n * mm_step_rows; at0 += mm_step_threads<ARGS>) {
         const int at = at0 + threadIdx.x % 32;
         const struct mm_step_item i = mm_item(a, w.memory, w.here, round, at);
         const float factor = factor_of(w, i.seq);  // the same for a warp
         if (i.row.z < 0) continue;
-        const float sum = mm_row_sum(red + i.row.sum + i.seq * 16, i.row.parts & 15);
+        const float sum = mm_row_sum(a, red + i.row.sum + i.seq * 16, i.row.parts & 15);
         mm_finish_row(a, w.me, w.memory, w.here, i, w.meeting, round, factor * sum);
     }
     // by a warp that has the least to do
-    const int seq = mm_step_threads - 1 - (int)threadIdx.x;
+    const int seq = mm_step_threads<ARGS> - 1 - (int)threadIdx.x;
     if (head >= 0 && !t.attention && me_dt(w.me) && seq < 32) {
         const float factor = factor_of(w, min(seq, a.n - 1));
         if (seq < a.n)
@@ -202,7 +199,7 @@ static __device__ __forceinline__ void hidden(const ARGS &a, const walk<KERNEL> 
         (const float *)(w.memory + a.room.stream) + (KERNEL::one ? w.me.rank * a.slice : 0);
     if (w.me.crew != 0) return;
 #pragma unroll 1
-    for (int i = threadIdx.x; i < a.n * a.slice; i += mm_step_threads) {
+    for (int i = threadIdx.x; i < a.n * a.slice; i += mm_step_threads<ARGS>) {
         const int seq = i / a.slice, column = w.me.rank * a.slice + i % a.slice;
         float length;
         const float factor = mm_norm_factor(a, w.memory, seq, a.eps, false, &length);
@@ -217,6 +214,8 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
                                                const struct mm_part &part) {
     const int which = part.which;
     const bool splits = which <= mm_step_in, sends = which == mm_step_wo || which == mm_step_w2;
+    // sums of two meetings later: who sends now has heard the last ones
+    if (KERNEL::groups && sends) mm_clear_sums(a, mm_turn_of(a, w.memory, w.meeting) + 2);
     if (which == mm_step_wo) {
         mix(a, w, part.head, part.round);
     } else if (which == mm_step_w2) {
@@ -227,27 +226,33 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
     }
     int tile = part.tile;
 #pragma unroll 1
-    for (int turn = 0; turn < part.turns; turn++, tile += mm_step_warps) {
+    for (int turn = 0; turn < part.turns; turn++, tile += part.step) {
         const bool has = tile < part.last;
         float c[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        mm_tile_sums(c, a, w.memory, w.queue, part, has ? part.n : 0, sends);
+        // a group takes its slots together, whoever has rows there
+        const int n = has || (KERNEL::groups && !splits) ? part.n : 0;
+        mm_tile_sums(c, a, w.memory, w.queue, part, n, sends);
+        float *red = (float *)(w.memory + a.room.red);
         if (splits) {
-            float *red = (float *)(w.memory + a.room.red);
-            mm_put_sums(red + (which == mm_step_gate ? mm_step_warps * 128 : 0), c, a.n);
+            mm_put_sums(a, red + (which == mm_step_gate ? ARGS::warps * ARGS::tile_sums : 0), c);
         } else if (sends) {
             if (has)
                 mm_send<KERNEL>(a, w.me, w.memory, c, tile, w.meeting,
                                 which == mm_step_wo ? part.round : 0, part.more != 0);
-        } else if (has) {
-            end_tile(a, w, c, which == mm_step_ffn, tile);
+        } else {
+            const bool shared = ARGS::warps > mm_step_warps && which == mm_step_ffn;
+            if (shared) mm_add_halves(red, c, turn);
+            if (has && !(shared && threadIdx.x / 32 >= mm_step_warps))
+                end_tile(a, w, c, which == mm_step_ffn, tile);
         }
     }
     if (which == mm_step_in) {
-        mm_meet();
+        mm_meet(a);
         end_mixer(a, w, part.head, part.round);
     }
     if (sends && !part.more) {
-        if (KERNEL::one) mm_clear_sums(a, mm_turn_of(a, w.memory, w.meeting) + 2);
+        if (KERNEL::one && !KERNEL::groups)
+            mm_clear_sums(a, mm_turn_of(a, w.memory, w.meeting) + 2);
         w.meeting++;
     }
 }
@@ -263,9 +268,26 @@ static __device__ __forceinline__ unsigned stopped_of(const ARGS &a) {
     return stopped;
 }
 
+// Of groups, who brings needs few registers, and who multiplies gets them: of 96 a thread, 640
+// threads.
+template <class ARGS>
+static __device__ __forceinline__ void give_registers() {
+#if MM_HOPPER
+    if (ARGS::groups) asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
+#endif
+}
+template <class ARGS>
+static __device__ __forceinline__ void take_registers() {
+#if MM_HOPPER
+    if (ARGS::groups) asm volatile("setmaxnreg.inc.sync.aligned.u32 112;");
+#endif
+}
+
 template <class KERNEL>
-static __global__ void __launch_bounds__(mm_step_all, 1)
+static __global__ void __launch_bounds__(mm_step_all<typename KERNEL::args>, 1)
     step_token(const __grid_constant__ typename KERNEL::args a) {
+    using args = typename KERNEL::args;
+    if (args::groups && !MM_HOPPER) return;  // it is for the copy engine
     extern __shared__ __align__(128) char memory[];
     const unsigned stopped = stopped_of(a);
     if (stopped + 1 == 1u << a.n) return;  // nobody meets anybody
@@ -277,22 +299,22 @@ static __global__ void __launch_bounds__(mm_step_all, 1)
     w.memory = memory;
     w.me.crew = (int)blockIdx.x / mm_step_crew, w.me.rank = (int)blockIdx.x % mm_step_crew;
     w.meeting = a.meeting;
-    copy_in(memory + a.room.model, a.model, (int)sizeof(struct mm_step_model));
-    copy_in(memory + a.room.layers, a.layers, a.n_layers * (int)sizeof(struct mm_step_layer));
+    copy_in(a, memory + a.room.model, a.model, (int)sizeof(struct mm_step_model));
+    copy_in(a, memory + a.room.layers, a.layers, a.n_layers * (int)sizeof(struct mm_step_layer));
 #pragma unroll 1
-    for (int i = threadIdx.x; i < a.n * mm_squares_of(a.D_blocks); i += mm_step_all)
+    for (int i = threadIdx.x; i < a.n * mm_squares_of(a.D_blocks); i += mm_step_all<args>)
         ((float *)(memory + a.room.squares))[i] = 0.0f;
 #pragma unroll 1
-    for (int i = threadIdx.x; i < a.n_layers * a.n; i += mm_step_all)
+    for (int i = threadIdx.x; i < a.n_layers * a.n; i += mm_step_all<args>)
         ((struct mm_step_state *)(memory + a.room.states))[i] =
             a.states[i / a.n * mm_step_cols + i % a.n];
     __syncthreads();
-    if (threadIdx.x < mm_step_threads) {
+    if (threadIdx.x < mm_step_threads<args>) {
         const struct mm_step_model *model = mm_model(a, memory);
 #pragma unroll 1
-        for (int i = threadIdx.x; i < (model->n_kinds * mm_step_ops + 1) * mm_step_warps;
-             i += mm_step_threads) {
-            const int warp = i % mm_step_warps, at = i / mm_step_warps;
+        for (int i = threadIdx.x; i < (model->n_kinds * mm_step_ops + 1) * args::warps;
+             i += mm_step_threads<args>) {
+            const int warp = i % args::warps, at = i / args::warps;
             const int kind = at / mm_step_ops, op = at % mm_step_ops;
             if (kind == model->n_kinds || op < 3 * model->kinds[kind].rounds + 2)
                 *mm_parts_of(a, memory, kind, op, warp) =
@@ -300,27 +322,29 @@ static __global__ void __launch_bounds__(mm_step_all, 1)
         }
 #pragma unroll 1
         for (int i = threadIdx.x; i < model->n_kinds * a.rounds * mm_step_rows;
-             i += mm_step_threads) {
+             i += mm_step_threads<args>) {
             const int at = i / mm_step_rows, kind = at / a.rounds, round = at % a.rounds;
             const struct mm_step_kind &t = model->kinds[kind];
             const int head = w.me.crew + round * a.crews;
             mm_rows_of(a, memory, kind, round)[i % mm_step_rows] =
-                mm_row_make(t, w.me, head < t.H ? head : -1, i % mm_step_rows);
+                mm_row_make(a, t, w.me, head < t.H ? head : -1, i % mm_step_rows);
         }
         w.queue.start(a, memory);
     }
     __syncthreads();
-    if (threadIdx.x >= mm_step_threads) {
+    if (threadIdx.x >= mm_step_threads<args>) {
+        give_registers<args>();
         mm_bring_all<KERNEL>(a, memory, w.me);
         return;
     }
+    take_registers<args>();
 #pragma unroll 1
     for (int l = 0; l <= a.n_layers; l++) {
         if (l < a.n_layers) w.here = here_of(a, memory, l);
         const int kind = l < a.n_layers ? w.here.y->kind : mm_model(a, memory)->n_kinds;
         const struct mm_part *part = mm_parts_of(a, memory, kind, 0, (int)threadIdx.x / 32);
 #pragma unroll 1
-        for (bool ends = false; !ends; part += mm_step_warps)
+        for (bool ends = false; !ends; part += args::warps)
             product(a, w, l, *part), ends = part->ends;
 #pragma unroll 1
         for (int round = 0; l < a.n_layers && round < w.here.t->rounds; round++) {
@@ -342,6 +366,7 @@ struct kernel {
     const void *function;
     int weights, n;  // of as many sequences; 0: of any number
     bool attends;
+    int warps, threads, queues;
     int slot, bars, scales, least, most;
 };
 
@@ -352,6 +377,9 @@ static struct kernel kernel_of(int n) {
             WEIGHTS,
             n,
             ATTENDS,
+            ARGS::warps,
+            mm_step_all<ARGS>,
+            ARGS::queues,
             k::slot,
             k::bars,
             k::scales,
@@ -360,32 +388,35 @@ static struct kernel kernel_of(int n) {
 }
 
 static const struct kernel kernels[] = {
+    kernel_of<mm_dtype_bf16, struct mm_step_args_linear, false>(1),
     kernel_of<mm_dtype_bf16, struct mm_step_args_one, false>(1),
     kernel_of<mm_dtype_bf16, struct mm_step_args_one, true>(1),
     kernel_of<mm_dtype_bf16, struct mm_step_args, true>(0),
     kernel_of<mm_dtype_q8, struct mm_step_args_one, false>(1),
     kernel_of<mm_dtype_q8, struct mm_step_args_one, true>(1),
     kernel_of<mm_dtype_q8, struct mm_step_args, true>(0),
+    kernel_of<mm_dtype_q4, struct mm_step_args_linear, false>(1),
     kernel_of<mm_dtype_q4, struct mm_step_args_one, false>(1),
     kernel_of<mm_dtype_q4, struct mm_step_args_one, true>(1),
     kernel_of<mm_dtype_q4, struct mm_step_args, true>(0),
 };
 
-static const struct kernel *kernel_for(int weights, int n, bool attends) {
+static const struct kernel *kernel_for(int weights, int n, bool attends, int warps) {
     const struct kernel *k = kernels;
-    while (k->weights != weights || (k->n != 0 && k->n != n) || (attends && !k->attends))
+    while (k->weights != weights || (k->n != 0 && k->n != n) || (attends && !k->attends) ||
+           k->warps != warps)
         k++;
     return k;
 }
 
-bool mm_step_queues(int weights, int room, struct mm_step_args *a) {
-    const struct kernel *k = kernel_for(weights, 0, true);
-    const int fit = (room / mm_step_warps - k->scales) / (k->slot + k->bars);
+int mm_step_queues(int weights, int room, int warps, struct mm_step_args *a) {
+    const struct kernel *k = kernel_for(weights, 1, false, warps);
+    const int fit = (room / k->queues - k->scales) / (k->slot + k->bars);
     const int slots = fit < k->most ? fit : k->most;
-    if (slots < k->least) return false;
+    if (slots < k->least) return 0;
     a->ring = slots * k->slot;
     a->queue = a->ring + slots * k->bars + k->scales;
-    return true;
+    return k->queues * a->queue;
 }
 
 bool mm_step_ask(struct mm_backend *be, struct mm_step_device *d) {
@@ -408,16 +439,18 @@ bool mm_step_ask(struct mm_backend *be, struct mm_step_device *d) {
     return true;
 }
 
-bool mm_step_launch(struct mm_backend *be, const struct mm_step_args *a, enum mm_dtype weights) {
+bool mm_step_launch(struct mm_backend *be, const struct mm_step_args *a, enum mm_dtype weights,
+                    int warps) {
     const bool attends = a->rope_half[0] > 0 || a->rope_half[1] > 0;
-    const void *function = kernel_for(weights, a->n, attends)->function;
+    const struct kernel *k = kernel_for(weights, a->n, attends, warps);
     if (attends) MM_LAUNCH(be, rope_table, (unsigned)a->n, 256, 0, *a);
     void *args[] = {(void *)a};
-    if (!mm_cuda_ok(be,
-                    cudaLaunchCooperativeKernel(function, dim3((unsigned)(a->crews * mm_step_crew)),
-                                                dim3(mm_step_all), args, (size_t)a->room.bytes,
-                                                mm_cuda_of(be)->stream),
-                    "a token step"))
+    if (!mm_cuda_ok(
+            be,
+            cudaLaunchCooperativeKernel(k->function, dim3((unsigned)(a->crews * mm_step_crew)),
+                                        dim3((unsigned)k->threads), args, (size_t)a->room.bytes,
+                                        mm_cuda_of(be)->stream),
+            "a token step"))
         return false;
     mm_cuda_launched(be, "a token step");
     return !be->error.code;

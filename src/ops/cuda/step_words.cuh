@@ -96,14 +96,27 @@ enum { mm_sums_turns = 4, mm_sums_count = 53, mm_sums_bad = 58 };
 static constexpr int64_t mm_sums_bias = (int64_t)1 << 48;  // what is added is not negative
 static_assert(mm_step_crews <= 16, "as many parts have room");
 
+// Where those of a column are, and `block` 128 on: a lane hears four neighbours, two and two, and
+// what all lanes ask for at once, 16 bytes each, is whole lines. Of groups, which are at it more
+// often, every 32 bytes are in a line of their own: a line that much is added to, and all ask for,
+// takes long.
 template <class ARGS>
-__device__ __forceinline__ uint64_t *mm_sums(const ARGS &a, unsigned turn, int column) {
-    return a.sums + (turn % mm_sums_turns) * (unsigned)(a.D_blocks * mm_step_block) + column;
+inline constexpr int mm_sums_apart = ARGS::groups ? 16 : 4;
+template <class ARGS>
+inline constexpr int mm_sums_block = mm_step_block / 4 * mm_sums_apart<ARGS>;
+template <class ARGS>
+__device__ __forceinline__ uint64_t *mm_sums(const ARGS &a, unsigned turn, int block) {
+    return a.sums + ((turn % mm_sums_turns) * (unsigned)a.D_blocks + block) * mm_sums_block<ARGS>;
+}
+template <class ARGS>
+__device__ __forceinline__ int mm_sums_place(const ARGS &, int column) {
+    const int at = (column & 2) * 32 + (column & (mm_step_block - 4)) / 2 + (column & 1);
+    return at / 4 * mm_sums_apart<ARGS> + at % 4;
 }
 // Where the turn of a token's first sums is, from one token to the next.
 template <class ARGS>
 __device__ __forceinline__ uint64_t *mm_turn(const ARGS &a) {
-    return a.sums + mm_sums_turns * a.D_blocks * mm_step_block;
+    return a.sums + mm_sums_turns * a.D_blocks * mm_sums_block<ARGS>;
 }
 // Of the parts that are sent at a meeting.
 template <class ARGS>
@@ -132,14 +145,14 @@ __device__ __forceinline__ float mm_sum_of(uint64_t word, int crews) {
     const int64_t sum = (int64_t)(word & (((uint64_t)1 << mm_sums_count) - 1));
     return mm_of_whole(word >> mm_sums_bad ? mm_no_number : sum - crews * mm_sums_bias);
 }
-// 4 columns from `column` on, which are asked for, and heard.
+// A lane's 4 columns from `column` on, which are asked for, and heard.
 struct mm_sums_asked {
     uint64_t u[4];
 
     template <class ARGS>
     __device__ __forceinline__ void ask(const ARGS &a, unsigned turn, int column) {
-        const uint64_t *from = mm_sums(a, turn, column);
-        mm_load_words(u[0], u[1], from), mm_load_words(u[2], u[3], from + 2);
+        const uint64_t *from = mm_sums(a, turn, column / mm_step_block) + mm_sums_place(a, column);
+        mm_load_words(u[0], u[1], from), mm_load_words(u[2], u[3], from + mm_sums_block<ARGS> / 2);
     }
     template <class ARGS>
     __device__ __forceinline__ float4 hear(const ARGS &a, unsigned turn, int column) {
@@ -154,15 +167,17 @@ __device__ __forceinline__ float4 mm_of_wholes(const int64_t sum[4]) {
     return make_float4(mm_of_whole(sum[0]), mm_of_whole(sum[1]), mm_of_whole(sum[2]),
                        mm_of_whole(sum[3]));
 }
-// This block's share of the sums of a turn becomes zeros.
+// This block's share of the sums of a turn becomes zeros, by the first threads, or of groups by a
+// warp that has the least to do.
 template <class ARGS>
 __device__ __forceinline__ void mm_clear_sums(const ARGS &a, unsigned turn) {
     const int pairs = a.D_blocks * mm_step_block / 2;
-    int i = (int)(blockIdx.x + threadIdx.x * gridDim.x);
-    if (i >= pairs) return;
-    for (; i < pairs; i += (int)(mm_step_threads * gridDim.x))
-        mm_zero_words(mm_sums(a, turn, 2 * i));
-    __threadfence();  // while the crew has to wait for the others' parts anyway
+    const int thread = (int)threadIdx.x - (ARGS::groups ? mm_step_threads<ARGS> - 64 : 0);
+    int i = (int)blockIdx.x + thread * (int)gridDim.x;
+    if (thread < 0 || (ARGS::groups && thread >= 32) || i >= pairs) return;
+    for (; i < pairs; i += (ARGS::groups ? 32 : mm_step_threads<ARGS>)*(int)gridDim.x)
+        mm_zero_words(mm_sums(a, turn, 0) + i / 2 * mm_sums_apart<ARGS> + i % 2 * 2);
+    __threadfence();  // while the crew has to wait anyway
 }
 
 template <class ARGS>
