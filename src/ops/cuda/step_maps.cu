@@ -63,22 +63,6 @@ static bool describe_output(CUtensorMap *to, const struct mm_step_shape *m, int 
            describe(to + mm_step_map_last, m, weights, w, {m->rows, m->pitch, 1, 1});
 }
 
-// What a block does not have gets a map as well, so that all may be asked for alike.
-static bool describe_all(CUtensorMap *maps, const struct mm_step_args *a, int weights,
-                         const struct mm_step_model *model, const struct mm_step_layer *layers) {
-    for (int i = 0; i < a->n_layers * mm_step_output; i++) {
-        const struct mm_step_layer *y = &layers[i / mm_step_output];
-        const int has = i % mm_step_output;
-        const int which = has == mm_step_gate && !y->w[has] ? (int)mm_step_in : has;
-        const struct mm_step_shape *m = &model->kinds[y->kind].shape[which];
-        if (!describe_one(maps + 2 * i, m, weights, y, which)) return false;
-    }
-    CUtensorMap *output = maps + a->n_layers * mm_step_maps;
-    for (int i = 0; i < mm_step_maps; i++)
-        output[i] = maps[0];
-    return !a->output || describe_output(output, &model->output, weights, a->output);
-}
-
 // ---- slots of groups (mm_step_args_linear): four pieces in one box ----
 //   shared columns   64 bytes, row, which part of the columns, nothing, which 64 bytes of the part
 //   tiles            64 bytes, row, nothing, nothing, which 64 bytes
@@ -147,20 +131,28 @@ static bool groups_fit(const struct mm_step_args *a, int weights,
     return true;
 }
 
-static bool describe_groups(CUtensorMap *maps, const struct mm_step_args *a, int weights,
-                            const struct mm_step_model *model, const struct mm_step_layer *layers) {
+// ---- all of a model ----
+
+// What a block does not have gets a map as well, so that all may be asked for alike.
+static bool describe_all(CUtensorMap *maps, const struct mm_step_args *a, int weights,
+                         const struct mm_step_model *model, const struct mm_step_layer *layers,
+                         bool groups) {
     for (int i = 0; i < a->n_layers * mm_step_output; i++) {
         const struct mm_step_layer *y = &layers[i / mm_step_output];
         const int has = i % mm_step_output;
         const int which = has == mm_step_gate && !y->w[has] ? (int)mm_step_in : has;
         const struct mm_step_shape *m = &model->kinds[y->kind].shape[which];
-        if (!describe_group(maps + 2 * i, m, weights, which, y, y->w[which])) return false;
+        if (!(groups ? describe_group(maps + 2 * i, m, weights, which, y, y->w[which])
+                     : describe_one(maps + 2 * i, m, weights, y, which)))
+            return false;
     }
     CUtensorMap *output = maps + a->n_layers * mm_step_maps;
     for (int i = 0; i < mm_step_maps; i++)
         output[i] = maps[0];
+    const struct mm_step_shape *m = &model->output;
     return !a->output ||
-           describe_group(output, &model->output, weights, mm_step_output, NULL, a->output);
+           (groups ? describe_group(output, m, weights, mm_step_output, NULL, a->output)
+                   : describe_output(output, m, weights, a->output));
 }
 
 // What other maps were in this memory is forgotten, on every multiprocessor.
@@ -192,12 +184,12 @@ bool mm_step_maps_make(struct mm_backend *be, struct mm_step_args *a, char *room
     CUtensorMap *maps =
         (CUtensorMap *)aligned_alloc(alignof(CUtensorMap), mm_step_maps_bytes(a->n_layers));
     if (!maps) return true;
-    bool described = describe_all(maps, a, weights, model, layers);
+    bool described = describe_all(maps, a, weights, model, layers, false);
     bool ok = !described || send(be, room, maps, a->n_layers);
     if (described && ok) a->maps = (const CUtensorMap *)room;
     if (described && ok && groups_fit(a, weights, model)) {
         room += mm_step_maps_bytes(a->n_layers);
-        described = describe_groups(maps, a, weights, model, layers);
+        described = describe_all(maps, a, weights, model, layers, true);
         ok = !described || send(be, room, maps, a->n_layers);
         if (described && ok) a->group_maps = (const CUtensorMap *)room;
     }
