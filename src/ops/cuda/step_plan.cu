@@ -311,6 +311,7 @@ static bool make_room(struct mm_backend *be, struct mm_step_plan *p, const struc
     const size_t rope = (size_t)mm_step_cols * 2 * 128 * sizeof(float2);
     const size_t exchange = (size_t)a->crews * (size_t)a->ex.words * sizeof(uint64_t);
     const size_t maps = 2 * mm_step_maps_bytes(a->n_layers);
+    // four turns; groups have 32 bytes of them in a line of 128 (mm_sums_apart)
     const size_t sums = (size_t)(4 * 4 * a->D_blocks * mm_step_block + 1) * sizeof(uint64_t);
     size_t at = 0, where[8];
     const size_t sizes[8] = {sizeof l->model, layers, states, parts, rope, exchange, maps, sums};
