@@ -1,7 +1,7 @@
 // A soak: reading, decoding, distilling and talking in turns, as a process that lives long does it,
 // and whether memory grows: what the backend holds, what of the device is used (everybody's: others
-// who use it must come after the line "warm" and go before the end), what malloc gave, the resident
-// size. What is computed again must come out the same, too.
+// who use it must come after the line "warm" and go at most 12 minutes after the end), what malloc
+// gave, the resident size. What is computed again must come out the same, too.
 //     build/bench/bench_soak MODEL [SECONDS [BACKEND]]     a folder (a teacher); 600 s; cpu, cuda
 // A line every ten seconds or so; the last says "ok", or what grew and exit 1. A fourth argument
 // "leak" forgets some memory in every round: to see that this is told.
@@ -24,7 +24,9 @@ enum { own_malloc = 0 };  // freed memory is kept for a while; the sanitizer fin
 enum { own_malloc = 1 };
 #endif
 
-enum { n_prompts = 5, n_stages = 3, leaked_bytes = 1 << 20, patience_s = 60 };
+enum { n_prompts = 5, n_stages = 3, leaked_bytes = 1 << 20 };
+// Others who use the device may need a while to go: a sanitizer beside this, ten minutes.
+enum { patience_s = 720 };
 // All kinds of rounds have come by after 30; on a device kernels are loaded when they are first
 // used.
 enum { warm_host = 4, warm_device = 32 };
@@ -206,8 +208,12 @@ static bool grew(const char *what, int64_t from, int64_t to, int64_t slack) {
     return to - from > slack;
 }
 
-// Others who use the device may need a while to go.
 static void wait_for_others(const struct soak *s, int64_t wanted, struct sample *last) {
+    if (last->used > wanted) {
+        printf("%.1f MiB more of the device are used: waiting for others to go, %d s at most\n",
+               (double)(last->used - wanted) / mib, patience_s);
+        fflush(stdout);
+    }
     for (int i = 0; i < patience_s && last->used > wanted; i++) {
         sleep(1);
         const struct sample now = look(s);

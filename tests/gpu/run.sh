@@ -128,7 +128,7 @@ sanitized() {
 on_cuda() { job "$1" "$2" env MMAMBA_TEST_BACKEND=cuda "${@:3}"; }
 
 # Blocks of a token step wait for each other, and hold the card while they do: beside others, each of these
-# would take all the others' time.
+# would take all the others' time, and its own many times over.
 alone_one_by_one() {
     local one
     for one in "${alone[@]}"; do
@@ -144,8 +144,9 @@ for t in ${only_tests//,/ }; do
 done
 if wants sanitize; then
     for tool in ${tools//,/ }; do
-        for t in $ops; do
-            case $t in ops_step*) alone+=("$tool $t") ;; esac
+        for t in $ops $(has_test halves && echo halves); do
+            # writes of the copy engine are unknown to initcheck: cuBLAS's
+            case $tool.$t in *.ops_step* | memcheck.halves | racecheck.halves) alone+=("$tool $t") ;; esac
         done
     done
     # a second card, where there is one and it may be used, has nothing else to do
@@ -160,7 +161,8 @@ if wants soak; then
     order+=(soak)
     (
         from=$(date +%s%N)
-        timeout $((soak_seconds + 120)) "$benches/bench_soak" models/pico "$soak_seconds" cuda \
+        # at its end it waits for others to go, up to 720 s
+        timeout $((soak_seconds + 780)) "$benches/bench_soak" models/pico "$soak_seconds" cuda \
             >"$logs/soak.log" 2>&1 && verdict=ok || verdict=FAILED
         echo "$verdict $((($(date +%s%N) - from) / 100000000))" >"$logs/soak.result"
     ) &
@@ -192,9 +194,9 @@ fi
 jobs_over
 if wants sanitize; then
     for tool in ${tools//,/ }; do
-        for t in $ops $(has_test halves && echo halves); do
-            # finite differences; and writes of the copy engine are unknown to initcheck: cuBLAS's
-            case $tool.$t in *.ops_step* | *.ops_grad | *.cuda_device | initcheck.halves) continue ;; esac
+        for t in $ops; do
+            # what is done alone; finite differences
+            case $t in ops_step* | ops_grad | cuda_device) continue ;; esac
             sanitized $tool $t "$sanitize_seconds"
         done
     done

@@ -84,8 +84,9 @@ static void alone_and_together(void **state) {
     static const int counts[] = {1, 2, 3};
     static const enum mm_dtype of_linear[] = {mm_dtype_bf16, mm_dtype_q8, mm_dtype_q4};
     // of many the GPU has another way: see test_ops_step_many.c
-    const int together = testing_cuda() ? 8 : some_seqs;
-    const int all = testing_cuda() && test_few() ? 8 : some_seqs;
+    const bool little = testing_cuda() && test_few();
+    const int together = little ? 4 : testing_cuda() ? 8 : some_seqs;
+    const int all = little ? 4 : some_seqs;
     for (int isa = best_under_test(); isa > 0; isa--) {
         const int with_attention = testing_cuda() ? 15 : 5;
         // without attention three more; a GPU's sanitizers have those of linear_alone
@@ -107,9 +108,9 @@ static void alone_and_together(void **state) {
                 go(be, &m, &alone, t, 1, &want);
             mm_backend_close(be);
             // the third has other threads, of which a GPU has none
-            for (int c = 0; c < (testing_cuda() && test_few() ? 2 : 3); c++) {
+            for (int c = 0; c < (little ? 2 : 3); c++) {
                 be = open_isa((enum mm_isa)isa, counts[c]);
-                const int n = c % 2 ? together : 5;
+                const int n = c % 2 ? together : little ? 3 : 5;
                 struct seqs q;
                 struct result r;
                 seqs_init(&q, &m, pasts, all);
@@ -136,10 +137,11 @@ static void linear_alone(void **state) {
     static const struct {
         int shape;
         enum mm_dtype type;
-    } of[] = {{9, mm_dtype_bf16}, {9, mm_dtype_q8}, {9, mm_dtype_q4}, {6, mm_dtype_bf16},
-              {6, mm_dtype_q4},   {6, mm_dtype_q8}, {8, mm_dtype_q8}, {5, mm_dtype_bf16},
+    } of[] = {{9, mm_dtype_bf16}, {9, mm_dtype_q4}, {6, mm_dtype_bf16}, {6, mm_dtype_q4},
+              {6, mm_dtype_q8},   {9, mm_dtype_q8}, {8, mm_dtype_q8},   {5, mm_dtype_bf16},
               {5, mm_dtype_q8},   {5, mm_dtype_q4}};
-    enum { n = 3, few = 5 };  // every kernel once
+    enum { few = 5 };  // every kernel once
+    const int n = test_few() ? 2 : 3;
     for (int v = 0; v < (test_few() ? few : 10); v++) {
         struct model m;
         struct seqs alone, together, reference;
@@ -193,7 +195,7 @@ static void stopped_rows(void **state) {
 static void not_a_number(void **state) {
     (void)state;
     static const enum mm_dtype of[] = {mm_dtype_bf16, mm_dtype_q8, mm_dtype_q4};
-    enum { n = 3 };
+    const int n = test_few() ? 2 : 3;
     for (int k = 0; k < 3; k++) {
         struct model m;
         make_model(&m, shapes[testing_cuda() && k ? 5 : 4], of[k], (uint64_t)k + 90);
@@ -217,7 +219,7 @@ static void not_a_number(void **state) {
                                       .hidden = mm_view_rows(r[b].hidden[0], 0, 1),
                                       .output = m.output,
                                       .logits = mm_view_rows(r[b].logits[0], 0, 1)};
-            for (int i = 0; i < 3; i++)
+            for (int i = 0; i < steps_taken(); i++)
                 mm_decode_step(be, &s);
             for (int t = 1; t < n; t++)
                 go(be, &m, &q[b], t, 1, &r[b]);
@@ -227,7 +229,7 @@ static void not_a_number(void **state) {
             free(x);
             mm_backend_close(be);
         }
-        for (int i = 0; i < n_steps; i++)
+        for (int i = 0; i < steps_taken(); i++)
             for (int t = 1; t < n; t++)
                 assert_memory_equal(mm_view_at(r[0].hidden[i], t, 0),
                                     mm_view_at(r[1].hidden[i], t, 0),
