@@ -9,6 +9,7 @@
 #     --tests A,B     of the operations and of whole models (halves), in parity and sanitize (default: all)
 #     --soak SECONDS      of the soak, which runs beside most of the others (170; 600 is a soak to quote)
 #     --sanitize SECONDS  for each tool on each test, at most (600); three times that for token steps
+#                         and whole models
 #     --tools A,B         of compute-sanitizer (memcheck,racecheck,initcheck)
 #     --jobs N        tests side by side (as many as there are processors)
 # Exit 0: nothing failed. A number that misses what it must be is told, and is no failure.
