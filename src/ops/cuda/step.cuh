@@ -61,7 +61,6 @@ enum mm_step_which {
     mm_step_ffn,  // w1 and w3
     mm_step_w2,
     mm_step_output,
-    mm_step_ops = 3 * mm_step_rounds + 2,
 };
 
 // A matrix as the queues see it; the same in all blocks of a kind.
@@ -109,9 +108,9 @@ struct mm_step_state {
 
 // What lies in the device's memory, and is copied to shared memory when a token begins.
 struct alignas(16) mm_step_model {
-    struct mm_step_kind kinds[mm_step_kinds];
     struct mm_step_shape output;
     int n_kinds;
+    struct mm_step_kind kinds[mm_step_kinds];  // the last: as many as there are come along
 };
 
 struct mm_step_at {
@@ -121,8 +120,8 @@ struct mm_step_at {
 
 // Where things are in shared memory, in bytes from its begin; the queues come first.
 struct mm_step_room {
-    int red;      // (2, warps, 8 or 1, 16) f32: sums of warps that share a tile; parts of the
-                  // stream; attention
+    int red;      // (2, warps, 8 or 1, 16) f32: sums of warps that share a tile; and, but for one
+                  // sequence without attention, parts of the stream, attention
     int dt;       // (mm_step_dt_ways, 8) f32: the same of the row of dt
     int local;    // (blocks of 128 columns, n): operand of a last projection
     int operand;  // (D_blocks, n): what first products multiply: codes, or bf16
@@ -166,9 +165,11 @@ struct mm_step_args {
     int slice;        // columns of the residual stream that a block has: whole blocks of 128
     int D_blocks;     // blocks of 128 columns of the residual stream
     int z_ld;
-    int rounds;      // heads of a crew, at most
-    int half_cache;  // keys and values are bf16
-    int out_codes;   // the output is quantized
+    int rounds;       // heads of a crew, at most
+    int ops;          // products of a block, at most
+    int model_bytes;  // of what is copied of the model
+    int half_cache;   // keys and values are bf16
+    int out_codes;    // the output is quantized
     float *x, *hidden, *logits;
     int64_t x_ld, hidden_ld, logits_ld;
     const char *output;
@@ -188,7 +189,7 @@ struct mm_step_args {
 };
 // The same of one sequence, whose number the compiler knows.
 struct mm_step_args_one : mm_step_args {
-    static constexpr int n = 1;
+    static constexpr int n = 1, tile_sums = mm_step_tile;
 };
 // Of one sequence of a model in bf16 or q4 without kept attention: twice the warps, with fewer
 // registers each, wait for their own instructions half as long. Four of them share a queue, so that
@@ -197,7 +198,6 @@ struct mm_step_args_one : mm_step_args {
 struct mm_step_args_linear : mm_step_args_one {
     static constexpr int warps = mm_step_twice, queues = warps / mm_step_group;
     static constexpr bool groups = true;
-    static constexpr int tile_sums = mm_step_tile;
 };
 // Threads that multiply, and all of a block.
 template <class ARGS>

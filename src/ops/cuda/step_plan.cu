@@ -4,6 +4,7 @@
 
 #include "ops/cuda/step_maps.cuh"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -266,8 +267,9 @@ static bool cut_room(struct mm_step_plan *p, int n, int warps) {
                         : n == 1   ? mm_step_row_codes_one
                                    : mm_step_row_codes;
     int at = 0;
-    r->red = take(&at, warps > mm_step_warps ? 2 * warps * mm_step_tile * 4
-                                             : 4 * mm_step_warps * mm_step_block * 4);
+    const bool attends = a->rope_half[0] > 0 || a->rope_half[1] > 0;
+    r->red = take(&at, n == 1 && !attends ? 2 * warps * mm_step_tile * 4
+                                          : 4 * mm_step_warps * mm_step_block * 4);
     r->dt = take(&at, mm_step_dt_ways * 8 * 4);
     r->local = take(&at, p->local_blocks * n * (p->exact_last ? mm_step_row_exact : row));
     r->operand = take(&at, a->D_blocks * n * row);
@@ -278,11 +280,11 @@ static bool cut_room(struct mm_step_plan *p, int n, int warps) {
     r->fresh = take(&at, (int64_t)p->rounds * n * mm_step_rows * 4);
     r->sum = take(&at, p->rounds > 1 ? (int64_t)n * a->slice * 4 : 0);
     r->conv = take(&at, (int64_t)p->rounds * n * mm_step_rows * 8 * 4);
-    r->parts = take(&at, (int64_t)(p->n_kinds * mm_step_ops + 1) * warps * mm_part_bytes);
+    r->parts = take(&at, (int64_t)(p->n_kinds * a->ops + 1) * warps * mm_part_bytes);
     r->items = take(&at, (int64_t)p->n_kinds * p->rounds * mm_step_rows * 16);
     r->states = take(&at, p->n_blocks * n * (int64_t)sizeof(struct mm_step_state));
     r->layers = take(&at, p->n_blocks * (int64_t)sizeof(struct mm_step_layer));
-    r->model = take(&at, (int64_t)sizeof(struct mm_step_model));
+    r->model = take(&at, a->model_bytes);
     r->numbers = take(&at, 2 * (int64_t)sizeof(unsigned));
     const int queues = mm_step_queues(p->weights, p->device.shared - at, warps, a);
     if (queues == 0) return false;
@@ -355,6 +357,9 @@ static void cut_exchange(struct mm_step_exchange *ex, const struct mm_step_args 
 static void measure(struct mm_step_plan *p, const struct mm_step *s, const struct list *l) {
     struct mm_step_args *a = &p->args;
     p->weights = (enum mm_dtype)l->weights, p->n_kinds = l->n_kinds;
+    a->model_bytes = (int)(offsetof(struct mm_step_model, kinds) +
+                           (size_t)l->n_kinds * sizeof(struct mm_step_kind) + 15) /
+                     16 * 16;
     const bool quantized = l->weights != mm_dtype_bf16;
     a->out_codes = s->output.data && mm_dtype_quantized(s->output.dtype);
     a->n_layers = (int)s->n_blocks, a->norm = floats(s->norm), a->eps = s->eps;
@@ -373,6 +378,7 @@ static void measure(struct mm_step_plan *p, const struct mm_step *s, const struc
         p->exact = p->exact || (quantized && (t->exact[0] || t->exact[1]));
         p->exact_last = p->exact_last || (quantized && t->shape[mm_step_wo].type == mm_dtype_bf16);
     }
+    a->ops = 3 * p->rounds + 2;
     cut_exchange(&a->ex, a, quantized, p->exact);
     for (int64_t i = 0; i < s->n_blocks; i++) {
         const struct mm_step_block *b = &s->blocks[i];

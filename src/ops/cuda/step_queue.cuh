@@ -181,8 +181,7 @@ template <class ARGS>
 __device__ __forceinline__ struct mm_part *mm_parts_of(const ARGS &a, char *memory, int kind,
                                                        int op, int warp) {
     static_assert(sizeof(struct mm_part) == mm_part_bytes, "room is cut for them");
-    return (struct mm_part *)(memory + a.room.parts) + (kind * mm_step_ops + op) * ARGS::warps +
-           warp;
+    return (struct mm_part *)(memory + a.room.parts) + (kind * a.ops + op) * ARGS::warps + warp;
 }
 
 // This warp's part of a product that a kind of block has; kind n_kinds: the output.

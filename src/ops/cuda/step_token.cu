@@ -299,7 +299,7 @@ static __global__ void __launch_bounds__(mm_step_all<typename KERNEL::args>, 1)
     w.memory = memory;
     w.me.crew = (int)blockIdx.x / mm_step_crew, w.me.rank = (int)blockIdx.x % mm_step_crew;
     w.meeting = a.meeting;
-    copy_in(a, memory + a.room.model, a.model, (int)sizeof(struct mm_step_model));
+    copy_in(a, memory + a.room.model, a.model, a.model_bytes);
     copy_in(a, memory + a.room.layers, a.layers, a.n_layers * (int)sizeof(struct mm_step_layer));
 #pragma unroll 1
     for (int i = threadIdx.x; i < a.n * mm_squares_of(a.D_blocks); i += mm_step_all<args>)
@@ -312,10 +312,10 @@ static __global__ void __launch_bounds__(mm_step_all<typename KERNEL::args>, 1)
     if (threadIdx.x < mm_step_threads<args>) {
         const struct mm_step_model *model = mm_model(a, memory);
 #pragma unroll 1
-        for (int i = threadIdx.x; i < (model->n_kinds * mm_step_ops + 1) * args::warps;
+        for (int i = threadIdx.x; i < (model->n_kinds * a.ops + 1) * args::warps;
              i += mm_step_threads<args>) {
             const int warp = i % args::warps, at = i / args::warps;
-            const int kind = at / mm_step_ops, op = at % mm_step_ops;
+            const int kind = at / a.ops, op = at % a.ops;
             if (kind == model->n_kinds || op < 3 * model->kinds[kind].rounds + 2)
                 *mm_parts_of(a, memory, kind, op, warp) =
                     mm_part_make(a, model, w.me, kind, op, warp);
