@@ -136,6 +136,7 @@ struct mm_step_room {
     int parts;    // (n_kinds * ops + 1, warps) of mm_part: step_queue.cuh
     int items;    // (kinds, rounds, 64) of mm_step_row: step_mixer.cuh
     int states, layers, model;
+    int lanes;    // (32) of mm_q4_lane, of q4 in groups: step_slot.cuh
     int numbers;  // two unsigned: bit i says that sequence i has stopped; turn of the first sums
     int bytes;
 };

@@ -439,15 +439,27 @@ __device__ __forceinline__ void mm_tile_sums(float c[4], const ARGS &a, char *me
     constexpr bool shared = ARGS::warps > mm_step_warps;  // the other half is another warp's
     mm_sums_of<KERNEL> sums = {};
     float first[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    const bool fours = KERNEL::one && KERNEL::weights == mm_dtype_q4 && type == mm_dtype_q4;
+    constexpr bool grouped = KERNEL::groups && KERNEL::weights == mm_dtype_q4;
+    const bool fours =
+        KERNEL::one && !grouped && KERNEL::weights == mm_dtype_q4 && type == mm_dtype_q4;
     const bool scaled = KERNEL::weights != mm_dtype_bf16 && type != mm_dtype_bf16;
     const bool half = KERNEL::small && type == mm_dtype_q8;
     // slots of codes for one of scales
     const int one = scaled && !KERNEL::groups ? mm_scaled_slots(half, begin, part.blocks) : n;
     uint32_t scales = 0, thread = mm_thread_again<KERNEL>();
     int left = 0;  // slots that they are for
+    int i = 0;
+    if constexpr (grouped) {
+        if (part.four_scales >= 0 && n > 0) {
+            scales = queue.take_scales(a);
+            sums.own = mm_fours_q4(a, queue, mm_shared_at(memory) + a.room.lanes,
+                                   mm_shared_at(memory) + from + (begin - zero) * KERNEL::row_codes,
+                                   scales + part.four_scales, scales + part.four_factors, n);
+            i = n;
+        }
+    }
 #pragma unroll 1
-    for (int i = 0, count; i < n; i += count, left -= count) {
+    for (int count; i < n; i += count, left -= count) {
         if (!shared && i == part.half && i > 0) sums.end(first, type), sums = {};
         if (scaled && left <= 0) {
             scales = queue.take_scales(a), p.of.first = half ? (begin + i) / 2 : begin + i;

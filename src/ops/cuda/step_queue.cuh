@@ -23,6 +23,16 @@ __device__ inline uint4 mm_load16_shared(uint32_t at) {
                  : "memory");
     return r;
 }
+__device__ inline uint2 mm_load8_shared(uint32_t at) {
+    uint2 r;
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(r.x), "=r"(r.y) : "r"(at) : "memory");
+    return r;
+}
+__device__ inline uint32_t mm_load4_shared(uint32_t at) {
+    uint32_t r;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(r) : "r"(at) : "memory");
+    return r;
+}
 __device__ inline void mm_store16_shared(uint32_t at, uint4 v) {
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(v.x), "r"(v.y), "r"(v.z),
                  "r"(v.w)
@@ -149,12 +159,14 @@ struct alignas(16) mm_part {
     int begin, n, half;
     int head;             // -1: the crew has none
     int turns;            // tiles that each warp walks through
-    int blocks;           // of the matrix
+    int16_t blocks;       // of the matrix
     int8_t type;          // of the matrix
     int8_t which, round;  // mm_step_which; of the crew's heads
     int8_t more, ends;    // a round of heads follows; the block of the model ends
     // of a group: where its warp's scales begin in a slot of them, and of which block
     int16_t scales, scales_first;
+    // in q4, where they and the factors of its slots begin, if these are fours; else less than 0
+    int16_t four_scales, four_factors;
 };
 __device__ __forceinline__ constexpr bool mm_in_halves(int which) {
     return which <= mm_step_in || which == mm_step_ffn;
@@ -184,9 +196,28 @@ __device__ __forceinline__ struct mm_part *mm_parts_of(const ARGS &a, char *memo
     return (struct mm_part *)(memory + a.room.parts) + (kind * a.ops + op) * ARGS::warps + warp;
 }
 
-// This warp's part of a product that a kind of block has; kind n_kinds: the output.
+// Where the scales of blocks from `first` on are, of a row of `blocks`: they come in pieces of 16
+// bytes, two of scales and two of factors, which begin at the last multiple of 8 before.
+struct mm_scales {
+    int first, blocks;
+
+    // Of the row, from its scales on: piece t of 4, in bytes.
+    __device__ __forceinline__ int piece(int t) const {
+        return (2 * (first + (t < 2 ? 0 : blocks)) & ~15) + t % 2 * 16;
+    }
+    // From where the row's scales are held, or its factors: those of a block.
+    __device__ __forceinline__ uint32_t scale(int block) const {
+        return 2 * ((first & 7) + block - first);
+    }
+    __device__ __forceinline__ uint32_t factors(int block) const {
+        return 2 * ((first + blocks & 7) + block - first);
+    }
+};
+
+// This warp's part of a product that a kind of block has; kind n_kinds: the output. factors: where
+// they begin in a group's slot of scales.
 template <class ARGS>
-__device__ __forceinline__ struct mm_part mm_part_make(const ARGS &a,
+__device__ __forceinline__ struct mm_part mm_part_make(const ARGS &a, int factors,
                                                        const struct mm_step_model *model,
                                                        const struct mm_step_who &me, int kind,
                                                        int op, int warp) {
@@ -231,34 +262,21 @@ __device__ __forceinline__ struct mm_part mm_part_make(const ARGS &a,
     p.turns = (max(p.last - first, 0) + p.step - 1) / p.step;
     if (p.which <= mm_step_in) p.turns = 1;
     if (p.which == mm_step_output && !a.logits) p.turns = 0;
-    p.type = (int8_t)m->type, p.blocks = m->blocks;
+    p.type = (int8_t)m->type, p.blocks = (int16_t)m->blocks;
     if (ARGS::groups) {
         const int in = warp % mm_step_group;
         p.scales = (int16_t)(below ? in * 2 * mm_step_tile * 16 : 0);
         p.scales_first = (int16_t)((p.begin - (below ? 0 : in * p.n)) / max(1, m->spb));
+        const struct mm_scales s = {p.scales_first, p.blocks};
+        const uint32_t four[2] = {s.scale(p.begin), s.factors(p.begin)};
+        const bool fours = m->type == mm_dtype_q4 && ((p.n * 2 | four[0] | four[1]) & 7) == 0;
+        p.four_scales = (int16_t)(fours ? p.scales + (int)four[0] : -1);
+        p.four_factors = (int16_t)(fours ? factors + p.scales + (int)four[1] : -1);
     }
     return p;
 }
 
 // ---- scales ----
-
-// Where the scales of blocks from `first` on are, of a row of `blocks`: they come in pieces of 16
-// bytes, two of scales and two of factors, which begin at the last multiple of 8 before.
-struct mm_scales {
-    int first, blocks;
-
-    // Of the row, from its scales on: piece t of 4, in bytes.
-    __device__ __forceinline__ int piece(int t) const {
-        return (2 * (first + (t < 2 ? 0 : blocks)) & ~15) + t % 2 * 16;
-    }
-    // From where the row's scales are held, or its factors: those of a block.
-    __device__ __forceinline__ uint32_t scale(int block) const {
-        return 2 * ((first & 7) + block - first);
-    }
-    __device__ __forceinline__ uint32_t factors(int block) const {
-        return 2 * ((first + blocks & 7) + block - first);
-    }
-};
 
 // Where lane 4 g + t has piece t of row g in a slot of scales; that of row g + 8 is 256 behind.
 __device__ __forceinline__ uint32_t mm_scales_place(uint32_t lane) {
@@ -339,6 +357,28 @@ struct mm_queue {
 #pragma unroll
         for (int i = 0; i < MOST; i++)
             if (i < count) mm_bar_wait(bar(slot[i]), turn[i]);
+    }
+    // The next four slots of a group, from byte `mine` on, and their barriers. Those behind the
+    // ring's end are at its begin; all else that differs from slot to slot is known here.
+    __device__ __forceinline__ void take_four(uint32_t mine, uint32_t slot[4], uint32_t full[4]) {
+        static_assert(KERNEL::least >= 4, "a queue is as long");
+        const uint32_t left = ring - next, from = room + mine + next, first = bar(room + next);
+        const uint32_t from_over = from - ring, first_over = first - (ring >> KERNEL::bars_log);
+        const uint32_t turn = parity, turn_over = parity ^ 1;
+        bool come = true;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const bool over = i > 0 && i * KERNEL::slot >= left;
+            slot[i] = (over ? from_over : from) + i * KERNEL::slot;
+            full[i] = (over ? first_over : first) + i * KERNEL::bars;
+            come &= mm_bar_passed(full[i], over ? turn_over : turn);
+        }
+        next += 4 * KERNEL::slot;
+        if (next >= ring) next -= ring, parity ^= 1;
+        if (come) return;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            mm_bar_wait(full[i], i > 0 && i * KERNEL::slot >= left ? turn_over : turn);
     }
     // The next slot, of scales, is kept apart and given back. Nobody reads those before any more.
     // Of a group: it has slots of their own, and who took one gives it back.

@@ -360,26 +360,45 @@ __device__ __forceinline__ void mm_one_q8(struct mm_one_sums<KERNEL> &sums,
 // Groups of q4 in pairs of columns: 0 and 1 meet low halves of bytes, 2 and 3 high ones. Low halves
 // are masked; high ones are not, so what their low halves add goes off again, which the negated
 // codes in the operand do. A code is c + 8, and the operand has what all the 8 add.
+// Where a lane's numbers are, from the begins of an operand's row, of scales and of factors, and
+// what it does with factors.
+struct alignas(16) mm_q4_lane {
+    uint16_t low, high, eights, r;
+    uint8_t turn, mask;
+    uint16_t scales, factors, none;
+};
+template <class KERNEL>
+__device__ __forceinline__ struct mm_q4_lane mm_q4_lane_make(int lane) {
+    const int g = lane / 4, t = lane % 4, group = g / 2, place = t * 16 + g % 2 * 8;
+    const bool meets = group % 2 == t / 2;
+    struct mm_q4_lane of = {};
+    of.low = (uint16_t)(meets ? place + (group < 2 ? 0 : mm_step_negated) : mm_step_zeros);
+    of.high = (uint16_t)(meets && group >= 2 ? place + 64 : mm_step_zeros);
+    of.eights = (uint16_t)(mm_step_eights + t * 4);
+    // that of the slot, of two, whose sum the lane adds up
+    of.r = (uint16_t)(128 + (t >= 2 ? KERNEL::row_codes : 0));
+    // the lane's group's factor, 16 times where it meets low halves: its place, turned to the left
+    of.turn = (uint8_t)(t == 0 ? 28 : t == 1 ? 0 : t * 4), of.mask = t < 2 ? 0xf0 : 0xf;
+    of.scales = (uint16_t)((g + t % 2 * 8) * KERNEL::scales_row);
+    of.factors = (uint16_t)(g * KERNEL::scales_row);
+    return of;
+}
+
 template <class KERNEL, int PAIRS>
 __device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair &p,
                                           uint32_t thread) {
     const bool two = PAIRS > 1 || p.two;
     const uint32_t lane = thread % 32, mine = mm_thread_place<KERNEL>(thread);
-    const int g = lane / 4, t = lane % 4, group = g / 2;
-    const bool meets = group % 2 == t / 2;
-    const int place = t * 16 + g % 2 * 8;
-    const int low = meets ? place + (group < 2 ? 0 : mm_step_negated) : mm_step_zeros;
-    const int high = meets && group >= 2 ? place + 64 : mm_step_zeros;
-    // the lane's group's factor, 16 times where it meets low halves: its place, turned to the left
-    const uint32_t turn = t == 0 ? 28 : t == 1 ? 0 : t * 4, mask = t < 2 ? 0xf0 : 0xf;
+    const int g = lane / 4, t = lane % 4;
+    const struct mm_q4_lane my = mm_q4_lane_make<KERNEL>((int)lane);
     const uint32_t of_row = p.scales + g * KERNEL::scales_row;
     int sums[2 * PAIRS][2] = {};
 #pragma unroll
     for (int i = 0; i < 2 * PAIRS; i++) {
         if (i == 1 && !two) break;
         const char *x = p.from + (p.s + i) * KERNEL::row_codes;
-        const uint2 xl = *(const uint2 *)(x + low), xh = *(const uint2 *)(x + high);
-        const int eights = *(const int *)(x + mm_step_eights + t * 4);
+        const uint2 xl = *(const uint2 *)(x + my.low), xh = *(const uint2 *)(x + my.high);
+        const int eights = *(const int *)(x + my.eights);
         const uint32_t factors = of_row + KERNEL::factors + p.of.factors(p.at + i);
         const uint32_t slot = p.slot[i] + mine, m = 0x0f0f0f0fu;
         const uint4 w[2] = {mm_load16_shared(slot), mm_load16_shared(slot + 512)};
@@ -396,7 +415,7 @@ __device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair 
             mm_mma_u8(c[row], w[row].x, w[row].y, w[row].z, w[row].w, xh.x, xh.y);
 #pragma unroll
         for (int row = 0; row < 2; row++)
-            sums[i][row] = (int)(__funnelshift_r(f[row], f[row], turn) & mask) *
+            sums[i][row] = (int)(__funnelshift_r(f[row], f[row], my.turn) & my.mask) *
                            (c[row][0] + c[row][3] + eights);
     }
     // four lanes have a part of four sums of a pair each, and add up one
@@ -420,6 +439,79 @@ __device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair 
         const float r = *(const float *)(p.from + (p.s + i) * KERNEL::row_codes + 128);
         own = fmaf(mm_half_of(mm_load2_shared(of)) * r, (float)(sum[k] >> 4), own);
     }
+}
+
+// The same of all n slots of a group's part, four at a time, where scales and factors lie in fours
+// as well: a scheduler's four warps are at it all the time, so what counts is how many instructions
+// it takes. lanes: (32) of mm_q4_lane, which would take too many registers. x, scales, factors:
+// where those of the first slot begin.
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ float mm_fours_q4(const ARGS &a, struct mm_queue<KERNEL> &queue,
+                                             uint32_t lanes, uint32_t x, uint32_t scales,
+                                             uint32_t factors, int n) {
+    const uint32_t thread = mm_thread_again<KERNEL>();
+    const uint32_t mine = mm_thread_place<KERNEL>(thread);
+    const bool second = thread & 2, odd = thread & 1;
+    const uint4 my = mm_load16_shared(lanes + thread % 32 * 16);
+    uint32_t low = x + (my.x & 0xffff), high = x + (my.x >> 16);
+    uint32_t eights = x + (my.y & 0xffff), r = x + (my.y >> 16);
+    uint32_t turn = my.z & 0xff, mask = my.z >> 8 & 0xff;
+    scales += my.z >> 16, factors += my.w;
+    asm volatile("" : "+r"(turn), "+r"(mask));  // or they are made again for every slot
+    const uint32_t m = 0x0f0f0f0fu;
+    float own = 0.0f;
+#pragma unroll 1
+    for (; n > 0; n -= 4) {
+        uint32_t slot[4], full[4];
+        queue.take_four(mine, slot, full);
+        const uint2 f[2] = {mm_load8_shared(factors),
+                            mm_load8_shared(factors + 8 * KERNEL::scales_row)};
+        int sum[2];
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            int sums[2][2];
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int at = (2 * k + i) * KERNEL::row_codes;
+                const uint32_t from = slot[2 * k + i];
+                const uint4 w[2] = {mm_load16_shared(from), mm_load16_shared(from + 512)};
+                const uint2 xl = mm_load8_shared(low + at), xh = mm_load8_shared(high + at);
+                const int e = (int)mm_load4_shared(eights + at);
+#pragma unroll
+                for (int row = 0; row < 2; row++) {
+                    int c[4] = {0, 0, 0, 0};
+                    mm_mma_u8(c, w[row].x & m, w[row].y & m, w[row].z & m, w[row].w & m, xl.x,
+                              xl.y);
+                    mm_mma_u8(c, w[row].x, w[row].y, w[row].z, w[row].w, xh.x, xh.y);
+                    const uint32_t of = k ? f[row].y : f[row].x;
+                    sums[i][row] =
+                        (int)(__funnelshift_r(of, of, turn + 16 * i) & mask) * (c[0] + c[3] + e);
+                }
+            }
+            int to[2];
+#pragma unroll
+            for (int e = 0; e < 2; e++)
+                to[e] = (second ? sums[1][e] : sums[0][e]) +
+                        __shfl_xor_sync(0xffffffffu, second ? sums[0][e] : sums[1][e], 2);
+            sum[k] = (odd ? to[1] : to[0]) + __shfl_xor_sync(0xffffffffu, odd ? to[0] : to[1], 1);
+        }
+        const uint2 s = mm_load8_shared(scales);
+        own = fmaf(
+            mm_half_of((second ? s.x >> 16 : s.x) & 0xffff) * __uint_as_float(mm_load4_shared(r)),
+            (float)(sum[0] >> 4), own);
+        own = fmaf(mm_half_of((second ? s.y >> 16 : s.y) & 0xffff) *
+                       __uint_as_float(mm_load4_shared(r + 2 * KERNEL::row_codes)),
+                   (float)(sum[1] >> 4), own);
+        low += 4 * KERNEL::row_codes, high += 4 * KERNEL::row_codes;
+        eights += 4 * KERNEL::row_codes, r += 4 * KERNEL::row_codes, factors += 8, scales += 8;
+        __syncwarp();
+        if (threadIdx.x % 32 < a.givers) {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                mm_bar_arrive(full[i] + KERNEL::free);
+        }
+    }
+    return own;
 }
 
 // four: the slots are two pairs.

@@ -318,7 +318,7 @@ static __global__ void __launch_bounds__(mm_step_all<typename KERNEL::args>, 1)
             const int kind = at / a.ops, op = at % a.ops;
             if (kind == model->n_kinds || op < 3 * model->kinds[kind].rounds + 2)
                 *mm_parts_of(a, memory, kind, op, warp) =
-                    mm_part_make(a, model, w.me, kind, op, warp);
+                    mm_part_make(a, KERNEL::factors, model, w.me, kind, op, warp);
         }
 #pragma unroll 1
         for (int i = threadIdx.x; i < model->n_kinds * a.rounds * mm_step_rows;
@@ -329,6 +329,9 @@ static __global__ void __launch_bounds__(mm_step_all<typename KERNEL::args>, 1)
             mm_rows_of(a, memory, kind, round)[i % mm_step_rows] =
                 mm_row_make(a, t, w.me, head < t.H ? head : -1, i % mm_step_rows);
         }
+        if (KERNEL::groups && KERNEL::weights == mm_dtype_q4 && threadIdx.x < 32)
+            ((struct mm_q4_lane *)(memory + a.room.lanes))[threadIdx.x] =
+                mm_q4_lane_make<KERNEL>((int)threadIdx.x);
         w.queue.start(a, memory);
     }
     __syncthreads();
