@@ -542,6 +542,10 @@ __device__ __forceinline__ void mm_send(const ARGS &a, const struct mm_step_who 
     float *sums = (float *)(memory + a.room.sum) + seq0 * a.slice + column0 - me.rank * a.slice;
     uint64_t *to = mm_stream_part(a, meeting, me.crew, seq0, column0);
     const int next = a.D_blocks * mm_step_block;  // sequence
+    uint64_t *word = NULL;  // of one sequence; eight columns on is the next four words
+    if (KERNEL::one)
+        word = mm_sums(a, mm_turn_of(a, memory, meeting), column0 / mm_step_block) +
+               mm_sums_place(a, column0);
 #pragma unroll
     for (int e = 0; e < 4; e++) {
         if (seq0 + e % 2 >= a.n || column0 + e / 2 * 8 >= a.D) continue;
@@ -550,9 +554,7 @@ __device__ __forceinline__ void mm_send(const ARGS &a, const struct mm_step_who 
         if (more) {
             *sum = v;
         } else if (KERNEL::one) {
-            const unsigned turn = mm_turn_of(a, memory, meeting);
-            const int column = column0 + e / 2 * 8;
-            mm_add_part(mm_sums(a, turn, column / mm_step_block) + mm_sums_place(a, column), v);
+            mm_add_part(word + e / 2 * mm_sums_apart<ARGS>, v);
         } else {
             mm_say_float(to + e % 2 * next + e / 2 * 8, v, meeting);
         }

@@ -165,7 +165,8 @@ struct alignas(16) mm_part {
     int8_t more, ends;    // a round of heads follows; the block of the model ends
     // of a group: where its warp's scales begin in a slot of them, and of which block
     int16_t scales, scales_first;
-    // in q4, where they and the factors of its slots begin, if these are fours; else less than 0
+    // in q4, where they and the factors of its slots begin, if these are fours and one at most;
+    // else less than 0
     int16_t four_scales, four_factors;
 };
 __device__ __forceinline__ constexpr bool mm_in_halves(int which) {
@@ -269,7 +270,8 @@ __device__ __forceinline__ struct mm_part mm_part_make(const ARGS &a, int factor
         p.scales_first = (int16_t)((p.begin - (below ? 0 : in * p.n)) / max(1, m->spb));
         const struct mm_scales s = {p.scales_first, p.blocks};
         const uint32_t four[2] = {s.scale(p.begin), s.factors(p.begin)};
-        const bool fours = m->type == mm_dtype_q4 && ((p.n * 2 | four[0] | four[1]) & 7) == 0;
+        const bool fours =
+            m->type == mm_dtype_q4 && p.n % 4 < 2 && (p.n < 4 || ((four[0] | four[1]) & 7) == 0);
         p.four_scales = (int16_t)(fours ? p.scales + (int)four[0] : -1);
         p.four_factors = (int16_t)(fours ? factors + p.scales + (int)four[1] : -1);
     }

@@ -442,9 +442,9 @@ __device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair 
 }
 
 // The same of all n slots of a group's part, four at a time, where scales and factors lie in fours
-// as well: a scheduler's four warps are at it all the time, so what counts is how many instructions
-// it takes. lanes: (32) of mm_q4_lane, which would take too many registers. x, scales, factors:
-// where those of the first slot begin.
+// as well, and of one that is left: a scheduler's four warps are at it all the time, so what counts
+// is how many instructions it takes. lanes: (32) of mm_q4_lane, which would take too many
+// registers. x, scales, factors: where those of the first slot begin.
 template <class KERNEL, class ARGS>
 __device__ __forceinline__ float mm_fours_q4(const ARGS &a, struct mm_queue<KERNEL> &queue,
                                              uint32_t lanes, uint32_t x, uint32_t scales,
@@ -461,7 +461,7 @@ __device__ __forceinline__ float mm_fours_q4(const ARGS &a, struct mm_queue<KERN
     const uint32_t m = 0x0f0f0f0fu;
     float own = 0.0f;
 #pragma unroll 1
-    for (; n > 0; n -= 4) {
+    for (; n > 1; n -= 4) {
         uint32_t slot[4], full[4];
         queue.take_four(mine, slot, full);
         const uint2 f[2] = {mm_load8_shared(factors),
@@ -511,6 +511,28 @@ __device__ __forceinline__ float mm_fours_q4(const ARGS &a, struct mm_queue<KERN
                 mm_bar_arrive(full[i] + KERNEL::free);
         }
     }
+    if (n == 0) return own;
+    const uint32_t slot = queue.take(), from = slot + mine;
+    const uint4 w[2] = {mm_load16_shared(from), mm_load16_shared(from + 512)};
+    const uint2 xl = mm_load8_shared(low), xh = mm_load8_shared(high);
+    const int e = (int)mm_load4_shared(eights);
+    int sums[2];
+#pragma unroll
+    for (int row = 0; row < 2; row++) {
+        int c[4] = {0, 0, 0, 0};
+        mm_mma_u8(c, w[row].x & m, w[row].y & m, w[row].z & m, w[row].w & m, xl.x, xl.y);
+        mm_mma_u8(c, w[row].x, w[row].y, w[row].z, w[row].w, xh.x, xh.y);
+        const uint32_t f = mm_load2_shared(factors + row * 8 * KERNEL::scales_row);
+        sums[row] = (int)(__funnelshift_r(f, f, turn) & mask) * (c[0] + c[3] + e);
+        sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], 2);
+    }
+    const int sum =
+        (odd ? sums[1] : sums[0]) + __shfl_xor_sync(0xffffffffu, odd ? sums[0] : sums[1], 1);
+    if (!second)
+        own = fmaf(mm_half_of(mm_load2_shared(scales)) * __uint_as_float(mm_load4_shared(r)),
+                   (float)(sum >> 4), own);
+    __syncwarp();
+    if (threadIdx.x % 32 < a.givers) queue.give(slot);
     return own;
 }
 
