@@ -215,7 +215,7 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
     const int which = part.which;
     const bool splits = which <= mm_step_in, sends = which == mm_step_wo || which == mm_step_w2;
     // sums of two meetings later: who sends now has heard the last ones
-    if (KERNEL::groups && sends) mm_clear_sums(a, mm_turn_of(a, w.memory, w.meeting) + 2);
+    if (KERNEL::one && sends) mm_clear_sums(a, mm_turn_of(a, w.memory, w.meeting) + 2);
     if (which == mm_step_wo) {
         mix(a, w, part.head, part.round);
     } else if (which == mm_step_w2) {
@@ -251,8 +251,6 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
         end_mixer(a, w, part.head, part.round);
     }
     if (sends && !part.more) {
-        if (KERNEL::one && !KERNEL::groups)
-            mm_clear_sums(a, mm_turn_of(a, w.memory, w.meeting) + 2);
         w.meeting++;
     }
 }

@@ -127,6 +127,10 @@ __device__ __forceinline__ unsigned mm_turn_of(const ARGS &a, const char *memory
 __device__ __forceinline__ void mm_add_word(uint64_t *to, uint64_t v) {
     asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(to), "l"(v) : "memory");
 }
+// What this thread has written before is there before what it, or who it meets then, says next.
+__device__ __forceinline__ void mm_fence() {
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+}
 __device__ __forceinline__ void mm_zero_words(uint64_t *to) {
     asm volatile("st.relaxed.gpu.global.v2.u64 [%0], {%1, %1};" ::"l"(to), "l"((uint64_t)0)
                  : "memory");
@@ -167,17 +171,17 @@ __device__ __forceinline__ float4 mm_of_wholes(const int64_t sum[4]) {
     return make_float4(mm_of_whole(sum[0]), mm_of_whole(sum[1]), mm_of_whole(sum[2]),
                        mm_of_whole(sum[3]));
 }
-// This block's share of the sums of a turn becomes zeros, by the first threads, or of groups by a
-// warp that has the least to do.
+// This block's share of the sums of a turn becomes zeros, by a warp that has the least to do. They
+// are there before the block's parts of the next meeting are, which is before anybody adds to them:
+// the fence is for those of the last time, which have long arrived, and nobody waits for these.
 template <class ARGS>
 __device__ __forceinline__ void mm_clear_sums(const ARGS &a, unsigned turn) {
     const int pairs = a.D_blocks * mm_step_block / 2;
-    const int thread = (int)threadIdx.x - (ARGS::groups ? mm_step_threads<ARGS> - 64 : 0);
-    int i = (int)blockIdx.x + thread * (int)gridDim.x;
-    if (thread < 0 || (ARGS::groups && thread >= 32) || i >= pairs) return;
-    for (; i < pairs; i += (ARGS::groups ? 32 : mm_step_threads<ARGS>)*(int)gridDim.x)
+    const int lane = (int)threadIdx.x - (mm_step_threads<ARGS> - 64);
+    if (lane < 0 || lane >= 32) return;
+    mm_fence();
+    for (int i = (int)blockIdx.x + lane * (int)gridDim.x; i < pairs; i += 32 * (int)gridDim.x)
         mm_zero_words(mm_sums(a, turn, 0) + i / 2 * mm_sums_apart<ARGS> + i % 2 * 2);
-    __threadfence();  // while the crew has to wait anyway
 }
 
 template <class ARGS>
