@@ -137,6 +137,7 @@ struct mm_step_room {
     int items;    // (kinds, rounds, 64) of mm_step_row: step_mixer.cuh
     int states, layers, model;
     int lanes;    // (32) of mm_q4_lane, of q4 in groups: step_slot.cuh
+    int quiet;    // a barrier, in odd phases while blocks wait for z: step_bring_groups.cuh
     int numbers;  // two unsigned: bit i says that sequence i has stopped; turn of the first sums
     int bytes;
 };

@@ -38,7 +38,9 @@ __device__ inline void mm_group_scales(uint32_t to, const CUtensorMap *map, int 
         : "memory");
 }
 
-// Slots of a queue on their way at a time: what blocks say to each other stands behind them.
+// Slots of a queue on their way at a time: what blocks say to each other stands behind them. In q4,
+// whose memory has time to spare, none are asked for beyond the projections from when these begin
+// until the crew has heard what they gave.
 static constexpr int mm_group_window = 2;
 
 // Between two slots that come to the L2 while a queue is full, in cycles: in bf16, whose queues are
@@ -49,6 +51,7 @@ template <class KERNEL>
 struct mm_group_bringer {
     static constexpr int units = KERNEL::piece / 1024;  // 64 bytes of a row, of a slot
     static constexpr bool looks_further = KERNEL::weights == mm_dtype_bf16;
+    uint32_t quiet;         // mm_quiet
     uint32_t room, bars;    // slot 0; the barriers (mm_queue)
     uint32_t next, parity;  // to be filled next: where it begins, and the turn
     uint32_t scale_turns;   // how many slots of scales were filled
@@ -61,6 +64,7 @@ struct mm_group_bringer {
     __device__ __forceinline__ void start(const ARGS &a, const char *memory, int group) {
         room = mm_queue<KERNEL>::room_of(a, memory, group);
         bars = mm_queue<KERNEL>::bars_of(a, memory, group);
+        quiet = mm_quiet(a, memory);
         next = scale_turns = 0, parity = 1;  // what was never filled is free
         old = old_parity = asked = 0, on_way = 0;
     }
@@ -135,6 +139,8 @@ struct mm_group_bringer {
 #pragma unroll 1
             for (int i = 0; i < n; i++, at.unit += units) {
                 const uint32_t to = room + next;
+                while (KERNEL::quiets && which > mm_step_in && mm_bar_passed(quiet, 0))
+                    mm_doze();
                 hold_back(a);
                 const uint32_t bar = bars + (to >> KERNEL::bars_log);
                 ahead = max(ahead, i + 1);

@@ -131,6 +131,7 @@ struct mm_step_kernel {
     // rows are in eight groups of banks
     static constexpr int scales_row = groups ? 32 : small ? 80 : 48;
     static constexpr int factors = groups ? mm_step_group * mm_step_tile * scales_row : 32;
+    static constexpr bool quiets = groups && small;  // step_bring_groups.cuh
     static constexpr int scale_slots = groups && WEIGHTS != mm_dtype_bf16 ? 2 : 0;
     static constexpr int scale_slot = (small ? 2 : 1) * factors;
     static constexpr int scales = groups                     ? scale_slots * (scale_slot + bars)
@@ -181,6 +182,12 @@ template <class ARGS>
 __device__ __forceinline__ const struct mm_step_layer *mm_layer(const ARGS &a, const char *memory,
                                                                 int l) {
     return (const struct mm_step_layer *)(memory + a.room.layers) + l;
+}
+
+// A barrier that is in its odd phases while who brings is to be quiet.
+template <class ARGS>
+__device__ __forceinline__ uint32_t mm_quiet(const ARGS &a, const char *memory) {
+    return mm_shared_at(memory) + a.room.quiet;
 }
 
 // The products of a layer come one after the other: op = 3 round + gate, in or wo, then w1 with w3,

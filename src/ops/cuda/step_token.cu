@@ -96,6 +96,7 @@ template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void mix(const ARGS &a, walk<KERNEL> &w, int head, int round) {
     if (head < 0) {
         mm_meet(a);
+        if (KERNEL::quiets && threadIdx.x == 0) mm_bar_arrive(mm_quiet(a, w.memory));
         return;
     }
     if constexpr (KERNEL::attends) {
@@ -120,6 +121,7 @@ static __device__ __forceinline__ void mix(const ARGS &a, walk<KERNEL> &w, int h
     const float a_log = w.here.y->a_log ? __ldg(w.here.y->a_log + head) : -INFINITY;
     mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
     mm_meet(a);
+    if (KERNEL::quiets && threadIdx.x == 0) mm_bar_arrive(mm_quiet(a, w.memory));
     mm_recur(a, w.me, w.memory, w.here, head, state, -expf(a_log), d, w.meeting, round);
     mm_gated<KERNEL>(a, w.me, w.memory, w.here, head, weights, w.meeting, round);
     mm_meet(a);
@@ -224,6 +226,8 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
         begin(a, w, l, which == mm_step_gate, part.head, which == mm_step_gate ? part.round : 0);
         if (which == mm_step_output) hidden(a, w);
     }
+    if (KERNEL::quiets && which == mm_step_in && threadIdx.x == 0)
+        mm_bar_arrive(mm_quiet(a, w.memory));
     int tile = part.tile;
 #pragma unroll 1
     for (int turn = 0; turn < part.turns; turn++, tile += part.step) {
@@ -330,6 +334,7 @@ static __global__ void __launch_bounds__(mm_step_all<typename KERNEL::args>, 1)
         if (KERNEL::groups && KERNEL::weights == mm_dtype_q4 && threadIdx.x < 32)
             ((struct mm_q4_lane *)(memory + a.room.lanes))[threadIdx.x] =
                 mm_q4_lane_make<KERNEL>((int)threadIdx.x);
+        if (KERNEL::quiets && threadIdx.x == 0) mm_bar_init(mm_quiet(a, memory), 1);
         w.queue.start(a, memory);
     }
     __syncthreads();
