@@ -48,6 +48,15 @@ enum {
     mm_step_row_exact = 2 * 400,
 };
 
+// What who brings weights knows that blocks wait for, so that it stands in nobody's way
+// (step_bring_groups.cuh).
+enum mm_step_wait {
+    mm_step_wait_z,
+    mm_step_wait_y,
+    mm_step_wait_stream,  // after the mixer
+    mm_step_waits,
+};
+
 // Squares of a sequence's blocks of columns, and zeros behind them: 16 are asked for at a time.
 __host__ __device__ inline int mm_squares_of(int D_blocks) {
     return (D_blocks + 15) / 16 * 16;
@@ -137,7 +146,7 @@ struct mm_step_room {
     int items;    // (kinds, rounds, 64) of mm_step_row: step_mixer.cuh
     int states, layers, model;
     int lanes;    // (32) of mm_q4_lane, of q4 in groups: step_slot.cuh
-    int quiet;    // a barrier, in odd phases while blocks wait for z: step_bring_groups.cuh
+    int waits;    // (mm_step_waits) barriers, of groups: step_queue.cuh
     int numbers;  // two unsigned: bit i says that sequence i has stopped; turn of the first sums
     int bytes;
 };
@@ -193,10 +202,10 @@ struct mm_step_args {
 struct mm_step_args_one : mm_step_args {
     static constexpr int n = 1, tile_sums = mm_step_tile;
 };
-// Of one sequence of a model in bf16 or q4 without kept attention: twice the warps, with fewer
-// registers each, wait for their own instructions half as long. Four of them share a queue, so that
-// the copy engine is asked for 4096 bytes at a time, or 8192; that wants matrices whose parts are
-// as long for all four (step_maps.cu).
+// Of one sequence of a model without kept attention: twice the warps, with fewer registers each,
+// wait for their own instructions half as long. Four of them share a queue, so that the copy engine
+// is asked for 4096 bytes at a time, or 8192; that wants matrices whose parts are as long for all
+// four (step_maps.cu).
 struct mm_step_args_linear : mm_step_args_one {
     static constexpr int warps = mm_step_twice, queues = warps / mm_step_group;
     static constexpr bool groups = true;

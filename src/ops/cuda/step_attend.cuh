@@ -334,8 +334,7 @@ __device__ __forceinline__ void mm_attended(const ARGS &a, const struct mm_step_
                 come = come && mm_fresh(end[i][0], meeting) && mm_fresh(end[i][1], meeting) &&
                        mm_fresh(w[i][0], meeting) && mm_fresh(w[i][1], meeting) &&
                        mm_fresh(w[i][2], meeting) && mm_fresh(w[i][3], meeting);
-        } while (!come);
-        __syncwarp();
+        } while (!mm_all(come));
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float top = __uint_as_float((uint32_t)end[i][0]),

@@ -38,20 +38,22 @@ __device__ inline void mm_group_scales(uint32_t to, const CUtensorMap *map, int 
         : "memory");
 }
 
-// Slots of a queue on their way at a time: what blocks say to each other stands behind them. In q4,
-// whose memory has time to spare, none are asked for beyond the projections from when these begin
-// until the crew has heard what they gave.
-static constexpr int mm_group_window = 2;
+// Slots of a queue on their way at a time: what blocks say to each other stands behind them. Codes
+// leave the memory time to spare, so of these none are asked for beyond the projections from when
+// these begin until the crew has heard what they gave. In q8 they come one at a time then, until
+// the stream is heard, and more at a time while nobody waits.
+static constexpr int mm_group_window = 2, mm_group_window_fast = 3, mm_group_window_slow = 1;
 
-// Between two slots that come to the L2 while a queue is full, in cycles: in bf16, whose queues are
-// short for what a token takes.
-static constexpr uint32_t mm_group_ahead_cycles = 4000;
+// Between two slots that come to the L2 while a queue is full, in cycles: in bf16 and q8, whose
+// queues are short for what a token takes.
+static constexpr uint32_t mm_group_ahead_bf16 = 4000, mm_group_ahead_q8 = 2000;
 
 template <class KERNEL>
 struct mm_group_bringer {
     static constexpr int units = KERNEL::piece / 1024;  // 64 bytes of a row, of a slot
-    static constexpr bool looks_further = KERNEL::weights == mm_dtype_bf16;
-    uint32_t quiet;         // mm_quiet
+    static constexpr bool looks_further = !KERNEL::small;
+    static constexpr bool paced = KERNEL::weights == mm_dtype_q8;
+    uint32_t waits;         // the first barrier (mm_step_wait)
     uint32_t room, bars;    // slot 0; the barriers (mm_queue)
     uint32_t next, parity;  // to be filled next: where it begins, and the turn
     uint32_t scale_turns;   // how many slots of scales were filled
@@ -64,27 +66,36 @@ struct mm_group_bringer {
     __device__ __forceinline__ void start(const ARGS &a, const char *memory, int group) {
         room = mm_queue<KERNEL>::room_of(a, memory, group);
         bars = mm_queue<KERNEL>::bars_of(a, memory, group);
-        quiet = mm_quiet(a, memory);
+        waits = mm_wait_at(a, memory, mm_step_wait_z);
         next = scale_turns = 0, parity = 1;  // what was never filled is free
         old = old_parity = asked = 0, on_way = 0;
     }
+    __device__ __forceinline__ bool waiting(enum mm_step_wait of) const {
+        return mm_bar_passed(waits + of * 8, 0);
+    }
     // A slot's barrier, when that is free and `bytes` are to come.
     __device__ __forceinline__ uint32_t free(uint32_t full, uint32_t turn, int bytes) const {
-        mm_bar_wait(full + KERNEL::free, turn);
+        while (!mm_bar_passed(full + KERNEL::free, turn))
+            mm_doze();
         mm_box_expect(full, bytes);
         return full;
     }
 
-    // Waits until another slot may be on its way.
+    // How many slots may be on their way now.
+    __device__ __forceinline__ int window() const {
+        if (!paced) return mm_group_window;
+        const bool slow = waiting(mm_step_wait_y) || waiting(mm_step_wait_stream);
+        return slow ? mm_group_window_slow : mm_group_window_fast;
+    }
+    // Waits until another of `most` may be.
     template <class ARGS>
-    __device__ __forceinline__ void hold_back(const ARGS &a) {
-        if (on_way < mm_group_window) {
-            on_way++;
-            return;
+    __device__ __forceinline__ void hold_back(const ARGS &a, int most) {
+        for (; on_way >= most; on_way--) {
+            mm_bar_wait(bars + (room + old >> KERNEL::bars_log), old_parity);
+            old += KERNEL::slot;
+            if (old == a.ring) old = 0, old_parity ^= 1;
         }
-        mm_bar_wait(bars + (room + old >> KERNEL::bars_log), old_parity);
-        old += KERNEL::slot;
-        if (old == a.ring) old = 0, old_parity ^= 1;
+        on_way++;
     }
 
     template <class ARGS>
@@ -107,7 +118,7 @@ struct mm_group_bringer {
     __device__ __forceinline__ void look_further(const CUtensorMap *map, mm_group_at at, int i,
                                                  int &ahead) {
         const uint32_t now = (uint32_t)clock();
-        if (now - asked < mm_group_ahead_cycles) {
+        if (now - asked < (paced ? mm_group_ahead_q8 : mm_group_ahead_bf16)) {
             mm_doze();
             return;
         }
@@ -139,14 +150,17 @@ struct mm_group_bringer {
 #pragma unroll 1
             for (int i = 0; i < n; i++, at.unit += units) {
                 const uint32_t to = room + next;
-                while (KERNEL::quiets && which > mm_step_in && mm_bar_passed(quiet, 0))
+                while (KERNEL::waits > 0 && which > mm_step_in && waiting(mm_step_wait_z))
                     mm_doze();
-                hold_back(a);
+                const int most = window();
+                if (!paced) hold_back(a, most);
                 const uint32_t bar = bars + (to >> KERNEL::bars_log);
-                ahead = max(ahead, i + 1);
+                ahead = max(ahead, paced ? i : i + 1);
                 while (looks_further && ahead < n && !mm_bar_passed(bar + KERNEL::free, parity))
                     look_further(map, at, i, ahead);
-                mm_group_copy(to, map, at, free(bar, parity, KERNEL::slot));
+                const uint32_t full = free(bar, parity, KERNEL::slot);
+                if (paced) hold_back(a, most);  // all is ready by then
+                mm_group_copy(to, map, at, full);
                 next += KERNEL::slot;
                 if (next == a.ring) next = 0, parity ^= 1;
             }

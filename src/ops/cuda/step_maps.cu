@@ -96,37 +96,50 @@ static bool describe_group(CUtensorMap to[2], const struct mm_step_shape *m, int
     return mm_boxes_of(&to[1], w + bytes, 4, dims_scales, strides_scales, box_scales);
 }
 
-// Whether a slot of scales has all of `n` slots from `first` on: it has those of 16 blocks from a
-// multiple of 8 on.
-static bool scales_fit(const struct mm_step_shape *m, int first, int n) {
-    const int block = first / m->spb;
-    return m->type == mm_dtype_bf16 || block % 8 + (first + n + m->spb - 1) / m->spb - block <= 16;
+// Whether a warp of a group takes slots [begin, begin + n) as it does (step_slot_groups.cuh): two
+// and two; of codes one, or four and four and one, whose scales a slot of them has all: it has those
+// of 16 blocks, from a multiple of 8 on. `before`: where the first of the group begins.
+static bool taken(const struct mm_step_shape *m, int weights, int before, int begin, int n) {
+    if (m->type == mm_dtype_bf16) return (begin | n) % 2 == 0;
+    if (m->type != weights || before % 8 + begin - before + n > 16) return false;
+    const bool fours = n % 4 < 2 && begin % 4 == 0 && (weights == mm_dtype_q8 || m->blocks % 4 == 0);
+    return n == 1 || fours;
 }
 
-// Whether the four warps of a group have as many slots each in every product. In q8 groups gain
-// nothing (docs/PERFORMANCE.md), so there are none.
+// ... of a last projection, of all slots from `begin` on that it has.
+static bool taken_last(const struct mm_step_shape *m, int weights, int begin) {
+    const int left = m->slots - begin;
+    return left <= 0 || taken(m, weights, begin, begin, left < m->per_part ? left : m->per_part);
+}
+
+// Whether the four warps of a group have as many slots each in every product.
 static bool groups_fit(const struct mm_step_args *a, int weights,
                        const struct mm_step_model *model) {
     const struct mm_step_shape *out = &model->output;
-    if (weights == mm_dtype_q8) return false;
-    if (a->output && !scales_fit(out, 0, out->slots)) return false;
+    if (a->output && !taken(out, weights, 0, 0, out->slots)) return false;
     for (int k = 0; k < model->n_kinds; k++) {
         const struct mm_step_kind *t = &model->kinds[k];
+        const struct mm_step_shape *ffn = &t->shape[mm_step_ffn];
         if (t->attention || t->F % 8) return false;
         for (int which = t->shape[mm_step_gate].n_seg ? mm_step_gate : mm_step_in;
-             which < mm_step_output; which++) {
+             which <= mm_step_in; which++) {
+            // two warps have halves of a part, and four are beside each other
             const struct mm_step_shape *m = &t->shape[which];
-            const int halves = m->type == mm_dtype_q4 ? 8 : 4;  // as mm_part_make has them
-            if (which <= mm_step_in) {
-                if (m->seg_rows % mm_step_tile || m->split_log == 0 || m->per_part % halves ||
-                    m->slots != m->per_part << m->split_log || !scales_fit(m, 0, 2 * m->per_part))
-                    return false;
-            } else if (which == mm_step_ffn) {
-                if (m->slots % halves || !scales_fit(m, m->slots / 2, m->slots / 2)) return false;
-            }
-            for (int c = 0; c < a->crews && (which == mm_step_wo || which == mm_step_w2); c++)
-                if (!scales_fit(m, c * m->per_part, m->per_part)) return false;
+            const int half = m->per_part / 2;
+            if (m->seg_rows % mm_step_tile || m->split_log == 0 || m->per_part % 4 ||
+                m->slots != m->per_part << m->split_log ||
+                !taken(m, weights, 0, 3 * half, half))
+                return false;
         }
+        if (ffn->slots % 4 || !taken(ffn, weights, ffn->slots / 2, ffn->slots / 2, ffn->slots / 2))
+            return false;
+        for (int head = 0; head < t->H; head++)
+            if (!taken_last(&t->shape[mm_step_wo], weights,
+                            head * t->P / mm_step_block * t->shape[mm_step_wo].spb))
+                return false;
+        for (int c = 0; c < a->crews; c++)
+            if (!taken_last(&t->shape[mm_step_w2], weights, c * t->shape[mm_step_w2].per_part))
+                return false;
     }
     return true;
 }

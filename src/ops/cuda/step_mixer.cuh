@@ -237,19 +237,23 @@ __device__ __forceinline__ void mm_hear_z(const ARGS &a, const struct mm_step_wh
                                           int round) {
     const bool pair = mm_paired(a, here);
     const int P = here.t->P, twos = (here.t->attention && !pair ? 3 : 4) * P / 2;
+    const int lane = threadIdx.x % 32, all = a.n * twos;
+    float *z = (float *)(memory + a.room.z);
 #pragma unroll 1
-    for (int i = threadIdx.x; i < a.n * twos; i += mm_step_threads<ARGS>) {
+    for (int i0 = (int)threadIdx.x - lane; i0 < all; i0 += mm_step_threads<ARGS>) {
+        const int i = min(i0 + lane, all - 1);
         const int seq = mm_part_of(a, i, twos), at = (i - seq * twos) * 2;
-        const bool other = pair && at >= 3 * P;
+        const bool other = pair && at >= 3 * P, wanted = i0 + lane < all;
         const uint64_t *from = mm_words_z(a, other ? me.crew ^ 1 : me.crew, meeting, round, seq);
-        const uint2 v = mm_hear2(from + (other ? at - P : at), meeting);
-        *(uint2 *)((float *)(memory + a.room.z) + seq * a.z_ld + at) = v;
+        const uint2 v = mm_hear2(from + (other ? at - P : at), meeting, wanted);
+        if (wanted) *(uint2 *)(z + seq * a.z_ld + at) = v;
     }
-    // by threads that had the least to do
+    // by a warp that had the least to do
     const int seq = mm_step_threads<ARGS> - 1 - (int)threadIdx.x;
-    if (!here.t->attention && seq < a.n)
-        ((float *)(memory + a.room.z))[seq * a.z_ld + 4 * P] =
-            __uint_as_float(mm_hear(mm_words_z(a, me.crew, meeting, round, seq) + 4 * P, meeting));
+    if (here.t->attention || seq >= 32) return;
+    const uint64_t *from = mm_words_z(a, me.crew, meeting, round, min(seq, a.n - 1)) + 4 * P;
+    const uint32_t dt = mm_hear(from, meeting, seq < a.n);
+    if (seq < a.n) z[seq * a.z_ld + 4 * P] = __uint_as_float(dt);
 }
 
 // ---- the recurrence ----
@@ -404,9 +408,11 @@ __device__ __forceinline__ void mm_gated(const ARGS &a, const struct mm_step_who
     if (seq >= a.n) return;
     const int at = threadIdx.x % 32 * 4 - head * P % mm_step_block;
     const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    float4 v = zero, g = zero;
-    if (at >= 0 && at < P) {
-        v = mm_as_floats(mm_hear4(mm_words_y(a, me.crew, meeting, round, seq) + at, meeting));
+    const bool in = at >= 0 && at < P;
+    float4 g = zero;
+    const uint64_t *y = mm_words_y(a, me.crew, meeting, round, seq);
+    float4 v = mm_as_floats(mm_hear4(y + (in ? at : 0), meeting, in));  // else zeros
+    if (in) {
         g = *(const float4 *)((const float *)(memory + a.room.z) + seq * a.z_ld + 3 * P + at);
         g.x *= w.x, g.y *= w.y, g.z *= w.z, g.w *= w.w;
     }

@@ -286,7 +286,7 @@ static bool cut_room(struct mm_step_plan *p, int n, int warps) {
     r->layers = take(&at, p->n_blocks * (int64_t)sizeof(struct mm_step_layer));
     r->model = take(&at, a->model_bytes);
     r->lanes = take(&at, warps > mm_step_warps && p->weights == mm_dtype_q4 ? 32 * 16 : 0);
-    r->quiet = take(&at, 8);
+    r->waits = take(&at, mm_step_waits * 8);
     r->numbers = take(&at, 2 * (int64_t)sizeof(unsigned));
     const int queues = mm_step_queues(p->weights, p->device.shared - at, warps, a);
     if (queues == 0) return false;

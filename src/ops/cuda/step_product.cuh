@@ -6,7 +6,7 @@
 #define MM_OPS_CUDA_STEP_PRODUCT_CUH
 
 #include "ops/cuda/codes.cuh"
-#include "ops/cuda/step_slot.cuh"
+#include "ops/cuda/step_slot_groups.cuh"
 #include "ops/cuda/step_words.cuh"
 
 __device__ __forceinline__ float mm_dot4(float4 a, float4 b) {
@@ -213,8 +213,7 @@ __device__ __forceinline__ void mm_hear_blocks(const ARGS &a, char *memory,
             for (int j = 0; j < 4; j++)
                 come = come && (!exact || mm_fresh(x[e][j], meeting));
         }
-    } while (!come);
-    __syncwarp();
+    } while (!mm_all(come));
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         if (e && !two) break;
@@ -279,8 +278,8 @@ __device__ __forceinline__ void mm_stream(const ARGS &a, const struct mm_step_wh
         int64_t sum[4] = {};
         if (there && way == 0) w = __ldg((const float4 *)(norm + column));
 #pragma unroll 1
-        for (int i = way * crews; i < (way + 1) * crews && there && !begins; i += 4)
-            mm_hear_parts(sum, a, meeting - 1, i, seq, column);
+        for (int i = way * crews; i < (way + 1) * crews && item < items && !begins; i += 4)
+            mm_hear_parts(sum, a, meeting - 1, i, seq, column, there);
         if (ways > 1) {
 #pragma unroll
             for (int e = 0; e < 4; e++)
@@ -338,15 +337,18 @@ __device__ __forceinline__ void mm_stream_whole(const ARGS &a, char *memory, uns
 #pragma unroll
         for (int e = 0; e < some; e++) {
             const int column = column0 + e * step;
-            v[e] = w[e] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            if (column >= a.D) continue;
-            w[e] = __ldg((const float4 *)(norm + column));
+            const bool there = column < a.D;
             float4 *mine = (float4 *)(stream + column);
-            v[e] = begins ? *(const float4 *)(a.x + column)
-                          : mm_add4(sums[e].hear(a, turn, column), *mine);
-            *mine = v[e];
+            v[e] = w[e] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            if (there) w[e] = __ldg((const float4 *)(norm + column));
+            if (begins) {
+                if (there) v[e] = *(const float4 *)(a.x + column);
+            } else {
+                const float4 sum = sums[e].hear(a, turn, column, there);
+                if (there) v[e] = mm_add4(sum, *mine);
+            }
+            if (there) *mine = v[e];
         }
-        __syncwarp();
         if (some == 1) ask(column0 + step);
         float squares[some];
 #pragma unroll
@@ -436,53 +438,32 @@ __device__ __forceinline__ void mm_tile_sums(float c[4], const ARGS &a, char *me
     asm volatile("" : "+r"(from));  // or it would be looked up for every slot
     p.from = memory + from;
     p.n = a.n, p.scales = 0, p.of.blocks = part.blocks;
-    constexpr bool shared = ARGS::warps > mm_step_warps;  // the other half is another warp's
     mm_sums_of<KERNEL> sums = {};
     float first[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    constexpr bool grouped = KERNEL::groups && KERNEL::weights == mm_dtype_q4;
-    const bool fours =
-        KERNEL::one && !grouped && KERNEL::weights == mm_dtype_q4 && type == mm_dtype_q4;
+    const bool fours = KERNEL::one && KERNEL::weights == mm_dtype_q4 && type == mm_dtype_q4;
     const bool scaled = KERNEL::weights != mm_dtype_bf16 && type != mm_dtype_bf16;
     const bool half = KERNEL::small && type == mm_dtype_q8;
     // slots of codes for one of scales
-    const int one = scaled && !KERNEL::groups ? mm_scaled_slots(half, begin, part.blocks) : n;
-    uint32_t scales = 0, thread = mm_thread_again<KERNEL>();
+    const int one = scaled ? mm_scaled_slots(half, begin, part.blocks) : n;
     int left = 0;  // slots that they are for
-    int i = 0;
-    if constexpr (grouped) {
-        if (part.four_scales >= 0 && n > 0) {
-            scales = queue.take_scales(a);
-            sums.own = mm_fours_q4(a, queue, mm_shared_at(memory) + a.room.lanes,
-                                   mm_shared_at(memory) + from + (begin - zero) * KERNEL::row_codes,
-                                   scales + part.four_scales, scales + part.four_factors, n);
-            i = n;
-        }
-    }
 #pragma unroll 1
-    for (int count; i < n; i += count, left -= count) {
-        if (!shared && i == part.half && i > 0) sums.end(first, type), sums = {};
+    for (int i = 0, count; i < n; i += count, left -= count) {
+        if (i == part.half && i > 0) sums.end(first, type), sums = {};
         if (scaled && left <= 0) {
-            scales = queue.take_scales(a), p.of.first = half ? (begin + i) / 2 : begin + i;
-            left = min(one, n - i), p.scales = scales;
-            if constexpr (KERNEL::groups) p.of.first = part.scales_first, p.scales += part.scales;
+            p.scales = queue.take_scales(a), p.of.first = half ? (begin + i) / 2 : begin + i;
+            left = min(one, n - i);
         }
         p.at = begin + i, p.s = p.at - zero, p.two = i + 1 < n;
         const bool four = fours && left >= 4;
         count = four ? 4 : 2;
-        if constexpr (KERNEL::groups) {
-            p.slot[0] = queue.take();
-            p.slot[1] = p.two ? queue.take() : p.slot[0];
-            if (four) p.slot[2] = queue.take(), p.slot[3] = queue.take();
-        } else {
-            thread = mm_thread_again<KERNEL>();
-            queue.template take_some<KERNEL::one && KERNEL::weights == mm_dtype_q4 ? 4 : 2>(
-                p.slot, four    ? 4
-                        : p.two ? 2
-                                : 1);
-            if (!p.two) p.slot[1] = p.slot[0];
-        }
+        const uint32_t lane = mm_thread_again(32);
+        queue.template take_some<KERNEL::one && KERNEL::weights == mm_dtype_q4 ? 4 : 2>(
+            p.slot, four    ? 4
+                    : p.two ? 2
+                            : 1);
+        if (!p.two) p.slot[1] = p.slot[0];
         if constexpr (KERNEL::one) {
-            mm_one<KERNEL>(sums, p, type, four, thread);
+            mm_one<KERNEL>(sums, p, type, four, lane);
         } else {
             mm_pair<KERNEL>(sums, p, type);
         }
@@ -493,11 +474,35 @@ __device__ __forceinline__ void mm_tile_sums(float c[4], const ARGS &a, char *me
             if (four) queue.give(p.slot[2]), queue.give(p.slot[3]);
         }
     }
-    if (KERNEL::groups && scaled && n > 0 && threadIdx.x % 32 < a.givers) queue.give_scales();
     sums.end(c, type);
 #pragma unroll
     for (int e = 0; e < 4; e++)
         c[e] = first[e] + c[e];
+}
+
+// The same of a warp of a group. Its half of a shared part has sums of its own.
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_group_sums(float c[4], const ARGS &a, char *memory,
+                                              struct mm_queue<KERNEL> &queue,
+                                              const struct mm_part &part, int n, bool local) {
+    const bool exact = KERNEL::weights != mm_dtype_bf16 && part.type == mm_dtype_bf16;
+    const int from = local ? a.room.local : exact ? a.room.exact : a.room.operand;
+    const uint32_t shared = mm_shared_at(memory), begin = local ? 0 : part.begin;
+    mm_one_sums<KERNEL> sums = {};
+    if (n == 0) return;
+    if (KERNEL::weights == mm_dtype_bf16 || exact) {
+        mm_group_bf16(sums, a, queue, shared + from, begin, n);
+    } else {
+        const uint32_t scales = queue.take_scales(a), x = shared + from + begin * KERNEL::row_codes;
+        if constexpr (KERNEL::weights == mm_dtype_q4) {
+            sums.own = mm_group_q4(a, queue, shared + a.room.lanes, x, scales + part.scales,
+                                   scales + part.factors, n);
+        } else if constexpr (KERNEL::weights == mm_dtype_q8) {
+            mm_group_q8(sums, a, queue, x, scales + part.scales, n);
+        }
+        if (threadIdx.x % 32 < a.givers) queue.give_scales();
+    }
+    sums.end(c, part.type);
 }
 
 // Of the two halves of a part, which warps i and i + 8 have, one sequence's sums become those of

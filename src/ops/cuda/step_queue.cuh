@@ -131,7 +131,11 @@ struct mm_step_kernel {
     // rows are in eight groups of banks
     static constexpr int scales_row = groups ? 32 : small ? 80 : 48;
     static constexpr int factors = groups ? mm_step_group * mm_step_tile * scales_row : 32;
-    static constexpr bool quiets = groups && small;  // step_bring_groups.cuh
+    // of mm_step_wait: who brings for groups asks about so many
+    static constexpr int waits = !groups                    ? 0
+                                 : WEIGHTS == mm_dtype_bf16 ? 0
+                                 : WEIGHTS == mm_dtype_q4   ? 1
+                                                            : (int)mm_step_waits;
     static constexpr int scale_slots = groups && WEIGHTS != mm_dtype_bf16 ? 2 : 0;
     static constexpr int scale_slot = (small ? 2 : 1) * factors;
     static constexpr int scales = groups                     ? scale_slots * (scale_slot + bars)
@@ -164,11 +168,9 @@ struct alignas(16) mm_part {
     int8_t type;          // of the matrix
     int8_t which, round;  // mm_step_which; of the crew's heads
     int8_t more, ends;    // a round of heads follows; the block of the model ends
-    // of a group: where its warp's scales begin in a slot of them, and of which block
-    int16_t scales, scales_first;
-    // in q4, where they and the factors of its slots begin, if these are fours and one at most;
-    // else less than 0
-    int16_t four_scales, four_factors;
+    // of a group: from which block on the slot of scales has them, and where in it those of its
+    // warp's slots begin, and the factors
+    int16_t scales_first, scales, factors;
 };
 __device__ __forceinline__ constexpr bool mm_in_halves(int which) {
     return which <= mm_step_in || which == mm_step_ffn;
@@ -184,10 +186,17 @@ __device__ __forceinline__ const struct mm_step_layer *mm_layer(const ARGS &a, c
     return (const struct mm_step_layer *)(memory + a.room.layers) + l;
 }
 
-// A barrier that is in its odd phases while who brings is to be quiet.
+// A barrier that is in its odd phases while the block waits for something; who brings asks.
 template <class ARGS>
-__device__ __forceinline__ uint32_t mm_quiet(const ARGS &a, const char *memory) {
-    return mm_shared_at(memory) + a.room.quiet;
+__device__ __forceinline__ uint32_t mm_wait_at(const ARGS &a, const char *memory,
+                                               enum mm_step_wait of) {
+    return mm_shared_at(memory) + a.room.waits + of * 8;
+}
+// That begins, or has ended: said by a thread that waits with the others.
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_wait_turns(const ARGS &a, const char *memory,
+                                              enum mm_step_wait of) {
+    if (of < KERNEL::waits && threadIdx.x == 0) mm_bar_arrive(mm_wait_at(a, memory, of));
 }
 
 // The products of a layer come one after the other: op = 3 round + gate, in or wo, then w1 with w3,
@@ -273,14 +282,11 @@ __device__ __forceinline__ struct mm_part mm_part_make(const ARGS &a, int factor
     p.type = (int8_t)m->type, p.blocks = (int16_t)m->blocks;
     if (ARGS::groups) {
         const int in = warp % mm_step_group;
-        p.scales = (int16_t)(below ? in * 2 * mm_step_tile * 16 : 0);
-        p.scales_first = (int16_t)((p.begin - (below ? 0 : in * p.n)) / max(1, m->spb));
+        p.scales_first = (int16_t)(p.begin - (below ? 0 : in * p.n));
         const struct mm_scales s = {p.scales_first, p.blocks};
-        const uint32_t four[2] = {s.scale(p.begin), s.factors(p.begin)};
-        const bool fours =
-            m->type == mm_dtype_q4 && p.n % 4 < 2 && (p.n < 4 || ((four[0] | four[1]) & 7) == 0);
-        p.four_scales = (int16_t)(fours ? p.scales + (int)four[0] : -1);
-        p.four_factors = (int16_t)(fours ? factors + p.scales + (int)four[1] : -1);
+        const int rows = below ? in * 2 * mm_step_tile * 16 : 0;
+        p.scales = (int16_t)(rows + (int)s.scale(p.begin));
+        p.factors = (int16_t)(factors + rows + (int)s.factors(p.begin));
     }
     return p;
 }
@@ -367,26 +373,28 @@ struct mm_queue {
         for (int i = 0; i < MOST; i++)
             if (i < count) mm_bar_wait(bar(slot[i]), turn[i]);
     }
-    // The next four slots of a group, from byte `mine` on, and their barriers. Those behind the
-    // ring's end are at its begin; all else that differs from slot to slot is known here.
-    __device__ __forceinline__ void take_four(uint32_t mine, uint32_t slot[4], uint32_t full[4]) {
-        static_assert(KERNEL::least >= 4, "a queue is as long");
+    // The next N slots of a group, from byte `mine` on, and their barriers. Those behind the ring's
+    // end are at its begin; all else that differs from slot to slot is known here.
+    template <int N>
+    __device__ __forceinline__ void take_all(uint32_t mine, uint32_t (&slot)[N],
+                                             uint32_t (&full)[N]) {
+        static_assert(N <= KERNEL::least, "a queue is as long");
         const uint32_t left = ring - next, from = room + mine + next, first = bar(room + next);
         const uint32_t from_over = from - ring, first_over = first - (ring >> KERNEL::bars_log);
         const uint32_t turn = parity, turn_over = parity ^ 1;
         bool come = true;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < N; i++) {
             const bool over = i > 0 && i * KERNEL::slot >= left;
             slot[i] = (over ? from_over : from) + i * KERNEL::slot;
             full[i] = (over ? first_over : first) + i * KERNEL::bars;
             come &= mm_bar_passed(full[i], over ? turn_over : turn);
         }
-        next += 4 * KERNEL::slot;
+        next += N * KERNEL::slot;
         if (next >= ring) next -= ring, parity ^= 1;
         if (come) return;
 #pragma unroll
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < N; i++)
             mm_bar_wait(full[i], i > 0 && i * KERNEL::slot >= left ? turn_over : turn);
     }
     // The next slot, of scales, is kept apart and given back. Nobody reads those before any more.

@@ -229,19 +229,13 @@ __device__ __forceinline__ void mm_pair(struct mm_step_sums<KERNEL> &sums,
 // lanes t = 0. The other pairs of columns, whose sums the lanes t > 0 have, are for other parts of
 // an exact operand, or for other groups of 32 columns, each of which has a factor of its own in q4.
 
-// The thread, of its warp, or of its group, where each warp has a piece of a slot. What is made of
-// it is made again where it is wanted, for every slot, or every product of a group: kept through a
-// whole token, as the compiler would, it takes the registers that loads on their way need.
-template <class KERNEL>
-__device__ __forceinline__ uint32_t mm_thread_again() {
-    uint32_t thread = threadIdx.x % (KERNEL::groups ? 32 * mm_step_group : 32);
+// The thread, of `of` of them. What is made of it is made again where it is wanted, for every slot,
+// or every product of a group: kept through a whole token, as the compiler would, it takes the
+// registers that loads on their way need.
+__device__ __forceinline__ uint32_t mm_thread_again(int of) {
+    uint32_t thread = threadIdx.x % of;
     asm volatile("" : "+r"(thread));
     return thread;
-}
-// Where its 16 bytes begin in a slot: of a group, in the first 64 of the rows of a piece.
-template <class KERNEL>
-__device__ __forceinline__ uint32_t mm_thread_place(uint32_t thread) {
-    return thread % 32 * 16 + (KERNEL::groups ? thread / 32 * 1024 : 0);
 }
 
 template <class KERNEL>
@@ -283,9 +277,8 @@ __device__ __forceinline__ void mm_one_mma(int (&c)[4], uint4 w, uint2 x) {
 
 template <class KERNEL>
 __device__ __forceinline__ void mm_one_bf16(struct mm_one_sums<KERNEL> &sums,
-                                            const struct mm_step_pair &p, uint32_t thread) {
+                                            const struct mm_step_pair &p, uint32_t lane) {
     constexpr bool exact = KERNEL::weights != mm_dtype_bf16, wide = !KERNEL::small;
-    const uint32_t lane = thread % 32, mine = mm_thread_place<KERNEL>(thread);
     const int g = lane / 4, t = lane % 4;
     const int place = t * 16 + g % 2 * 8 + (exact ? min(g / 2, mm_exact_parts - 1) * 128 : 0);
     uint4 w[2][4];
@@ -296,7 +289,7 @@ __device__ __forceinline__ void mm_one_bf16(struct mm_one_sums<KERNEL> &sums,
         const int in = exact && wide ? 0 : s % 2 * (wide ? 128 : 64);
         const char *from =
             p.from + unit * (exact ? mm_step_row_exact / 2 : mm_step_row_bf16) + in + place;
-        const uint32_t at = p.slot[i] + mine;
+        const uint32_t at = p.slot[i] + lane * 16;
 #pragma unroll
         for (int e = 0; e < (wide ? 2 : 1); e++) {
             w[i][2 * e] = mm_load16_shared(at + e * KERNEL::piece_next);
@@ -318,9 +311,8 @@ __device__ __forceinline__ void mm_one_bf16(struct mm_one_sums<KERNEL> &sums,
 
 template <class KERNEL>
 __device__ __forceinline__ void mm_one_q8(struct mm_one_sums<KERNEL> &sums,
-                                          const struct mm_step_pair &p, uint32_t thread) {
+                                          const struct mm_step_pair &p, uint32_t lane) {
     constexpr bool wide = !KERNEL::small;
-    const uint32_t lane = thread % 32, mine = mm_thread_place<KERNEL>(thread);
     const int g = lane / 4, t = lane % 4;
     uint4 w[2][4];
     uint2 x[2][2];
@@ -332,7 +324,7 @@ __device__ __forceinline__ void mm_one_q8(struct mm_one_sums<KERNEL> &sums,
         const char *row = p.from + (wide ? s : s / 2) * KERNEL::row_codes;
         const char *from = row + (wide ? 0 : s % 2 * 64) + t * 16 + g % 2 * 8;
         const uint32_t of = p.scales + g * KERNEL::scales_row + p.of.scale(wide ? at : at / 2);
-        const uint32_t slot = p.slot[i] + mine;
+        const uint32_t slot = p.slot[i] + lane * 16;
 #pragma unroll
         for (int e = 0; e < (wide ? 2 : 1); e++) {
             w[i][2 * e] = mm_load16_shared(slot + e * KERNEL::piece_next);
@@ -386,9 +378,8 @@ __device__ __forceinline__ struct mm_q4_lane mm_q4_lane_make(int lane) {
 
 template <class KERNEL, int PAIRS>
 __device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair &p,
-                                          uint32_t thread) {
+                                          uint32_t lane) {
     const bool two = PAIRS > 1 || p.two;
-    const uint32_t lane = thread % 32, mine = mm_thread_place<KERNEL>(thread);
     const int g = lane / 4, t = lane % 4;
     const struct mm_q4_lane my = mm_q4_lane_make<KERNEL>((int)lane);
     const uint32_t of_row = p.scales + g * KERNEL::scales_row;
@@ -400,7 +391,7 @@ __device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair 
         const uint2 xl = *(const uint2 *)(x + my.low), xh = *(const uint2 *)(x + my.high);
         const int eights = *(const int *)(x + my.eights);
         const uint32_t factors = of_row + KERNEL::factors + p.of.factors(p.at + i);
-        const uint32_t slot = p.slot[i] + mine, m = 0x0f0f0f0fu;
+        const uint32_t slot = p.slot[i] + lane * 16, m = 0x0f0f0f0fu;
         const uint4 w[2] = {mm_load16_shared(slot), mm_load16_shared(slot + 512)};
         uint32_t f[2];
 #pragma unroll
@@ -441,115 +432,20 @@ __device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair 
     }
 }
 
-// The same of all n slots of a group's part, four at a time, where scales and factors lie in fours
-// as well, and of one that is left: a scheduler's four warps are at it all the time, so what counts
-// is how many instructions it takes. lanes: (32) of mm_q4_lane, which would take too many
-// registers. x, scales, factors: where those of the first slot begin.
-template <class KERNEL, class ARGS>
-__device__ __forceinline__ float mm_fours_q4(const ARGS &a, struct mm_queue<KERNEL> &queue,
-                                             uint32_t lanes, uint32_t x, uint32_t scales,
-                                             uint32_t factors, int n) {
-    const uint32_t thread = mm_thread_again<KERNEL>();
-    const uint32_t mine = mm_thread_place<KERNEL>(thread);
-    const bool second = thread & 2, odd = thread & 1;
-    const uint4 my = mm_load16_shared(lanes + thread % 32 * 16);
-    uint32_t low = x + (my.x & 0xffff), high = x + (my.x >> 16);
-    uint32_t eights = x + (my.y & 0xffff), r = x + (my.y >> 16);
-    uint32_t turn = my.z & 0xff, mask = my.z >> 8 & 0xff;
-    scales += my.z >> 16, factors += my.w;
-    asm volatile("" : "+r"(turn), "+r"(mask));  // or they are made again for every slot
-    const uint32_t m = 0x0f0f0f0fu;
-    float own = 0.0f;
-#pragma unroll 1
-    for (; n > 1; n -= 4) {
-        uint32_t slot[4], full[4];
-        queue.take_four(mine, slot, full);
-        const uint2 f[2] = {mm_load8_shared(factors),
-                            mm_load8_shared(factors + 8 * KERNEL::scales_row)};
-        int sum[2];
-#pragma unroll
-        for (int k = 0; k < 2; k++) {
-            int sums[2][2];
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const int at = (2 * k + i) * KERNEL::row_codes;
-                const uint32_t from = slot[2 * k + i];
-                const uint4 w[2] = {mm_load16_shared(from), mm_load16_shared(from + 512)};
-                const uint2 xl = mm_load8_shared(low + at), xh = mm_load8_shared(high + at);
-                const int e = (int)mm_load4_shared(eights + at);
-#pragma unroll
-                for (int row = 0; row < 2; row++) {
-                    int c[4] = {0, 0, 0, 0};
-                    mm_mma_u8(c, w[row].x & m, w[row].y & m, w[row].z & m, w[row].w & m, xl.x,
-                              xl.y);
-                    mm_mma_u8(c, w[row].x, w[row].y, w[row].z, w[row].w, xh.x, xh.y);
-                    const uint32_t of = k ? f[row].y : f[row].x;
-                    sums[i][row] =
-                        (int)(__funnelshift_r(of, of, turn + 16 * i) & mask) * (c[0] + c[3] + e);
-                }
-            }
-            int to[2];
-#pragma unroll
-            for (int e = 0; e < 2; e++)
-                to[e] = (second ? sums[1][e] : sums[0][e]) +
-                        __shfl_xor_sync(0xffffffffu, second ? sums[0][e] : sums[1][e], 2);
-            sum[k] = (odd ? to[1] : to[0]) + __shfl_xor_sync(0xffffffffu, odd ? to[0] : to[1], 1);
-        }
-        const uint2 s = mm_load8_shared(scales);
-        own = fmaf(
-            mm_half_of((second ? s.x >> 16 : s.x) & 0xffff) * __uint_as_float(mm_load4_shared(r)),
-            (float)(sum[0] >> 4), own);
-        own = fmaf(mm_half_of((second ? s.y >> 16 : s.y) & 0xffff) *
-                       __uint_as_float(mm_load4_shared(r + 2 * KERNEL::row_codes)),
-                   (float)(sum[1] >> 4), own);
-        low += 4 * KERNEL::row_codes, high += 4 * KERNEL::row_codes;
-        eights += 4 * KERNEL::row_codes, r += 4 * KERNEL::row_codes, factors += 8, scales += 8;
-        __syncwarp();
-        if (threadIdx.x % 32 < a.givers) {
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                mm_bar_arrive(full[i] + KERNEL::free);
-        }
-    }
-    if (n == 0) return own;
-    const uint32_t slot = queue.take(), from = slot + mine;
-    const uint4 w[2] = {mm_load16_shared(from), mm_load16_shared(from + 512)};
-    const uint2 xl = mm_load8_shared(low), xh = mm_load8_shared(high);
-    const int e = (int)mm_load4_shared(eights);
-    int sums[2];
-#pragma unroll
-    for (int row = 0; row < 2; row++) {
-        int c[4] = {0, 0, 0, 0};
-        mm_mma_u8(c, w[row].x & m, w[row].y & m, w[row].z & m, w[row].w & m, xl.x, xl.y);
-        mm_mma_u8(c, w[row].x, w[row].y, w[row].z, w[row].w, xh.x, xh.y);
-        const uint32_t f = mm_load2_shared(factors + row * 8 * KERNEL::scales_row);
-        sums[row] = (int)(__funnelshift_r(f, f, turn) & mask) * (c[0] + c[3] + e);
-        sums[row] += __shfl_xor_sync(0xffffffffu, sums[row], 2);
-    }
-    const int sum =
-        (odd ? sums[1] : sums[0]) + __shfl_xor_sync(0xffffffffu, odd ? sums[0] : sums[1], 1);
-    if (!second)
-        own = fmaf(mm_half_of(mm_load2_shared(scales)) * __uint_as_float(mm_load4_shared(r)),
-                   (float)(sum >> 4), own);
-    __syncwarp();
-    if (threadIdx.x % 32 < a.givers) queue.give(slot);
-    return own;
-}
-
 // four: the slots are two pairs.
 template <class KERNEL>
 __device__ __forceinline__ void mm_one(struct mm_one_sums<KERNEL> &sums,
                                        const struct mm_step_pair &p, int type, bool four,
-                                       uint32_t thread) {
+                                       uint32_t lane) {
     if (KERNEL::weights == mm_dtype_bf16 || type == mm_dtype_bf16) {
-        mm_one_bf16<KERNEL>(sums, p, thread);
+        mm_one_bf16<KERNEL>(sums, p, lane);
     } else if constexpr (KERNEL::weights != mm_dtype_bf16) {
         if (KERNEL::weights == mm_dtype_q8 || type == mm_dtype_q8) {
-            mm_one_q8<KERNEL>(sums, p, thread);
+            mm_one_q8<KERNEL>(sums, p, lane);
         } else if (four) {
-            mm_one_q4<KERNEL, 2>(sums.own, p, thread);
+            mm_one_q4<KERNEL, 2>(sums.own, p, lane);
         } else {
-            mm_one_q4<KERNEL, 1>(sums.own, p, thread);
+            mm_one_q4<KERNEL, 1>(sums.own, p, lane);
         }
     }
 }

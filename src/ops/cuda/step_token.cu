@@ -57,6 +57,7 @@ static __device__ __forceinline__ void begin_half(const ARGS &a, walk<KERNEL> &w
     }
     float length;
     mm_meet(a);
+    if (mlp && !end) mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_stream);
     w.factor = mm_norm_factor(a, w.memory, min((int)threadIdx.x % 8, a.n - 1), end ? a.eps : t.eps,
                               l2norm, &length);
     if (l2norm) {
@@ -96,7 +97,7 @@ template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void mix(const ARGS &a, walk<KERNEL> &w, int head, int round) {
     if (head < 0) {
         mm_meet(a);
-        if (KERNEL::quiets && threadIdx.x == 0) mm_bar_arrive(mm_quiet(a, w.memory));
+        mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_z);
         return;
     }
     if constexpr (KERNEL::attends) {
@@ -121,10 +122,12 @@ static __device__ __forceinline__ void mix(const ARGS &a, walk<KERNEL> &w, int h
     const float a_log = w.here.y->a_log ? __ldg(w.here.y->a_log + head) : -INFINITY;
     mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
     mm_meet(a);
-    if (KERNEL::quiets && threadIdx.x == 0) mm_bar_arrive(mm_quiet(a, w.memory));
+    mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_z);
+    mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_y);
     mm_recur(a, w.me, w.memory, w.here, head, state, -expf(a_log), d, w.meeting, round);
     mm_gated<KERNEL>(a, w.me, w.memory, w.here, head, weights, w.meeting, round);
     mm_meet(a);
+    mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_y);
 }
 
 // What the crew said of the MLP's hidden numbers becomes the operand of w2.
@@ -136,9 +139,8 @@ static __device__ __forceinline__ void hear_hidden(const ARGS &a, walk<KERNEL> &
     for (int i = threadIdx.x / 32; i < t.unit / mm_step_block * a.n && left > 0; i += ARGS::warps) {
         const int seq = i % a.n, block = i / a.n;
         const int at = block * mm_step_block + threadIdx.x % 32 * 4;
-        float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (at < left)
-            v = mm_as_floats(mm_hear4(mm_words_s(a, w.me.crew, w.meeting, seq) + at, w.meeting));
+        const uint64_t *s = mm_words_s(a, w.me.crew, w.meeting, seq) + at;
+        const float4 v = mm_as_floats(mm_hear4(s, w.meeting, at < left));  // else zeros
         mm_keep_operand<KERNEL>(a, w.memory, block, seq, v,
                                 t.shape[mm_step_w2].type != mm_dtype_bf16);
     }
@@ -226,8 +228,7 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
         begin(a, w, l, which == mm_step_gate, part.head, which == mm_step_gate ? part.round : 0);
         if (which == mm_step_output) hidden(a, w);
     }
-    if (KERNEL::quiets && which == mm_step_in && threadIdx.x == 0)
-        mm_bar_arrive(mm_quiet(a, w.memory));
+    if (which == mm_step_in) mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_z);
     int tile = part.tile;
 #pragma unroll 1
     for (int turn = 0; turn < part.turns; turn++, tile += part.step) {
@@ -235,7 +236,11 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
         float c[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         // a group takes its slots together, whoever has rows there
         const int n = has || (KERNEL::groups && !splits) ? part.n : 0;
-        mm_tile_sums(c, a, w.memory, w.queue, part, n, sends);
+        if constexpr (KERNEL::groups) {
+            mm_group_sums(c, a, w.memory, w.queue, part, n, sends);
+        } else {
+            mm_tile_sums(c, a, w.memory, w.queue, part, n, sends);
+        }
         float *red = (float *)(w.memory + a.room.red);
         if (splits) {
             mm_put_sums(a, red + (which == mm_step_gate ? ARGS::warps * ARGS::tile_sums : 0), c);
@@ -256,6 +261,7 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
     }
     if (sends && !part.more) {
         w.meeting++;
+        if (which == mm_step_wo) mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_stream);
     }
 }
 
@@ -334,7 +340,8 @@ static __global__ void __launch_bounds__(mm_step_all<typename KERNEL::args>, 1)
         if (KERNEL::groups && KERNEL::weights == mm_dtype_q4 && threadIdx.x < 32)
             ((struct mm_q4_lane *)(memory + a.room.lanes))[threadIdx.x] =
                 mm_q4_lane_make<KERNEL>((int)threadIdx.x);
-        if (KERNEL::quiets && threadIdx.x == 0) mm_bar_init(mm_quiet(a, memory), 1);
+        if (threadIdx.x < KERNEL::waits)
+            mm_bar_init(mm_wait_at(a, memory, (enum mm_step_wait)threadIdx.x), 1);
         w.queue.start(a, memory);
     }
     __syncthreads();
@@ -398,6 +405,7 @@ static const struct kernel kernels[] = {
     kernel_of<mm_dtype_bf16, struct mm_step_args_one, false>(1),
     kernel_of<mm_dtype_bf16, struct mm_step_args_one, true>(1),
     kernel_of<mm_dtype_bf16, struct mm_step_args, true>(0),
+    kernel_of<mm_dtype_q8, struct mm_step_args_linear, false>(1),
     kernel_of<mm_dtype_q8, struct mm_step_args_one, false>(1),
     kernel_of<mm_dtype_q8, struct mm_step_args_one, true>(1),
     kernel_of<mm_dtype_q8, struct mm_step_args, true>(0),

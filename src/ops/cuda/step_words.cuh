@@ -44,28 +44,42 @@ __device__ __forceinline__ void mm_load_words(uint64_t &w0, uint64_t &w1, const 
                  : "memory");
 }
 
-// One word's number, when it has come.
-__device__ __forceinline__ uint32_t mm_hear(const uint64_t *from, unsigned meeting) {
-    uint64_t w;
+// The lanes of a warp wait together: those that left a loop one by one would go on one by one, and
+// all that follows would be executed for each few of them. Who has heard asks no more, since what
+// is asked for stands in the way of what is said; who wants nothing does not ask.
+__device__ __forceinline__ bool mm_all(bool come) {
+    return __all_sync(0xffffffffu, come);
+}
+// One word's number, when it has come; 0 where `wanted` is false.
+__device__ __forceinline__ uint32_t mm_hear(const uint64_t *from, unsigned meeting, bool wanted) {
+    uint64_t w = 0;
+    bool come = !wanted;
     do
-        mm_load_word(w, from);
-    while (!mm_fresh(w, meeting));
+        if (!come) mm_load_word(w, from), come = mm_fresh(w, meeting);
+    while (!mm_all(come));
     return (uint32_t)w;
 }
-__device__ __forceinline__ uint2 mm_hear2(const uint64_t *from, unsigned meeting) {
-    uint64_t w0, w1;
+__device__ __forceinline__ uint2 mm_hear2(const uint64_t *from, unsigned meeting, bool wanted) {
+    uint64_t w0 = 0, w1 = 0;
+    bool come = !wanted;
     do
-        mm_load_words(w0, w1, from);
-    while (!mm_fresh(w0, meeting) || !mm_fresh(w1, meeting));
+        if (!come) {
+            mm_load_words(w0, w1, from);
+            come = mm_fresh(w0, meeting) && mm_fresh(w1, meeting);
+        }
+    while (!mm_all(come));
     return make_uint2((uint32_t)w0, (uint32_t)w1);
 }
-__device__ __forceinline__ uint4 mm_hear4(const uint64_t *from, unsigned meeting) {
-    uint64_t w0, w1, w2, w3;
-    do {
-        mm_load_words(w0, w1, from);
-        mm_load_words(w2, w3, from + 2);
-    } while (!mm_fresh(w0, meeting) || !mm_fresh(w1, meeting) || !mm_fresh(w2, meeting) ||
-             !mm_fresh(w3, meeting));
+__device__ __forceinline__ uint4 mm_hear4(const uint64_t *from, unsigned meeting, bool wanted) {
+    uint64_t w0 = 0, w1 = 0, w2 = 0, w3 = 0;
+    bool come = !wanted;
+    do
+        if (!come) {
+            mm_load_words(w0, w1, from), mm_load_words(w2, w3, from + 2);
+            come = mm_fresh(w0, meeting) && mm_fresh(w1, meeting) && mm_fresh(w2, meeting) &&
+                   mm_fresh(w3, meeting);
+        }
+    while (!mm_all(come));
     return make_uint4((uint32_t)w0, (uint32_t)w1, (uint32_t)w2, (uint32_t)w3);
 }
 __device__ __forceinline__ float4 mm_as_floats(uint4 u) {
@@ -127,9 +141,10 @@ __device__ __forceinline__ unsigned mm_turn_of(const ARGS &a, const char *memory
 __device__ __forceinline__ void mm_add_word(uint64_t *to, uint64_t v) {
     asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(to), "l"(v) : "memory");
 }
-// What this thread has written before is there before what it, or who it meets then, says next.
+// What this thread has written before is there before what it, or who it meets then, says next. One
+// that acquires as well would empty the L1, where registers are spilled to.
 __device__ __forceinline__ void mm_fence() {
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+    asm volatile("fence.release.gpu;" ::: "memory");
 }
 __device__ __forceinline__ void mm_zero_words(uint64_t *to) {
     asm volatile("st.relaxed.gpu.global.v2.u64 [%0], {%1, %1};" ::"l"(to), "l"((uint64_t)0)
@@ -154,15 +169,25 @@ struct mm_sums_asked {
     uint64_t u[4];
 
     template <class ARGS>
-    __device__ __forceinline__ void ask(const ARGS &a, unsigned turn, int column) {
-        const uint64_t *from = mm_sums(a, turn, column / mm_step_block) + mm_sums_place(a, column);
-        mm_load_words(u[0], u[1], from), mm_load_words(u[2], u[3], from + mm_sums_block<ARGS> / 2);
+    __device__ __forceinline__ static const uint64_t *at(const ARGS &a, unsigned turn, int column) {
+        return mm_sums(a, turn, column / mm_step_block) + mm_sums_place(a, column);
     }
     template <class ARGS>
-    __device__ __forceinline__ float4 hear(const ARGS &a, unsigned turn, int column) {
-        while (!mm_summed(u[0], a.crews) || !mm_summed(u[1], a.crews) ||
-               !mm_summed(u[2], a.crews) || !mm_summed(u[3], a.crews))
-            ask(a, turn, column);
+    __device__ __forceinline__ void ask(const ARGS &a, unsigned turn, int column) {
+        const uint64_t *from = at(a, turn, column);
+        mm_load_words(u[0], u[1], from), mm_load_words(u[2], u[3], from + mm_sums_block<ARGS> / 2);
+    }
+    // Nothing of use where `wanted` is false.
+    template <class ARGS>
+    __device__ __forceinline__ float4 hear(const ARGS &a, unsigned turn, int column, bool wanted) {
+        const uint64_t *from = at(a, turn, column);
+        while (true) {
+            const bool low = !wanted || (mm_summed(u[0], a.crews) && mm_summed(u[1], a.crews));
+            const bool high = !wanted || (mm_summed(u[2], a.crews) && mm_summed(u[3], a.crews));
+            if (mm_all(low && high)) break;
+            if (!low) mm_load_words(u[0], u[1], from);
+            if (!high) mm_load_words(u[2], u[3], from + mm_sums_block<ARGS> / 2);
+        }
         return make_float4(mm_sum_of(u[0], a.crews), mm_sum_of(u[1], a.crews),
                            mm_sum_of(u[2], a.crews), mm_sum_of(u[3], a.crews));
     }
@@ -191,30 +216,31 @@ __device__ __forceinline__ uint64_t *mm_stream_part(const ARGS &a, unsigned meet
     return a.parts + row * a.D_blocks * mm_step_block + column;
 }
 
-// The parts of four crews from `crew` on, 4 columns a lane, are added to v. Beyond the last there
-// are none.
+// The parts of four crews from `crew` on, 4 columns a lane, are added to v where they are `wanted`.
+// Beyond the last there are none.
 template <class ARGS>
 __device__ __forceinline__ void mm_hear_parts(int64_t v[4], const ARGS &a, unsigned meeting,
-                                              int crew, int seq, int column) {
+                                              int crew, int seq, int column, bool wanted) {
     if (crew >= a.crews) return;
     const uint64_t *p = mm_stream_part(a, meeting, crew, seq, column);
     const int64_t step = (int64_t)mm_step_cols * a.D_blocks * mm_step_block;
-    uint64_t u[4][4];
+    uint64_t u[4][4] = {};
     bool come;
     do {
         come = true;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
+            if (!wanted) break;
             const uint64_t *q = p + (crew + i < a.crews ? i * step : 0);
             mm_load_words(u[i][0], u[i][1], q), mm_load_words(u[i][2], u[i][3], q + 2);
         }
 #pragma unroll
         for (int i = 0; i < 16; i++)
-            come = come && mm_fresh(u[i / 4][i % 4], meeting);
-    } while (!come);
+            come = come && (!wanted || mm_fresh(u[i / 4][i % 4], meeting));
+    } while (!mm_all(come));
 #pragma unroll
     for (int i = 0; i < 16; i++) {
-        if (crew + i / 4 < a.crews)
+        if (crew + i / 4 < a.crews && wanted)
             v[i % 4] += mm_whole(__uint_as_float((uint32_t)u[i / 4][i % 4]));
     }
 }
