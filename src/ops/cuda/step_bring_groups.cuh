@@ -132,7 +132,7 @@ struct mm_group_bringer {
         const struct mm_part &part = *p.part;
         const int which = part.which, n = part.n;
         if (n == 0) return;
-        const bool below = which > mm_step_in, hidden = which == mm_step_ffn;
+        const bool below = which > mm_step_gate, hidden = which == mm_step_ffn;
         const CUtensorMap *map =
             a.group_maps + l * mm_step_maps + 2 * (which % mm_step_output);  // the output: first
         mm_group_at at = {0, 0, 0, 0};
@@ -150,7 +150,7 @@ struct mm_group_bringer {
 #pragma unroll 1
             for (int i = 0; i < n; i++, at.unit += units) {
                 const uint32_t to = room + next;
-                while (KERNEL::waits > 0 && which > mm_step_in && waiting(mm_step_wait_z))
+                while (KERNEL::waits > 0 && which > mm_step_gate && waiting(mm_step_wait_z))
                     mm_doze();
                 const int most = window();
                 if (!paced) hold_back(a, most);

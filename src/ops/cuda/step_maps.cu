@@ -72,7 +72,7 @@ static bool describe_output(CUtensorMap *to, const struct mm_step_shape *m, int 
 static bool describe_group(CUtensorMap to[2], const struct mm_step_shape *m, int weights, int which,
                            const struct mm_step_layer *y, const char *w) {
     const bool codes = m->type != mm_dtype_bf16, hidden = which == mm_step_ffn;
-    const bool across = which <= mm_step_in;
+    const bool across = which <= mm_step_gate;
     const cuuint64_t pitch = (cuuint64_t)m->pitch, rows = (cuuint64_t)m->rows;
     const cuuint64_t bytes = (cuuint64_t)(codes ? m->code_bytes : m->k * 2);
     const cuuint32_t units = weights == mm_dtype_q4 ? 1 : 2;  // of a slot
@@ -97,12 +97,13 @@ static bool describe_group(CUtensorMap to[2], const struct mm_step_shape *m, int
 }
 
 // Whether a warp of a group takes slots [begin, begin + n) as it does (step_slot_groups.cuh): two
-// and two; of codes one, or four and four and one, whose scales a slot of them has all: it has those
-// of 16 blocks, from a multiple of 8 on. `before`: where the first of the group begins.
+// and two; of codes one, or four and four and one, whose scales a slot of them has all: it has
+// those of 16 blocks, from a multiple of 8 on. `before`: where the first of the group begins.
 static bool taken(const struct mm_step_shape *m, int weights, int before, int begin, int n) {
     if (m->type == mm_dtype_bf16) return (begin | n) % 2 == 0;
     if (m->type != weights || before % 8 + begin - before + n > 16) return false;
-    const bool fours = n % 4 < 2 && begin % 4 == 0 && (weights == mm_dtype_q8 || m->blocks % 4 == 0);
+    const bool fours =
+        n % 4 < 2 && begin % 4 == 0 && (weights == mm_dtype_q8 || m->blocks % 4 == 0);
     return n == 1 || fours;
 }
 
@@ -121,14 +122,12 @@ static bool groups_fit(const struct mm_step_args *a, int weights,
         const struct mm_step_kind *t = &model->kinds[k];
         const struct mm_step_shape *ffn = &t->shape[mm_step_ffn];
         if (t->attention || t->F % 8) return false;
-        for (int which = t->shape[mm_step_gate].n_seg ? mm_step_gate : mm_step_in;
-             which <= mm_step_in; which++) {
+        for (int which = mm_step_in; which <= mm_step_gate; which++) {
             // two warps have halves of a part, and four are beside each other
             const struct mm_step_shape *m = &t->shape[which];
             const int half = m->per_part / 2;
             if (m->seg_rows % mm_step_tile || m->split_log == 0 || m->per_part % 4 ||
-                m->slots != m->per_part << m->split_log ||
-                !taken(m, weights, 0, 3 * half, half))
+                m->slots != m->per_part << m->split_log || !taken(m, weights, 0, 3 * half, half))
                 return false;
         }
         if (ffn->slots % 4 || !taken(ffn, weights, ffn->slots / 2, ffn->slots / 2, ffn->slots / 2))

@@ -20,8 +20,8 @@ __device__ __forceinline__ bool mm_stopped(const ARGS &a, const char *memory, in
 
 // ---- between the first projection and the mixer ----
 
-// A row of the first projection that this block finishes, of four tiles of `in`; where there is a
-// gate by itself, the fourth tile is its. The same for every block of a kind: a table.
+// A row of the first projection that this block finishes, of three tiles; the fourth is of the
+// gate. The same for every block of a kind: a table.
 struct alignas(16) mm_step_row {
     int z;        // which number of z it becomes; -1: there is no such row
     int channel;  // of the convolution; -1: it has none
@@ -229,14 +229,14 @@ __device__ __forceinline__ int mm_part_of(const ARGS &a, int i, int each) {
     return a.n == 1 ? 0 : i / each;
 }
 
-// z as the crew said it, to shared memory; of a pair the other head's q, too, where a gate would
-// be.
+// v, k, q and dt as the crew said them, to shared memory; of a pair the other head's q, too, where
+// a gate would be.
 template <class ARGS>
 __device__ __forceinline__ void mm_hear_z(const ARGS &a, const struct mm_step_who &me, char *memory,
                                           const struct mm_step_here &here, unsigned meeting,
                                           int round) {
     const bool pair = mm_paired(a, here);
-    const int P = here.t->P, twos = (here.t->attention && !pair ? 3 : 4) * P / 2;
+    const int P = here.t->P, twos = (pair ? 4 : 3) * P / 2;
     const int lane = threadIdx.x % 32, all = a.n * twos;
     float *z = (float *)(memory + a.room.z);
 #pragma unroll 1
@@ -398,8 +398,8 @@ __device__ __forceinline__ float4 mm_gated_weights(const struct mm_step_here &he
     return __ldg((const float4 *)(here.y->g_norm + at));
 }
 
-// y, heard from the crew, through the gated norm becomes the last projection's operand: 128 columns
-// that hold the head's. A warp a sequence.
+// y, heard from the crew with the gate, through the gated norm becomes the last projection's
+// operand: 128 columns that hold the head's. A warp a sequence.
 template <class KERNEL, class ARGS>
 __device__ __forceinline__ void mm_gated(const ARGS &a, const struct mm_step_who &me, char *memory,
                                          const struct mm_step_here &here, int head, float4 w,
@@ -407,15 +407,13 @@ __device__ __forceinline__ void mm_gated(const ARGS &a, const struct mm_step_who
     const int seq = threadIdx.x / 32, P = here.t->P;
     if (seq >= a.n) return;
     const int at = threadIdx.x % 32 * 4 - head * P % mm_step_block;
-    const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     const bool in = at >= 0 && at < P;
-    float4 g = zero;
-    const uint64_t *y = mm_words_y(a, me.crew, meeting, round, seq);
-    float4 v = mm_as_floats(mm_hear4(y + (in ? at : 0), meeting, in));  // else zeros
-    if (in) {
-        g = *(const float4 *)((const float *)(memory + a.room.z) + seq * a.z_ld + 3 * P + at);
-        g.x *= w.x, g.y *= w.y, g.z *= w.z, g.w *= w.w;
-    }
+    const uint64_t *from[2] = {mm_words_y(a, me.crew, meeting, round, seq) + (in ? at : 0),
+                               mm_words_z(a, me.crew, meeting, round, seq) + 3 * P + (in ? at : 0)};
+    uint4 of[2];
+    mm_hear4(of, from, meeting, in);  // else zeros
+    float4 v = mm_as_floats(of[0]), g = mm_as_floats(of[1]);
+    g.x *= w.x, g.y *= w.y, g.z *= w.z, g.w *= w.w;
     const float squares = mm_warp_sum(mm_dot4(v, v));
     const float r = here.y->g_norm ? rsqrtf(squares * mm_share(P) + 1e-5f) : 1.0f;
     v.x *= r * g.x, v.y *= r * g.y, v.z *= r * g.z, v.w *= r * g.w;

@@ -158,14 +158,10 @@ static void kind_mixer(struct list *l, struct mm_step_kind *t, const struct mm_s
     const struct mm_view rest = b->in[1].data ? b->in[1] : b->in[0];
     t->dt_pitch = (int)rest.ld * 2;
     t->dt_row = (int)(b->in[1].data ? H * P : vkq + H * P) * t->dt_pitch;
-    if (b->in[1].data) {
-        *gate = shape_of(l, rest);
-        add_seg(gate, 0, P, 0);
-        cut_heads(gate, P, 3);
-    } else {
-        add_seg(in, vkq, P, 0);
-    }
     cut_heads(in, P, 0);
+    *gate = shape_of(l, rest);
+    add_seg(gate, b->in[1].data ? 0 : vkq, P, 0);
+    cut_heads(gate, P, 3);
 }
 
 static struct mm_step_kind kind_of(struct list *l, const struct mm_step_block *b, int slice) {
@@ -200,8 +196,8 @@ static struct mm_step_layer layer_of(const struct mm_step_block *b, int kind, bo
     struct mm_step_layer y = {};
     y.kind = kind, y.l2norm = l2norm, y.stack = b->stack;
     y.w[mm_step_in] = (const char *)b->in[0].data;
-    y.w[mm_step_gate] = (const char *)b->in[1].data;
     y.dt = (const char *)(b->in[1].data ? b->in[1].data : b->in[0].data);
+    y.w[mm_step_gate] = b->attention ? NULL : y.dt;
     y.w[mm_step_wo] = (const char *)b->wo.data, y.w[mm_step_w2] = (const char *)b->w2.data;
     // in the order of their addresses, as the copy engine wants them (step_maps.cu)
     y.turned = (uintptr_t)b->w3.data < (uintptr_t)b->w1.data;

@@ -173,7 +173,7 @@ struct alignas(16) mm_part {
     int16_t scales_first, scales, factors;
 };
 __device__ __forceinline__ constexpr bool mm_in_halves(int which) {
-    return which <= mm_step_in || which == mm_step_ffn;
+    return which <= mm_step_gate || which == mm_step_ffn;
 }
 
 template <class ARGS>
@@ -199,7 +199,7 @@ __device__ __forceinline__ void mm_wait_turns(const ARGS &a, const char *memory,
     if (of < KERNEL::waits && threadIdx.x == 0) mm_bar_arrive(mm_wait_at(a, memory, of));
 }
 
-// The products of a layer come one after the other: op = 3 round + gate, in or wo, then w1 with w3,
+// The products of a layer come one after the other: op = 3 round + in, gate or wo, then w1 with w3,
 // then w2.
 __device__ __forceinline__ int mm_which(int rounds, int op) {
     const int mlp = op - 3 * rounds;
@@ -259,7 +259,7 @@ __device__ __forceinline__ struct mm_part mm_part_make(const ARGS &a, int factor
     }
     const int log = m->split_log, first = block * m->per;
     const bool halves = mm_in_halves(p.which), shared = halves && ARGS::warps > mm_step_warps;
-    const bool below = p.which > mm_step_in;  // a warp of a group has a tile
+    const bool below = p.which > mm_step_gate;  // a warp of a group has a tile
     const int of = !shared ? warp : below ? warp % mm_step_warps : warp / 2;
     p.tile = first + (of >> log), p.last = min(tiles, first + m->per);
     p.step = (shared ? (int)mm_step_warps : ARGS::warps) >> log;
@@ -277,7 +277,7 @@ __device__ __forceinline__ struct mm_part mm_part_make(const ARGS &a, int factor
     }
     // where this crew has nothing to multiply, sums of nothing are finished, and zeros are sent
     p.turns = (max(p.last - first, 0) + p.step - 1) / p.step;
-    if (p.which <= mm_step_in) p.turns = 1;
+    if (p.which <= mm_step_gate) p.turns = 1;
     if (p.which == mm_step_output && !a.logits) p.turns = 0;
     p.type = (int8_t)m->type, p.blocks = (int16_t)m->blocks;
     if (ARGS::groups) {

@@ -377,8 +377,7 @@ __device__ __forceinline__ struct mm_q4_lane mm_q4_lane_make(int lane) {
 }
 
 template <class KERNEL, int PAIRS>
-__device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair &p,
-                                          uint32_t lane) {
+__device__ __forceinline__ void mm_one_q4(float &own, const struct mm_step_pair &p, uint32_t lane) {
     const bool two = PAIRS > 1 || p.two;
     const int g = lane / 4, t = lane % 4;
     const struct mm_q4_lane my = mm_q4_lane_make<KERNEL>((int)lane);

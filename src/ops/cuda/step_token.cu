@@ -139,33 +139,37 @@ static __device__ __forceinline__ void hear_hidden(const ARGS &a, walk<KERNEL> &
     for (int i = threadIdx.x / 32; i < t.unit / mm_step_block * a.n && left > 0; i += ARGS::warps) {
         const int seq = i % a.n, block = i / a.n;
         const int at = block * mm_step_block + threadIdx.x % 32 * 4;
-        const uint64_t *s = mm_words_s(a, w.me.crew, w.meeting, seq) + at;
-        const float4 v = mm_as_floats(mm_hear4(s, w.meeting, at < left));  // else zeros
+        const uint64_t *const s[1] = {mm_words_s(a, w.me.crew, w.meeting, seq) + at};
+        uint4 heard[1];
+        mm_hear4(heard, s, w.meeting, at < left);  // else zeros
+        const float4 v = mm_as_floats(heard[0]);
         mm_keep_operand<KERNEL>(a, w.memory, block, seq, v,
                                 t.shape[mm_step_w2].type != mm_dtype_bf16);
     }
     mm_meet(a);
 }
 
-// The sums of v, k, q, gate and dt are all in shared memory.
+// The sums of v, k, q and dt are all in shared memory, or those of the gate: of that warps finish
+// the rows that are not first to hear the others.
 template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void end_mixer(const ARGS &a, walk<KERNEL> &w, int head,
-                                                 int round) {
+                                                 int round, bool gate) {
     const struct mm_step_kind &t = *w.here.t;
     const float *red = (const float *)(w.memory + a.room.red);
-    mm_conv_wait();
+    const int warp = threadIdx.x / 32, turn = gate ? ARGS::warps - 1 - warp : warp;
+    if (!gate) mm_conv_wait();
 #pragma unroll 1
-    for (int at0 = threadIdx.x / 32 * 32; at0 < a.n * mm_step_rows; at0 += mm_step_threads<ARGS>) {
-        const int at = at0 + threadIdx.x % 32;
-        const struct mm_step_item i = mm_item(a, w.memory, w.here, round, at);
+    for (int at0 = turn * 32; at0 < a.n * mm_step_rows; at0 += mm_step_threads<ARGS>) {
+        const struct mm_step_item i =
+            mm_item(a, w.memory, w.here, round, at0 + (int)threadIdx.x % 32);
         const float factor = factor_of(w, i.seq);  // the same for a warp
-        if (i.row.z < 0) continue;
+        if (i.row.z < 0 || (i.row.parts >> 4 == 3) != gate) continue;
         const float sum = mm_row_sum(a, red + i.row.sum + i.seq * 16, i.row.parts & 15);
         mm_finish_row(a, w.me, w.memory, w.here, i, w.meeting, round, factor * sum);
     }
     // by a warp that has the least to do
     const int seq = mm_step_threads<ARGS> - 1 - (int)threadIdx.x;
-    if (head >= 0 && !t.attention && me_dt(w.me) && seq < 32) {
+    if (!gate && head >= 0 && !t.attention && me_dt(w.me) && seq < 32) {
         const float factor = factor_of(w, min(seq, a.n - 1));
         if (seq < a.n)
             mm_dt_finish(a, w.me, w.memory, w.here, w.meeting, round, seq, factor, w.dt_bias);
@@ -217,15 +221,16 @@ template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, int l,
                                                const struct mm_part &part) {
     const int which = part.which;
-    const bool splits = which <= mm_step_in, sends = which == mm_step_wo || which == mm_step_w2;
+    if (KERNEL::attends && which == mm_step_gate && w.here.t->attention) return;  // it has none
+    const bool splits = which <= mm_step_gate, sends = which == mm_step_wo || which == mm_step_w2;
     // sums of two meetings later: who sends now has heard the last ones
     if (KERNEL::one && sends) mm_clear_sums(a, mm_turn_of(a, w.memory, w.meeting) + 2);
     if (which == mm_step_wo) {
         mix(a, w, part.head, part.round);
     } else if (which == mm_step_w2) {
         hear_hidden(a, w);
-    } else if (which != mm_step_in) {
-        begin(a, w, l, which == mm_step_gate, part.head, which == mm_step_gate ? part.round : 0);
+    } else if (which != mm_step_gate) {
+        begin(a, w, l, which == mm_step_in, part.head, which == mm_step_in ? part.round : 0);
         if (which == mm_step_output) hidden(a, w);
     }
     if (which == mm_step_in) mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_z);
@@ -255,9 +260,9 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
                 end_tile(a, w, c, which == mm_step_ffn, tile);
         }
     }
-    if (which == mm_step_in) {
+    if (splits) {
         mm_meet(a);
-        end_mixer(a, w, part.head, part.round);
+        end_mixer(a, w, part.head, part.round, which == mm_step_gate);
     }
     if (sends && !part.more) {
         w.meeting++;

@@ -70,17 +70,28 @@ __device__ __forceinline__ uint2 mm_hear2(const uint64_t *from, unsigned meeting
     while (!mm_all(come));
     return make_uint2((uint32_t)w0, (uint32_t)w1);
 }
-__device__ __forceinline__ uint4 mm_hear4(const uint64_t *from, unsigned meeting, bool wanted) {
-    uint64_t w0 = 0, w1 = 0, w2 = 0, w3 = 0;
+// Four words of each of N places.
+template <int N>
+__device__ __forceinline__ void mm_hear4(uint4 (&to)[N], const uint64_t *const (&from)[N],
+                                         unsigned meeting, bool wanted) {
+    uint64_t w[N][4] = {};
     bool come = !wanted;
     do
         if (!come) {
-            mm_load_words(w0, w1, from), mm_load_words(w2, w3, from + 2);
-            come = mm_fresh(w0, meeting) && mm_fresh(w1, meeting) && mm_fresh(w2, meeting) &&
-                   mm_fresh(w3, meeting);
+            come = true;
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                mm_load_words(w[i][0], w[i][1], from[i]),
+                    mm_load_words(w[i][2], w[i][3], from[i] + 2);
+#pragma unroll
+            for (int i = 0; i < 4 * N; i++)
+                come = come && mm_fresh(w[i / 4][i % 4], meeting);
         }
     while (!mm_all(come));
-    return make_uint4((uint32_t)w0, (uint32_t)w1, (uint32_t)w2, (uint32_t)w3);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        to[i] =
+            make_uint4((uint32_t)w[i][0], (uint32_t)w[i][1], (uint32_t)w[i][2], (uint32_t)w[i][3]);
 }
 __device__ __forceinline__ float4 mm_as_floats(uint4 u) {
     return make_float4(__uint_as_float(u.x), __uint_as_float(u.y), __uint_as_float(u.z),
