@@ -412,7 +412,7 @@ static const struct shape shapes[] = {
     {512, 2, 1, 128, 768, 300, 4, true},   // quantized, what a GPU takes of many sequences
     {256, 8, 1, 64, 264, 70, 4, true},     // more heads share keys than a block of threads takes
     {1312, 2, 2, 128, 992, 300, 4, true},  // a GPU's warps share sums of so many columns, unevenly
-    {2048, 3, 3, 128, 960, 300, 4, true},  // of one sequence, what groups of warps take
+    {2048, 3, 3, 128, 992, 300, 4, true},  // of one sequence, what groups of warps take
     {2048, 2, 2, 128, 6272, 300, 4, true},  // ... with more hidden numbers for each crew
 };
 static const enum mm_dtype types[] = {mm_dtype_f32, mm_dtype_bf16, mm_dtype_f16, mm_dtype_q8,

@@ -345,7 +345,7 @@ static __global__ void __launch_bounds__(mm_step_all<typename KERNEL::args>, 1)
         if (KERNEL::groups && KERNEL::weights == mm_dtype_q4 && threadIdx.x < 32)
             ((struct mm_q4_lane *)(memory + a.room.lanes))[threadIdx.x] =
                 mm_q4_lane_make<KERNEL>((int)threadIdx.x);
-        if (threadIdx.x < KERNEL::waits)
+        if ((int)threadIdx.x < KERNEL::waits)
             mm_bar_init(mm_wait_at(a, memory, (enum mm_step_wait)threadIdx.x), 1);
         w.queue.start(a, memory);
     }
