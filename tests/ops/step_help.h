@@ -15,6 +15,7 @@ static int64_t cap = 1400;  // rows of a cache
 struct shape {
     int64_t D, H, G, P, F, V, K;
     bool halves;  // gates and dt of quantized models are bf16 in every block
+    bool alike;   // the output has the type of the others; else it is q8 where they are q4
 };
 
 struct model {
@@ -122,7 +123,8 @@ static inline void make_model(struct model *m, struct shape shape, enum mm_dtype
     make_block(m, &rng, 3, true, false, type);
     make_block(m, &rng, 4, false, false, type);
     m->norm = vector(m, &rng, shape.D, 1, 0.1);
-    m->output = matrix(m, &rng, type == mm_dtype_q4 ? mm_dtype_q8 : type, shape.V, shape.D);
+    const bool eight = type == mm_dtype_q4 && !shape.alike;
+    m->output = matrix(m, &rng, eight ? mm_dtype_q8 : type, shape.V, shape.D);
 }
 
 // Blocks of kept attention become copies of their neighbours: a model that has none goes by kernels
@@ -403,17 +405,18 @@ static inline void go_reference(const struct model *m, struct seqs *q, int n,
 }
 
 static const struct shape shapes[] = {
-    {48, 4, 2, 12, 100, 77, 2, false},    // nothing is a whole vector
-    {128, 4, 2, 32, 256, 65, 2, false},   // everything is
-    {40, 3, 1, 16, 33, 5, 1, false},      // no convolution before; rows below a block
-    {20, 2, 2, 34, 2200, 29, 4, false},   // rows of more blocks than are prepared at once
-    {264, 4, 1, 64, 4104, 300, 4, true},  // what a GPU takes whole, with ends of all kinds
-    {256, 2, 2, 128, 1000, 2200, 2, true},
-    {512, 2, 1, 128, 768, 300, 4, true},   // quantized, what a GPU takes of many sequences
-    {256, 8, 1, 64, 264, 70, 4, true},     // more heads share keys than a block of threads takes
-    {1312, 2, 2, 128, 992, 300, 4, true},  // a GPU's warps share sums of so many columns, unevenly
-    {2048, 3, 3, 128, 992, 300, 4, true},  // of one sequence, what groups of warps take
-    {2048, 2, 2, 128, 6272, 300, 4, true},  // ... with more hidden numbers for each crew
+    {48, 4, 2, 12, 100, 77, 2, false, false},    // nothing is a whole vector
+    {128, 4, 2, 32, 256, 65, 2, false, false},   // everything is
+    {40, 3, 1, 16, 33, 5, 1, false, false},      // no convolution before; rows below a block
+    {20, 2, 2, 34, 2200, 29, 4, false, false},   // rows of more blocks than are prepared at once
+    {264, 4, 1, 64, 4104, 300, 4, true, false},  // what a GPU takes whole, with ends of all kinds
+    {256, 2, 2, 128, 1000, 2200, 2, true, false},
+    {512, 2, 1, 128, 768, 300, 4, true, false},  // quantized, what a GPU takes of many sequences
+    // more heads share keys than a block of threads takes
+    {256, 8, 1, 64, 264, 70, 4, true, false},
+    // a GPU's warps share sums of so many columns, unevenly
+    {1312, 2, 2, 128, 992, 300, 4, true, false},
+    {2048, 3, 3, 128, 992, 2200, 4, true, true},  // of one sequence, what groups of warps take
 };
 static const enum mm_dtype types[] = {mm_dtype_f32, mm_dtype_bf16, mm_dtype_f16, mm_dtype_q8,
                                       mm_dtype_q4};

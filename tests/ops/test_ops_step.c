@@ -138,7 +138,7 @@ static void linear_alone(void **state) {
         enum mm_dtype type;
     } of[] = {{9, mm_dtype_bf16}, {9, mm_dtype_q8}, {9, mm_dtype_q4}, {6, mm_dtype_bf16},
               {6, mm_dtype_q4},   {6, mm_dtype_q8}, {8, mm_dtype_q8}, {5, mm_dtype_bf16},
-              {5, mm_dtype_q8},   {5, mm_dtype_q4}, {10, mm_dtype_q8}, {10, mm_dtype_q4}};
+              {5, mm_dtype_q8},   {5, mm_dtype_q4}};
     enum { few = 6, all = sizeof of / sizeof *of };  // few: every kernel once
     const int n = test_few() ? 2 : 3;
     for (int v = 0; v < (test_few() ? few : all); v++) {
