@@ -179,6 +179,7 @@ struct mm_step_args {
     int rounds;       // heads of a crew, at most
     int ops;          // products of a block, at most
     int model_bytes;  // of what is copied of the model
+    float share;      // 1 / D
     int half_cache;   // keys and values are bf16
     int out_codes;    // the output is quantized
     float *x, *hidden, *logits;

@@ -270,6 +270,12 @@ static __device__ __forceinline__ void look_ahead(const ARGS &a, char *memory,
     ahead_all(a, y.conv_w, (int64_t)t.channels * t.conv_k), ahead_all(a, y.conv_b, t.channels);
     ahead_all(a, y.dt_bias, t.H), ahead_all(a, y.a_log, t.H), ahead_all(a, y.d, t.H);
     ahead_all(a, y.g_norm, P);
+    if (me.rank == mm_step_crew - 1) {  // the row of dt
+        const char *row = y.dt + t.dt_row + (int64_t)me.crew * t.dt_pitch;
+#pragma unroll 1
+        for (int i = threadIdx.x - mm_step_threads<ARGS>; i * 64 < a.D; i += 32 * mm_step_bringers)
+            mm_prefetch(row + i * 128);
+    }
 #pragma unroll 1
     for (int seq = 0; seq < a.n; seq++)
         ahead_all(a, states[seq].conv, (int64_t)(t.conv_k - 1) * t.channels);

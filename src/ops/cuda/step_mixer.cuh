@@ -149,13 +149,15 @@ __device__ __forceinline__ void mm_conv_keep(const ARGS &a, char *memory,
     }
 }
 
-// The row of dt is summed up in so many ways, each every so manieth block of 128 columns, some ways
-// a warp. A lane's columns of the first block of each.
+// The row of dt is summed up in so many ways, each every so manieth block of 128 columns: by warps
+// that have no tile of the first projection, while the others multiply these, or else by all. The
+// first of them.
 template <class ARGS>
-inline constexpr int mm_dt_of_warp = mm_step_dt_ways / ARGS::warps;
-struct mm_step_dt {
-    uint2 w[mm_step_dt_ways / mm_step_warps];
-};
+__device__ __forceinline__ int mm_dt_first(const ARGS &, const struct mm_step_here &here) {
+    const struct mm_step_shape &m = here.t->shape[mm_step_in];
+    const int busy = (m.per << m.split_log) * (ARGS::warps / mm_step_warps);
+    return busy < ARGS::warps ? busy : 0;
+}
 
 template <class ARGS>
 __device__ __forceinline__ uint2 mm_dt_weights(const ARGS &a, const struct mm_step_here &here,
@@ -182,22 +184,31 @@ __device__ __forceinline__ float4 mm_dt_operand(const ARGS &a, char *memory, int
 // The row of dt times the operand, a warp's columns; the sums of the ways are added later.
 template <class KERNEL, class ARGS>
 __device__ __forceinline__ void mm_dt_sums(const ARGS &a, char *memory,
-                                           const struct mm_step_here &here, int head,
-                                           const struct mm_step_dt &dt) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+                                           const struct mm_step_here &here, int head) {
+    constexpr int some = mm_step_dt_ways / mm_step_warps * 2;  // asked for together
+    const int lane = threadIdx.x % 32, first = mm_dt_first(a, here), step = ARGS::warps - first;
 #pragma unroll 1
-    for (int seq = 0; seq < a.n; seq++) {
+    for (int way0 = (int)threadIdx.x / 32 - first; way0 >= 0 && way0 < mm_step_dt_ways;
+         way0 += some * step) {
+        uint2 w[some];
 #pragma unroll
-        for (int e = 0; e < mm_dt_of_warp<ARGS>; e++) {
-            const int way = e * ARGS::warps + warp;
-            float sum = 0.0f;
+        for (int e = 0; e < some; e++)
+            w[e] = mm_dt_weights(a, here, head, way0 + e * step);
 #pragma unroll 1
-            for (int block = way; block < a.D_blocks; block += mm_step_dt_ways) {
-                const uint2 w = block == way ? dt.w[e] : mm_dt_weights(a, here, head, block);
-                sum += mm_dot4(mm_dt_operand<KERNEL>(a, memory, block, seq), mm_widened(w));
+        for (int seq = 0; seq < a.n; seq++) {
+#pragma unroll
+            for (int e = 0; e < some; e++) {
+                const int way = way0 + e * step;
+                if (way >= mm_step_dt_ways) break;
+                float sum = 0.0f;
+#pragma unroll 1
+                for (int block = way; block < a.D_blocks; block += mm_step_dt_ways) {
+                    const uint2 v = block == way ? w[e] : mm_dt_weights(a, here, head, block);
+                    sum += mm_dot4(mm_dt_operand<KERNEL>(a, memory, block, seq), mm_widened(v));
+                }
+                sum = mm_warp_sum(sum);
+                if (lane == 0) ((float *)(memory + a.room.dt))[way * 8 + seq] = sum;
             }
-            sum = mm_warp_sum(sum);
-            if (lane == 0) ((float *)(memory + a.room.dt))[way * 8 + seq] = sum;
         }
     }
 }

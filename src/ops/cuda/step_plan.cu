@@ -429,7 +429,8 @@ static struct mm_step_plan *plan_new(struct mm_backend *be, const struct mm_step
         p->n_blocks = s->n_blocks, p->l2_before = s->l2_before, p->eps = s->eps;
         p->norm = s->norm, p->output = s->output, p->device = *device, p->meeting = 2;
         struct mm_step_args *a = &p->args;
-        a->D = (int)mm_view_cols(s->x), a->crews = l->crews = device->crews;
+        a->D = (int)mm_view_cols(s->x), a->share = 1.0f / (float)a->D;
+        a->crews = l->crews = device->crews;
         a->givers = mm_cuda_givers(mm_cuda_of(be));
         a->D_blocks = (a->D + mm_step_block - 1) / mm_step_block;
         a->slice = (a->D_blocks + mm_step_crew - 1) / mm_step_crew * mm_step_block;

@@ -48,11 +48,10 @@ __device__ __forceinline__ float4 mm_widened(uint2 r) {
     return make_float4(__uint_as_float(r.x << 16), __uint_as_float(r.x & 0xffff0000u),
                        __uint_as_float(r.y << 16), __uint_as_float(r.y & 0xffff0000u));
 }
-__device__ __forceinline__ float4 mm_left_over(float4 v) {
-    return make_float4(v.x - __bfloat162float(__float2bfloat16(v.x)),
-                       v.y - __bfloat162float(__float2bfloat16(v.y)),
-                       v.z - __bfloat162float(__float2bfloat16(v.z)),
-                       v.w - __bfloat162float(__float2bfloat16(v.w)));
+// What four numbers of bf16 leave over.
+__device__ __forceinline__ float4 mm_left_over(float4 v, uint2 of) {
+    const float4 r = mm_widened(of);
+    return make_float4(v.x - r.x, v.y - r.y, v.z - r.z, v.w - r.w);
 }
 
 // What a block of 128 columns is as codes (base/quant.h), 4 columns a lane: their codes, for all
@@ -112,8 +111,11 @@ __device__ __forceinline__ char *mm_exact_row(char *from, int n, int block, int 
 }
 __device__ __forceinline__ void mm_store_exact(char *row, float4 v) {
 #pragma unroll
-    for (int i = 0; i < mm_exact_parts; i++, v = mm_left_over(v))
-        mm_store_words(row + i * 128, threadIdx.x % 16, mm_four_bf16(v));
+    for (int i = 0; i < mm_exact_parts; i++) {
+        const uint2 four = mm_four_bf16(v);
+        mm_store_words(row + i * 128, threadIdx.x % 16, four);
+        v = mm_left_over(v, four);
+    }
 }
 
 // A block of 128 columns, 4 a lane, as a last projection's operand of this block.
@@ -403,7 +405,7 @@ __device__ __forceinline__ float mm_norm_factor(const ARGS &a, const char *memor
         *length = rsqrtf(sum);
         sum = sum * *length * *length;
     }
-    return *length * rsqrtf(sum / (float)a.D + eps);
+    return *length * rsqrtf(sum * a.share + eps);
 }
 
 // What this block has of the stream, divided by the length of the whole.

@@ -75,21 +75,15 @@ static __device__ __forceinline__ float factor_of(const walk<KERNEL> &w, int seq
 template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void begin(const ARGS &a, walk<KERNEL> &w, int l, bool mixer,
                                              int head, int round) {
-    struct mm_step_dt dt = {};
     const bool has_dt = mixer && head >= 0 && !w.here.t->attention && me_dt(w.me);
     if (mixer) {  // what comes from far is asked for before the crew has the operand
 #pragma unroll 1
         for (int at = threadIdx.x; at < a.n * mm_step_rows; at += mm_step_threads<ARGS>)
             mm_conv_ask(a, w.memory, w.here, mm_item(a, w.memory, w.here, round, at), round);
-        if (has_dt) {
-#pragma unroll
-            for (int e = 0; e < mm_dt_of_warp<ARGS>; e++)
-                dt.w[e] = mm_dt_weights(a, w.here, head, threadIdx.x / 32 + e * ARGS::warps);
-            w.dt_bias = __ldg(w.here.y->dt_bias + head);
-        }
+        if (has_dt) w.dt_bias = __ldg(w.here.y->dt_bias + head);
     }
     if (round == 0) begin_half(a, w, l, !mixer);
-    if (has_dt) mm_dt_sums<KERNEL>(a, w.memory, w.here, head, dt);
+    if (has_dt) mm_dt_sums<KERNEL>(a, w.memory, w.here, head);
 }
 
 // The mixer itself: what the crew said of z becomes the last projection's operand.

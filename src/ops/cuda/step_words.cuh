@@ -171,9 +171,11 @@ __device__ __forceinline__ void mm_add_part(uint64_t *to, float v) {
 __device__ __forceinline__ bool mm_summed(uint64_t word, int crews) {
     return (int)(word >> mm_sums_count & 31) == crews;
 }
-__device__ __forceinline__ float mm_sum_of(uint64_t word, int crews) {
-    const int64_t sum = (int64_t)(word & (((uint64_t)1 << mm_sums_count) - 1));
-    return mm_of_whole(word >> mm_sums_bad ? mm_no_number : sum - crews * mm_sums_bias);
+// Of a word that all have come to, of which `all` is what they brought beside their parts: a sum of
+// numbers is below 2^24, and what is none is far above.
+__device__ __forceinline__ float mm_sum_of(uint64_t word, uint64_t all) {
+    const float sum = __ll2float_rn((int64_t)(word - all)) * 0x1p-28f;
+    return fabsf(sum) < 0x1p25f ? sum : __int_as_float(0x7fffffff);
 }
 // A lane's 4 columns from `column` on, which are asked for, and heard.
 struct mm_sums_asked {
@@ -199,8 +201,9 @@ struct mm_sums_asked {
             if (!low) mm_load_words(u[0], u[1], from);
             if (!high) mm_load_words(u[2], u[3], from + mm_sums_block<ARGS> / 2);
         }
-        return make_float4(mm_sum_of(u[0], a.crews), mm_sum_of(u[1], a.crews),
-                           mm_sum_of(u[2], a.crews), mm_sum_of(u[3], a.crews));
+        const uint64_t all = a.crews * (((uint64_t)1 << mm_sums_count) + mm_sums_bias);
+        return make_float4(mm_sum_of(u[0], all), mm_sum_of(u[1], all), mm_sum_of(u[2], all),
+                           mm_sum_of(u[3], all));
     }
 };
 __device__ __forceinline__ float4 mm_of_wholes(const int64_t sum[4]) {
