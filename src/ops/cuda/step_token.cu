@@ -86,16 +86,30 @@ static __device__ __forceinline__ void begin(const ARGS &a, walk<KERNEL> &w, int
     if (has_dt) mm_dt_sums<KERNEL>(a, w.memory, w.here, head);
 }
 
-// The mixer itself: what the crew said of z becomes the last projection's operand.
+// The recurrence, of what the crew said of v, k, q and dt.
 template <class KERNEL, class ARGS>
-static __device__ __forceinline__ void mix(const ARGS &a, walk<KERNEL> &w, int head, int round) {
-    if (head < 0) {
+static __device__ __forceinline__ void recur(const ARGS &a, walk<KERNEL> &w, int head, int round) {
+    if (head >= 0) {
+        // asked for before the crew has said what is next
+        const auto state = mm_state_rows(a, w.here, w.me, head, threadIdx.x / 32);
+        const float d = w.here.y->d ? __ldg(w.here.y->d + head) : 0.0f;
+        const float a_log = w.here.y->a_log ? __ldg(w.here.y->a_log + head) : -INFINITY;
+        mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
         mm_meet(a);
         mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_z);
-        return;
+        mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_y);
+        mm_recur(a, w.me, w.memory, w.here, head, state, -expf(a_log), d, w.meeting, round);
+    } else {
+        mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_z);
+        mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_y);
     }
+}
+
+// What the mixer makes becomes the last projection's operand.
+template <class KERNEL, class ARGS>
+static __device__ __forceinline__ void mix(const ARGS &a, walk<KERNEL> &w, int head, int round) {
     if constexpr (KERNEL::attends) {
-        if (w.here.t->attention) {
+        if (w.here.t->attention && head >= 0) {
             if (a.half_cache) {
                 mm_attend_soon<true>(a, w.me, w.here, head);
             } else {
@@ -105,23 +119,15 @@ static __device__ __forceinline__ void mix(const ARGS &a, walk<KERNEL> &w, int h
             mm_meet(a);
             mm_attend(a, w.me, w.memory, w.here, head, w.meeting, round);
             mm_attended<KERNEL>(a, w.me, w.memory, w.here, head, w.meeting, round);
-            mm_meet(a);
-            return;
         }
     }
-    // asked for before the crew has said what is next
-    const auto state = mm_state_rows(a, w.here, w.me, head, threadIdx.x / 32);
-    const float4 weights = mm_gated_weights(w.here, head);
-    const float d = w.here.y->d ? __ldg(w.here.y->d + head) : 0.0f;
-    const float a_log = w.here.y->a_log ? __ldg(w.here.y->a_log + head) : -INFINITY;
-    mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
+    const bool attention = KERNEL::attends && w.here.t->attention;
+    if (!attention && head >= 0) {
+        const float4 weights = mm_gated_weights(w.here, head);
+        mm_gated<KERNEL>(a, w.me, w.memory, w.here, head, weights, w.meeting, round);
+    }
     mm_meet(a);
-    mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_z);
-    mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_y);
-    mm_recur(a, w.me, w.memory, w.here, head, state, -expf(a_log), d, w.meeting, round);
-    mm_gated<KERNEL>(a, w.me, w.memory, w.here, head, weights, w.meeting, round);
-    mm_meet(a);
-    mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_y);
+    if (!attention) mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_y);
 }
 
 // What the crew said of the MLP's hidden numbers becomes the operand of w2.
@@ -223,7 +229,9 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
         mix(a, w, part.head, part.round);
     } else if (which == mm_step_w2) {
         hear_hidden(a, w);
-    } else if (which != mm_step_gate) {
+    } else if (which == mm_step_gate) {
+        recur(a, w, part.head, part.round);
+    } else {
         begin(a, w, l, which == mm_step_in, part.head, which == mm_step_in ? part.round : 0);
         if (which == mm_step_output) hidden(a, w);
     }
