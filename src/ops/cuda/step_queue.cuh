@@ -213,6 +213,18 @@ __device__ __forceinline__ struct mm_part *mm_parts_of(const ARGS &a, char *memo
     return (struct mm_part *)(memory + a.room.parts) + (kind * a.ops + op) * ARGS::warps + warp;
 }
 
+// A copy of a part, asked for at once.
+__device__ __forceinline__ struct mm_part mm_part_of(const struct mm_part &part) {
+    struct mm_part p;
+    uint4 v[mm_part_bytes / 16];
+    const uint32_t at = mm_shared_at(&part);
+#pragma unroll
+    for (int i = 0; i < mm_part_bytes / 16; i++)
+        v[i] = mm_load16_shared(at + 16 * i);
+    memcpy(&p, v, sizeof p);
+    return p;
+}
+
 // Where the scales of blocks from `first` on are, of a row of `blocks`: they come in pieces of 16
 // bytes, two of scales and two of factors, which begin at the last multiple of 8 before.
 struct mm_scales {

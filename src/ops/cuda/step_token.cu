@@ -216,26 +216,27 @@ static __device__ __forceinline__ void hidden(const ARGS &a, const walk<KERNEL> 
 }
 
 // A product of the walk, all its tiles: what it needs, the sums, what becomes of them. One place
-// for all products, or the code would not fit the instruction cache.
+// for all products, or the code would not fit the instruction cache. The next one; less than 0: the
+// block of the model has none.
 template <class KERNEL, class ARGS>
-static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, int l,
-                                               const struct mm_part &part) {
-    const int which = part.which;
-    if (KERNEL::attends && which == mm_step_gate && w.here.t->attention) return;  // it has none
+static __device__ __forceinline__ int product(const ARGS &a, walk<KERNEL> &w, int l,
+                                              const struct mm_part &of, int which) {
+    if (KERNEL::attends && which == mm_step_gate && w.here.t->attention) return which + 1;
     const bool splits = which <= mm_step_gate, sends = which == mm_step_wo || which == mm_step_w2;
     // sums of two meetings later: who sends now has heard the last ones
     if (KERNEL::one && sends) mm_clear_sums(a, mm_turn_of(a, w.memory, w.meeting) + 2);
     if (which == mm_step_wo) {
-        mix(a, w, part.head, part.round);
+        mix(a, w, of.head, of.round);
     } else if (which == mm_step_w2) {
         hear_hidden(a, w);
     } else if (which == mm_step_gate) {
-        recur(a, w, part.head, part.round);
+        recur(a, w, of.head, of.round);
     } else {
-        begin(a, w, l, which == mm_step_in, part.head, which == mm_step_in ? part.round : 0);
+        begin(a, w, l, which == mm_step_in, of.head, which == mm_step_in ? of.round : 0);
         if (which == mm_step_output) hidden(a, w);
     }
     if (which == mm_step_in) mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_z);
+    const struct mm_part part = mm_part_of(of);
     int tile = part.tile;
 #pragma unroll 1
     for (int turn = 0; turn < part.turns; turn++, tile += part.step) {
@@ -270,6 +271,8 @@ static __device__ __forceinline__ void product(const ARGS &a, walk<KERNEL> &w, i
         w.meeting++;
         if (which == mm_step_wo) mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_stream);
     }
+    if (which == mm_step_wo) return part.more ? mm_step_in : mm_step_ffn;
+    return which >= mm_step_w2 ? -1 : which + 1;
 }
 
 // Bit i: sequence i has stopped. Whoever said so did before this kernel began, so all blocks see
@@ -364,8 +367,9 @@ static __global__ void __launch_bounds__(mm_step_all<typename KERNEL::args>, 1)
         const int kind = l < a.n_layers ? w.here.y->kind : mm_model(a, memory)->n_kinds;
         const struct mm_part *part = mm_parts_of(a, memory, kind, 0, (int)threadIdx.x / 32);
 #pragma unroll 1
-        for (bool ends = false; !ends; part += args::warps)
-            product(a, w, l, *part), ends = part->ends;
+        for (int which = l < a.n_layers ? mm_step_in : mm_step_output; which >= 0;
+             part += args::warps)
+            which = product(a, w, l, *part, which);
 #pragma unroll 1
         for (int round = 0; l < a.n_layers && round < w.here.t->rounds; round++) {
             const int head = w.me.crew + round * a.crews;
