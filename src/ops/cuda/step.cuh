@@ -48,13 +48,20 @@ enum {
     mm_step_row_exact = 2 * 400,
 };
 
-// What who brings weights knows that blocks wait for, so that it stands in nobody's way
-// (step_bring_groups.cuh).
-enum mm_step_wait {
-    mm_step_wait_z,
-    mm_step_wait_y,
-    mm_step_wait_stream,  // after the mixer
-    mm_step_waits,
+// Where a block is in a block of the model, for who brings its weights (mm_pace).
+enum mm_step_phase {
+    mm_phase_begin,
+    mm_phase_in,      // multiplies for v, k, q and dt, and hears what the crew has of them
+    mm_phase_gate,    // the recurrence, the gate
+    mm_phase_y,       // hears what comes of them
+    mm_phase_wo,      // multiplies
+    mm_phase_stream,  // hears what the mixer adds to the stream
+    mm_phase_ffn,
+    mm_phase_hidden,  // hears the MLP's hidden numbers
+    mm_phase_w2,
+    mm_phase_next,  // hears what the MLP adds to the stream
+    mm_phase_output,
+    mm_phases,
 };
 
 // Squares of a sequence's blocks of columns, and zeros behind them: 16 are asked for at a time.
@@ -136,7 +143,7 @@ struct mm_step_room {
     int operand;  // (D_blocks, n): what first products multiply: codes, or bf16
     int exact;    // ... of a quantized model: what is not quantized does
     int squares;  // (n, mm_squares_of(D_blocks)) f32: of the residual stream
-    int z;        // (n, z_ld) f32: of a head v, k, q, gate, dt
+    int z;        // (n, z_ld) f32: of a head v, k, q, gate, dt; words of it: step_mixer.cuh
     int stream;   // (n, slice) f32: this block's columns of the residual stream; all, of one
                   // sequence
     int fresh;    // (rounds, n, 64) f32: new rows of the convolution's state
@@ -146,7 +153,7 @@ struct mm_step_room {
     int items;    // (kinds, rounds, 64) of mm_step_row: step_mixer.cuh
     int states, layers, model;
     int lanes;    // (32) of mm_q4_lane, of q4 in groups: step_slot.cuh
-    int waits;    // (mm_step_waits) barriers, of groups: step_queue.cuh
+    int pace;     // what who brings for groups goes by: step_queue.cuh
     int numbers;  // two unsigned: bit i says that sequence i has stopped; turn of the first sums
     int bytes;
 };

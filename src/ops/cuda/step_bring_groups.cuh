@@ -38,40 +38,26 @@ __device__ inline void mm_group_scales(uint32_t to, const CUtensorMap *map, int 
         : "memory");
 }
 
-// Slots of a queue on their way at a time: what blocks say to each other stands behind them. Codes
-// leave the memory time to spare, so of these none are asked for beyond the projections from when
-// these begin until the crew has heard what they gave. In q8 they come one at a time then, until
-// the stream is heard, and more at a time while nobody waits.
-static constexpr int mm_group_window = 2, mm_group_window_fast = 3, mm_group_window_slow = 1;
-
-// Between two slots that come to the L2 while a queue is full, in cycles: in bf16 and q8, whose
-// queues are short for what a token takes.
-static constexpr uint32_t mm_group_ahead_bf16 = 4000, mm_group_ahead_q8 = 2000;
-
 template <class KERNEL>
 struct mm_group_bringer {
     static constexpr int units = KERNEL::piece / 1024;  // 64 bytes of a row, of a slot
+    // whether paces of these weights keep slots apart, and bring some to the L2
+    static constexpr bool keeps_apart = KERNEL::weights == mm_dtype_q8;
     static constexpr bool looks_further = !KERNEL::small;
-    static constexpr bool paced = KERNEL::weights == mm_dtype_q8;
-    uint32_t waits;         // the first barrier (mm_step_wait)
-    uint32_t room, bars;    // slot 0; the barriers (mm_queue)
-    uint32_t next, parity;  // to be filled next: where it begins, and the turn
-    uint32_t scale_turns;   // how many slots of scales were filled
-    // the oldest on its way, as a reader would see it; how many are
-    uint32_t old, old_parity;
-    int on_way;
-    uint32_t asked;  // the L2, when, in cycles
+    uint32_t pace;           // where mm_pace is
+    uint32_t room, bars;     // slot 0; the barriers (mm_queue)
+    uint32_t next, parity;   // to be filled next: where it begins, and the turn
+    uint32_t scale_turns;    // how many slots of scales were filled
+    int on_way;              // slots, the last ones that were asked for
+    uint32_t issued, asked;  // when the last slot was, and the L2, in cycles
 
     template <class ARGS>
     __device__ __forceinline__ void start(const ARGS &a, const char *memory, int group) {
         room = mm_queue<KERNEL>::room_of(a, memory, group);
         bars = mm_queue<KERNEL>::bars_of(a, memory, group);
-        waits = mm_wait_at(a, memory, mm_step_wait_z);
+        pace = mm_shared_at(memory + a.room.pace);
         next = scale_turns = 0, parity = 1;  // what was never filled is free
-        old = old_parity = asked = 0, on_way = 0;
-    }
-    __device__ __forceinline__ bool waiting(enum mm_step_wait of) const {
-        return mm_bar_passed(waits + of * 8, 0);
+        issued = asked = 0, on_way = 0;
     }
     // A slot's barrier, when that is free and `bytes` are to come.
     __device__ __forceinline__ uint32_t free(uint32_t full, uint32_t turn, int bytes) const {
@@ -79,23 +65,6 @@ struct mm_group_bringer {
             mm_doze();
         mm_box_expect(full, bytes);
         return full;
-    }
-
-    // How many slots may be on their way now.
-    __device__ __forceinline__ int window() const {
-        if (!paced) return mm_group_window;
-        const bool slow = waiting(mm_step_wait_y) || waiting(mm_step_wait_stream);
-        return slow ? mm_group_window_slow : mm_group_window_fast;
-    }
-    // Waits until another of `most` may be.
-    template <class ARGS>
-    __device__ __forceinline__ void hold_back(const ARGS &a, int most) {
-        for (; on_way >= most; on_way--) {
-            mm_bar_wait(bars + (room + old >> KERNEL::bars_log), old_parity);
-            old += KERNEL::slot;
-            if (old == a.ring) old = 0, old_parity ^= 1;
-        }
-        on_way++;
     }
 
     template <class ARGS>
@@ -114,16 +83,43 @@ struct mm_group_bringer {
         scale_turns++;
     }
 
-    // Slot `ahead` of a product, of which `at` is slot i, comes to the L2 if it is time for it.
-    __device__ __forceinline__ void look_further(const CUtensorMap *map, mm_group_at at, int i,
-                                                 int &ahead) {
-        const uint32_t now = (uint32_t)clock();
-        if (now - asked < (paced ? mm_group_ahead_q8 : mm_group_ahead_bf16)) {
-            mm_doze();
-            return;
+    // Waits until slot i of the n of a product may be asked for, and is free; `beyond` the
+    // projections. Meanwhile those behind it come to the L2, up to slot `ahead`.
+    template <class ARGS>
+    __device__ __forceinline__ void hold_back(const ARGS &a, const CUtensorMap *map, mm_group_at at,
+                                              uint32_t bar, int i, int n, int &ahead, bool beyond) {
+        // q8 looks further whoever is on the way
+        constexpr bool always = KERNEL::weights == mm_dtype_q8;
+        bool is_free = false;
+        while (true) {
+            const unsigned now = mm_shared_value(pace);
+            const uint32_t time = keeps_apart || looks_further ? (uint32_t)clock() : 0;
+            bool waits = true;
+            if (on_way > 0 && came(a)) on_way--, waits = false;
+            is_free = is_free || mm_bar_passed(bar + KERNEL::free, parity);
+            const bool may = on_way < mm_pace_window(now);
+            if (may && is_free && (!keeps_apart || time - issued >= mm_pace_apart(now)) &&
+                !(beyond && mm_pace_mixer(now)))
+                break;
+            const uint32_t apart = looks_further ? mm_pace_ahead(now) : 0;
+            if (!is_free && (may || always) && apart > 0 && ahead < n && time - asked >= apart) {
+                asked = time;
+                mm_group_at to = at;
+                to.unit += (ahead - i) * units, ahead++;
+                mm_group_ahead(map, to);
+            } else if (waits) {
+                mm_doze();
+            }
         }
-        asked = now, at.unit += (ahead - i) * units, ahead++;
-        mm_group_ahead(map, at);
+        on_way++;
+        if (keeps_apart) issued = (uint32_t)clock();
+    }
+    // Whether the oldest slot on its way has come.
+    template <class ARGS>
+    __device__ __forceinline__ bool came(const ARGS &a) const {
+        const uint32_t back = on_way * KERNEL::slot, over = next < back;
+        return mm_bar_passed(bars + (room + next + (over ? a.ring : 0) - back >> KERNEL::bars_log),
+                             parity ^ 1 ^ over);
     }
 
     // All slots of a product of layer l.
@@ -150,17 +146,12 @@ struct mm_group_bringer {
 #pragma unroll 1
             for (int i = 0; i < n; i++, at.unit += units) {
                 const uint32_t to = room + next;
-                while (KERNEL::waits > 0 && which > mm_step_gate && waiting(mm_step_wait_z))
-                    mm_doze();
-                const int most = window();
-                if (!paced) hold_back(a, most);
                 const uint32_t bar = bars + (to >> KERNEL::bars_log);
-                ahead = max(ahead, paced ? i : i + 1);
-                while (looks_further && ahead < n && !mm_bar_passed(bar + KERNEL::free, parity))
-                    look_further(map, at, i, ahead);
-                const uint32_t full = free(bar, parity, KERNEL::slot);
-                if (paced) hold_back(a, most);  // all is ready by then
-                mm_group_copy(to, map, at, full);
+                ahead = max(ahead, KERNEL::weights == mm_dtype_q8 ? i : i + 1);
+                // what a round of heads needs never waits for the next one
+                hold_back(a, map, at, bar, i, n, ahead, which > mm_step_gate && !part.more);
+                mm_box_expect(bar, KERNEL::slot);
+                mm_group_copy(to, map, at, bar);
                 next += KERNEL::slot;
                 if (next == a.ring) next = 0, parity ^= 1;
             }

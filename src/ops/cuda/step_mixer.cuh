@@ -100,8 +100,7 @@ __device__ __forceinline__ void mm_conv_wait() {
     mm_copies_wait<0>();
 }
 
-__device__ __forceinline__ float mm_conv(const float4 *of, int before, float z) {
-    const float4 old = of[0], w = of[1];
+__device__ __forceinline__ float mm_conv(float4 old, float4 w, int before, float z) {
     float sum = old.w;
     if (before > 0) sum += w.x * old.x;
     if (before > 1) sum += w.y * old.y;
@@ -110,16 +109,39 @@ __device__ __forceinline__ float mm_conv(const float4 *of, int before, float z) 
     return sum * mm_sigmoid(sum);
 }
 
+// An item as it is when its sums come: `has` any, and what its convolution needs besides.
+struct mm_step_ready {
+    struct mm_step_item item;
+    bool has;
+    float4 old, w;
+};
+// Of the rows of the gate, or of the others.
+template <class ARGS>
+__device__ __forceinline__ struct mm_step_ready mm_ready(const ARGS &a, char *memory,
+                                                         const struct mm_step_here &here, int round,
+                                                         int index, bool gate) {
+    struct mm_step_ready r;
+    r.item = mm_item(a, memory, here, round, index);
+    r.has = r.item.row.z >= 0 && (r.item.row.parts >> 4 == 3) == gate;
+    r.old = r.w = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (r.has && r.item.row.channel >= 0) {
+        const float4 *of = mm_conv_at(a, memory, index, round);
+        r.old = of[0], r.w = of[1];
+    }
+    return r;
+}
+
 // A row's sum becomes a number of z and is said to the crew.
 template <class ARGS>
 __device__ __forceinline__ void mm_finish_row(const ARGS &a, const struct mm_step_who &me,
                                               char *memory, const struct mm_step_here &here,
-                                              const struct mm_step_item &i, unsigned meeting,
+                                              const struct mm_step_ready &r, unsigned meeting,
                                               int round, float z) {
+    const struct mm_step_item &i = r.item;
     float v = z;
     if (i.row.channel >= 0) {
         ((float *)(memory + a.room.fresh))[round * a.n * mm_step_rows + i.index] = z;
-        v = mm_conv(mm_conv_at(a, memory, i.index, round), here.t->conv_k - 1, z);
+        v = mm_conv(r.old, r.w, here.t->conv_k - 1, z);
     } else if (i.row.parts >> 4 == 3) {
         v = z * mm_sigmoid(z);
     }
@@ -181,6 +203,32 @@ __device__ __forceinline__ float4 mm_dt_operand(const ARGS &a, char *memory, int
                            mm_widened(mm_words_of(row + 256, lane % 16))));
 }
 
+// A way's part of the row of dt times the operand, of one sequence.
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ float mm_dt_way(const ARGS &a, char *memory,
+                                           const struct mm_step_here &here, int head, int way) {
+    float sum = 0.0f;
+#pragma unroll 1
+    for (int block = way; block < a.D_blocks; block += mm_step_dt_ways)
+        sum += mm_dot4(mm_dt_operand<KERNEL>(a, memory, block, 0),
+                       mm_widened(mm_dt_weights(a, here, head, block)));
+    return mm_warp_sum(sum);
+}
+// Of groups every block of a crew has two ways, and says their sums: who waits for z makes dt of
+// all (mm_hear_dt).
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_dt_say(const ARGS &a, const struct mm_step_who &me, char *memory,
+                                          const struct mm_step_here &here, int head,
+                                          unsigned meeting, int round) {
+    constexpr int ways = mm_step_dt_ways / mm_step_crew;
+    const int mine = (int)threadIdx.x / 32 - mm_dt_first(a, here);
+    if (mine < 0 || mine >= ways) return;
+    const int way = me.rank * ways + mine;
+    const float sum = mm_dt_way<KERNEL>(a, memory, here, head, way);
+    if (threadIdx.x % 32 == 0)
+        mm_say_float(mm_words_z(a, me.crew, meeting, round, 0) + 4 * here.t->P + way, sum, meeting);
+}
+
 // The row of dt times the operand, a warp's columns; the sums of the ways are added later.
 template <class KERNEL, class ARGS>
 __device__ __forceinline__ void mm_dt_sums(const ARGS &a, char *memory,
@@ -213,6 +261,10 @@ __device__ __forceinline__ void mm_dt_sums(const ARGS &a, char *memory,
     }
 }
 
+__device__ __forceinline__ float mm_dt_of(float z, float factor, float bias) {
+    const float u = factor * z + bias;
+    return u > 20.0f ? u : log1pf(expf(u));
+}
 template <class ARGS>
 __device__ __forceinline__ void mm_dt_finish(const ARGS &a, const struct mm_step_who &me,
                                              const char *memory, const struct mm_step_here &here,
@@ -223,8 +275,8 @@ __device__ __forceinline__ void mm_dt_finish(const ARGS &a, const struct mm_step
 #pragma unroll
     for (int i = 0; i < mm_step_dt_ways; i++)
         z += sums[i * 8];
-    const float u = factor * z + bias, v = u > 20.0f ? u : log1pf(expf(u));
-    mm_say_float(mm_words_z(a, me.crew, meeting, round, seq) + 4 * here.t->P, v, meeting);
+    mm_say_float(mm_words_z(a, me.crew, meeting, round, seq) + 4 * here.t->P,
+                 mm_dt_of(z, factor, bias), meeting);
 }
 
 // Whether two crews whose heads have the same keys share them: each takes half of the keys, for
@@ -259,12 +311,31 @@ __device__ __forceinline__ void mm_hear_z(const ARGS &a, const struct mm_step_wh
         const uint2 v = mm_hear2(from + (other ? at - P : at), meeting, wanted);
         if (wanted) *(uint2 *)(z + seq * a.z_ld + at) = v;
     }
+    if (ARGS::groups) return;  // mm_hear_dt
     // by a warp that had the least to do
     const int seq = mm_step_threads<ARGS> - 1 - (int)threadIdx.x;
     if (here.t->attention || seq >= 32) return;
     const uint64_t *from = mm_words_z(a, me.crew, meeting, round, min(seq, a.n - 1)) + 4 * P;
     const uint32_t dt = mm_hear(from, meeting, seq < a.n);
     if (seq < a.n) z[seq * a.z_ld + 4 * P] = __uint_as_float(dt);
+}
+
+// dt of what the crew said of it, to shared memory, by a warp that has nothing of z to hear. The
+// sums are added in the order of mm_dt_finish.
+template <class ARGS>
+__device__ __forceinline__ void mm_hear_dt(const ARGS &a, const struct mm_step_who &me,
+                                           char *memory, const struct mm_step_here &here,
+                                           unsigned meeting, int round, float factor, float bias) {
+    const int lane = threadIdx.x % 32, P = here.t->P;
+    if ((int)threadIdx.x / 32 != ARGS::warps - 1) return;
+    const uint64_t *from = mm_words_z(a, me.crew, meeting, round, 0) + 4 * P;
+    const float sum =
+        __uint_as_float(mm_hear(from + lane % mm_step_dt_ways, meeting, lane < mm_step_dt_ways));
+    float z = 0.0f;
+#pragma unroll
+    for (int i = 0; i < mm_step_dt_ways; i++)
+        z += __shfl_sync(0xffffffffu, sum, i);
+    if (lane == 0) ((float *)(memory + a.room.z))[4 * P] = mm_dt_of(z, factor, bias);
 }
 
 // ---- the recurrence ----
@@ -330,11 +401,12 @@ __device__ __forceinline__ struct mm_step_met mm_recur_meets(const ARGS &a, cons
     return m;
 }
 
-// S = decay S + (dt v) k^T of a row, 4 columns a lane; the lane's part of S q comes back.
+// S = decay S + (dt v) k^T of a row, which is at `to`, 4 columns a lane; the lane's part of S q
+// comes back.
 template <class ARGS>
 __device__ __forceinline__ float mm_recur_row(const ARGS &a, const struct mm_step_who &me,
                                               const char *memory, const struct mm_step_here &here,
-                                              int head, int i, float4 s,
+                                              int i, float4 s, float *to,
                                               const struct mm_step_met &m, float *v) {
     const int P = here.t->P, rows = P / mm_step_crew, seq = mm_part_of(a, i, rows);
     const bool in = threadIdx.x % 32 * 4 < P;
@@ -343,7 +415,7 @@ __device__ __forceinline__ float mm_recur_row(const ARGS &a, const struct mm_ste
     const float w = m.dt * *v;
     s.x = fmaf(s.x, m.decay, w * m.k.x), s.y = fmaf(s.y, m.decay, w * m.k.y);
     s.z = fmaf(s.z, m.decay, w * m.k.z), s.w = fmaf(s.w, m.decay, w * m.k.w);
-    if (in && !mm_stopped(a, memory, seq)) *(float4 *)mm_state_row(a, here, me, head, i) = s;
+    if (in && !mm_stopped(a, memory, seq)) *(float4 *)to = s;
     return in ? mm_dot4(s, m.q) : 0.0f;
 }
 
@@ -374,6 +446,18 @@ __device__ __forceinline__ void mm_recur(const ARGS &a, const struct mm_step_who
                                          unsigned meeting, int round) {
     constexpr int some = mm_rows_at_once<ARGS>, step = some * ARGS::warps;
     const int rows = here.t->P / mm_step_crew, count = a.n * rows;
+    if constexpr (ARGS::groups) {  // at most a row a warp
+        const int i = threadIdx.x / 32;
+        if (i >= rows) return;
+        const struct mm_step_met m = mm_recur_meets(a, memory, here, 0, rate);
+        float v;
+        const float sum = mm_warp_sum(mm_recur_row(a, me, memory, here, i, now.s[0],
+                                                   mm_state_row(a, here, me, head, i), m, &v));
+        if (threadIdx.x % 32 == 0)
+            mm_say_float(mm_words_y(a, me.crew, meeting, round, 0) + me.rank * rows + i,
+                         fmaf(d, v, sum), meeting);
+        return;
+    }
     struct mm_step_met m = {};
     if (a.n == 1) m = mm_recur_meets(a, memory, here, 0, rate);
 #pragma unroll 1
@@ -385,7 +469,8 @@ __device__ __forceinline__ void mm_recur(const ARGS &a, const struct mm_step_who
             const int j = i + e * ARGS::warps;
             if (j >= count) break;
             if (a.n > 1) m = mm_recur_meets(a, memory, here, j / rows, rate);
-            sum[e] = mm_recur_row(a, me, memory, here, head, j, now.s[e], m, &v[e]);
+            sum[e] = mm_recur_row(a, me, memory, here, j, now.s[e],
+                                  mm_state_row(a, here, me, head, j), m, &v[e]);
         }
 #pragma unroll
         for (int e = 0; e < some; e++)

@@ -282,7 +282,7 @@ static bool cut_room(struct mm_step_plan *p, int n, int warps) {
     r->layers = take(&at, p->n_blocks * (int64_t)sizeof(struct mm_step_layer));
     r->model = take(&at, a->model_bytes);
     r->lanes = take(&at, warps > mm_step_warps && p->weights == mm_dtype_q4 ? 32 * 16 : 0);
-    r->waits = take(&at, mm_step_waits * 8);
+    r->pace = take(&at, sizeof(unsigned));
     r->numbers = take(&at, 2 * (int64_t)sizeof(unsigned));
     const int queues = mm_step_queues(p->weights, p->device.shared - at, warps, a);
     if (queues == 0) return false;
@@ -365,7 +365,7 @@ static void measure(struct mm_step_plan *p, const struct mm_step *s, const struc
     p->exact = quantized && !a->out_codes;
     for (int k = 0; k < l->n_kinds; k++) {
         const struct mm_step_kind *t = &l->model.kinds[k];
-        const int z = 4 * t->P + 4;
+        const int z = 4 * t->P + (t->attention ? 4 : mm_step_dt_ways);
         const int parts = t->pairs ? 2 * mm_step_crew : mm_step_crew;
         const int y = t->attention ? parts * (t->P + 4) : t->P;
         if (z > a->z_ld) a->z_ld = z;

@@ -131,11 +131,6 @@ struct mm_step_kernel {
     // rows are in eight groups of banks
     static constexpr int scales_row = groups ? 32 : small ? 80 : 48;
     static constexpr int factors = groups ? mm_step_group * mm_step_tile * scales_row : 32;
-    // of mm_step_wait: who brings for groups asks about so many
-    static constexpr int waits = !groups                    ? 0
-                                 : WEIGHTS == mm_dtype_bf16 ? 0
-                                 : WEIGHTS == mm_dtype_q4   ? 1
-                                                            : (int)mm_step_waits;
     static constexpr int scale_slots = groups && WEIGHTS != mm_dtype_bf16 ? 2 : 0;
     static constexpr int scale_slot = (small ? 2 : 1) * factors;
     static constexpr int scales = groups                     ? scale_slots * (scale_slot + bars)
@@ -186,17 +181,57 @@ __device__ __forceinline__ const struct mm_step_layer *mm_layer(const ARGS &a, c
     return (const struct mm_step_layer *)(memory + a.room.layers) + l;
 }
 
-// A barrier that is in its odd phases while the block waits for something; who brings asks.
-template <class ARGS>
-__device__ __forceinline__ uint32_t mm_wait_at(const ARGS &a, const char *memory,
-                                               enum mm_step_wait of) {
-    return mm_shared_at(memory) + a.room.waits + of * 8;
+// How who brings weights for groups goes on, from phase to phase: slots of a queue that may be on
+// their way, cycles from one to the next at least, and cycles between two slots that come to the L2
+// while the queue is full (0: none do). What blocks say to each other stands behind what is on its
+// way. `mixer`: nothing beyond the projections is asked for.
+__host__ __device__ constexpr unsigned mm_pace(int window, int apart, int ahead,
+                                               bool mixer = false) {
+    return (unsigned)mixer << 31 | (unsigned)(ahead / 16) << 16 | (unsigned)(apart / 16) << 4 |
+           (unsigned)window;
 }
-// That begins, or has ended: said by a thread that waits with the others.
+__device__ __forceinline__ bool mm_pace_mixer(unsigned pace) {
+    return pace >> 31;
+}
+// The word of shared memory there, which another warp sets by such means as well.
+__device__ __forceinline__ unsigned mm_shared_value(uint32_t at) {
+    unsigned v;
+    asm volatile("atom.or.relaxed.cta.shared.b32 %0, [%1], 0;" : "=r"(v) : "r"(at) : "memory");
+    return v;
+}
+__device__ __forceinline__ int mm_pace_window(unsigned pace) {
+    return (int)(pace & 15);
+}
+__device__ __forceinline__ uint32_t mm_pace_apart(unsigned pace) {
+    return pace & 0xfff0;
+}
+__device__ __forceinline__ uint32_t mm_pace_ahead(unsigned pace) {
+    return (pace >> 12) & 0x7fff0;
+}
+// Found by trying, phase by phase, on an H100 (docs/PERFORMANCE.md): in bf16, q8, q4.
+static __constant__ unsigned mm_paces[3][mm_phases] = {
+    {mm_pace(2, 0, 4000), mm_pace(2, 0, 0), mm_pace(2, 0, 0), mm_pace(1, 0, 1008),
+     mm_pace(1, 0, 2000), mm_pace(2, 0, 2000), mm_pace(2, 0, 4000), mm_pace(2, 0, 4000),
+     mm_pace(2, 0, 4000), mm_pace(2, 0, 0), mm_pace(2, 0, 4000)},
+    {mm_pace(3, 0, 2000), mm_pace(2, 0, 0, true), mm_pace(1, 0, 2000), mm_pace(1, 3696, 0),
+     mm_pace(2, 2704, 2000), mm_pace(1, 0, 2000), mm_pace(2, 0, 8000), mm_pace(3, 2096, 0),
+     mm_pace(4, 0, 0), mm_pace(3, 2096, 2000), mm_pace(3, 0, 0)},
+    {mm_pace(2, 0, 0), mm_pace(2, 0, 0, true), mm_pace(2, 0, 0), mm_pace(2, 0, 0, true),
+     mm_pace(2, 0, 0), mm_pace(2, 0, 0), mm_pace(4, 0, 0), mm_pace(4, 0, 0), mm_pace(4, 0, 0),
+     mm_pace(2, 0, 0), mm_pace(3, 0, 0)},
+};
 template <class KERNEL, class ARGS>
-__device__ __forceinline__ void mm_wait_turns(const ARGS &a, const char *memory,
-                                              enum mm_step_wait of) {
-    if (of < KERNEL::waits && threadIdx.x == 0) mm_bar_arrive(mm_wait_at(a, memory, of));
+__device__ __forceinline__ unsigned mm_pace_of(const ARGS &, enum mm_step_phase phase) {
+    return mm_paces[KERNEL::weights == mm_dtype_bf16 ? 0
+                    : KERNEL::weights == mm_dtype_q8 ? 1
+                                                     : 2][phase];
+}
+// The block comes to a phase: said by a thread that goes with the others.
+template <class KERNEL, class ARGS>
+__device__ __forceinline__ void mm_phase_is(const ARGS &a, const char *memory,
+                                            enum mm_step_phase phase) {
+    if (KERNEL::groups && threadIdx.x == 0)
+        atomicExch((unsigned *)(memory + a.room.pace), mm_pace_of<KERNEL>(a, phase));
 }
 
 // The products of a layer come one after the other: op = 3 round + in, gate or wo, then w1 with w3,
@@ -213,8 +248,13 @@ __device__ __forceinline__ struct mm_part *mm_parts_of(const ARGS &a, char *memo
     return (struct mm_part *)(memory + a.room.parts) + (kind * a.ops + op) * ARGS::warps + warp;
 }
 
-// A copy of a part, asked for at once.
-__device__ __forceinline__ struct mm_part mm_part_of(const struct mm_part &part) {
+// A copy of a part, asked for at once; q4 has no registers to spare, and looks there.
+template <class KERNEL>
+using mm_part_here = typename std::conditional<KERNEL::weights == mm_dtype_q4,
+                                               const struct mm_part &, const struct mm_part>::type;
+template <class KERNEL>
+__device__ __forceinline__ mm_part_here<KERNEL> mm_part_of(const struct mm_part &part) {
+    if constexpr (KERNEL::weights == mm_dtype_q4) return part;
     struct mm_part p;
     uint4 v[mm_part_bytes / 16];
     const uint32_t at = mm_shared_at(&part);

@@ -57,7 +57,6 @@ static __device__ __forceinline__ void begin_half(const ARGS &a, walk<KERNEL> &w
     }
     float length;
     mm_meet(a);
-    if (mlp && !end) mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_stream);
     w.factor = mm_norm_factor(a, w.memory, min((int)threadIdx.x % 8, a.n - 1), end ? a.eps : t.eps,
                               l2norm, &length);
     if (l2norm) {
@@ -68,14 +67,14 @@ static __device__ __forceinline__ void begin_half(const ARGS &a, walk<KERNEL> &w
 
 template <class KERNEL>
 static __device__ __forceinline__ float factor_of(const walk<KERNEL> &w, int seq) {
-    return __shfl_sync(0xffffffffu, w.factor, seq);
+    return KERNEL::one ? w.factor : __shfl_sync(0xffffffffu, w.factor, seq);
 }
 
 // Before the first product of a half, or of a round of heads; head -1: the crew has none.
 template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void begin(const ARGS &a, walk<KERNEL> &w, int l, bool mixer,
                                              int head, int round) {
-    const bool has_dt = mixer && head >= 0 && !w.here.t->attention && me_dt(w.me);
+    const bool has_dt = mixer && head >= 0 && !w.here.t->attention && (ARGS::groups || me_dt(w.me));
     if (mixer) {  // what comes from far is asked for before the crew has the operand
 #pragma unroll 1
         for (int at = threadIdx.x; at < a.n * mm_step_rows; at += mm_step_threads<ARGS>)
@@ -83,7 +82,12 @@ static __device__ __forceinline__ void begin(const ARGS &a, walk<KERNEL> &w, int
         if (has_dt) w.dt_bias = __ldg(w.here.y->dt_bias + head);
     }
     if (round == 0) begin_half(a, w, l, !mixer);
-    if (has_dt) mm_dt_sums<KERNEL>(a, w.memory, w.here, head);
+    if (!has_dt) return;
+    if constexpr (ARGS::groups) {
+        mm_dt_say<KERNEL>(a, w.me, w.memory, w.here, head, w.meeting, round);
+    } else {
+        mm_dt_sums<KERNEL>(a, w.memory, w.here, head);
+    }
 }
 
 // The recurrence, of what the crew said of v, k, q and dt.
@@ -95,13 +99,11 @@ static __device__ __forceinline__ void recur(const ARGS &a, walk<KERNEL> &w, int
         const float d = w.here.y->d ? __ldg(w.here.y->d + head) : 0.0f;
         const float a_log = w.here.y->a_log ? __ldg(w.here.y->a_log + head) : -INFINITY;
         mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
+        if constexpr (ARGS::groups)
+            mm_hear_dt(a, w.me, w.memory, w.here, w.meeting, round, w.factor, w.dt_bias);
         mm_meet(a);
-        mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_z);
-        mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_y);
+        mm_phase_is<KERNEL>(a, w.memory, mm_phase_gate);
         mm_recur(a, w.me, w.memory, w.here, head, state, -expf(a_log), d, w.meeting, round);
-    } else {
-        mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_z);
-        mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_y);
     }
 }
 
@@ -127,7 +129,6 @@ static __device__ __forceinline__ void mix(const ARGS &a, walk<KERNEL> &w, int h
         mm_gated<KERNEL>(a, w.me, w.memory, w.here, head, weights, w.meeting, round);
     }
     mm_meet(a);
-    if (!attention) mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_y);
 }
 
 // What the crew said of the MLP's hidden numbers becomes the operand of w2.
@@ -149,27 +150,35 @@ static __device__ __forceinline__ void hear_hidden(const ARGS &a, walk<KERNEL> &
     mm_meet(a);
 }
 
-// The sums of v, k, q and dt are all in shared memory, or those of the gate: of that warps finish
-// the rows that are not first to hear the others.
+// The sums of v, k, q and dt, or those of the gate, are in shared memory when all have met: rows
+// are finished, of the gate by warps that are not first to hear the others. What a warp's first
+// rows need besides is looked up before.
 template <class KERNEL, class ARGS>
 static __device__ __forceinline__ void end_mixer(const ARGS &a, walk<KERNEL> &w, int head,
                                                  int round, bool gate) {
     const struct mm_step_kind &t = *w.here.t;
     const float *red = (const float *)(w.memory + a.room.red);
     const int warp = threadIdx.x / 32, turn = gate ? ARGS::warps - 1 - warp : warp;
+    const int rows = a.n * mm_step_rows;
     if (!gate) mm_conv_wait();
+    struct mm_step_ready r;
+    int at = turn * 32 + (int)threadIdx.x % 32;
+    if (turn * 32 < rows) r = mm_ready(a, w.memory, w.here, round, at, gate);
+    mm_meet(a);
 #pragma unroll 1
-    for (int at0 = turn * 32; at0 < a.n * mm_step_rows; at0 += mm_step_threads<ARGS>) {
-        const struct mm_step_item i =
-            mm_item(a, w.memory, w.here, round, at0 + (int)threadIdx.x % 32);
-        const float factor = factor_of(w, i.seq);  // the same for a warp
-        if (i.row.z < 0 || (i.row.parts >> 4 == 3) != gate) continue;
-        const float sum = mm_row_sum(a, red + i.row.sum + i.seq * 16, i.row.parts & 15);
-        mm_finish_row(a, w.me, w.memory, w.here, i, w.meeting, round, factor * sum);
+    while (at < rows) {  // the same for a warp
+        const float factor = factor_of(w, r.item.seq);
+        if (r.has) {
+            const float *sums = red + r.item.row.sum + r.item.seq * 16;
+            mm_finish_row(a, w.me, w.memory, w.here, r, w.meeting, round,
+                          factor * mm_row_sum(a, sums, r.item.row.parts & 15));
+        }
+        at += mm_step_threads<ARGS>;
+        if (at < rows) r = mm_ready(a, w.memory, w.here, round, at, gate);
     }
     // by a warp that has the least to do
     const int seq = mm_step_threads<ARGS> - 1 - (int)threadIdx.x;
-    if (!gate && head >= 0 && !t.attention && me_dt(w.me) && seq < 32) {
+    if (!ARGS::groups && !gate && head >= 0 && !t.attention && me_dt(w.me) && seq < 32) {
         const float factor = factor_of(w, min(seq, a.n - 1));
         if (seq < a.n)
             mm_dt_finish(a, w.me, w.memory, w.here, w.meeting, round, seq, factor, w.dt_bias);
@@ -215,19 +224,32 @@ static __device__ __forceinline__ void hidden(const ARGS &a, const walk<KERNEL> 
     }
 }
 
+// When it is multiplied.
+static __device__ __forceinline__ enum mm_step_phase phase_of(int which) {
+    return which == mm_step_in     ? mm_phase_in
+           : which == mm_step_gate ? mm_phase_gate
+           : which == mm_step_wo   ? mm_phase_wo
+           : which == mm_step_ffn  ? mm_phase_ffn
+           : which == mm_step_w2   ? mm_phase_w2
+                                   : mm_phase_output;
+}
+
 // A product of the walk, all its tiles: what it needs, the sums, what becomes of them. One place
 // for all products, or the code would not fit the instruction cache. The next one; less than 0: the
 // block of the model has none.
 template <class KERNEL, class ARGS>
 static __device__ __forceinline__ int product(const ARGS &a, walk<KERNEL> &w, int l,
-                                              const struct mm_part &of, int which) {
+                                              const struct mm_part &of, int next) {
+    const int which = KERNEL::small ? of.which : next;  // q4 has no registers to spare
     if (KERNEL::attends && which == mm_step_gate && w.here.t->attention) return which + 1;
     const bool splits = which <= mm_step_gate, sends = which == mm_step_wo || which == mm_step_w2;
     // sums of two meetings later: who sends now has heard the last ones
     if (KERNEL::one && sends) mm_clear_sums(a, mm_turn_of(a, w.memory, w.meeting) + 2);
     if (which == mm_step_wo) {
+        mm_phase_is<KERNEL>(a, w.memory, mm_phase_y);
         mix(a, w, of.head, of.round);
     } else if (which == mm_step_w2) {
+        mm_phase_is<KERNEL>(a, w.memory, mm_phase_hidden);
         hear_hidden(a, w);
     } else if (which == mm_step_gate) {
         recur(a, w, of.head, of.round);
@@ -235,8 +257,8 @@ static __device__ __forceinline__ int product(const ARGS &a, walk<KERNEL> &w, in
         begin(a, w, l, which == mm_step_in, of.head, which == mm_step_in ? of.round : 0);
         if (which == mm_step_output) hidden(a, w);
     }
-    if (which == mm_step_in) mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_z);
-    const struct mm_part part = mm_part_of(of);
+    const mm_part_here<KERNEL> part = mm_part_of<KERNEL>(of);
+    mm_phase_is<KERNEL>(a, w.memory, phase_of(which));
     int tile = part.tile;
 #pragma unroll 1
     for (int turn = 0; turn < part.turns; turn++, tile += part.step) {
@@ -263,13 +285,10 @@ static __device__ __forceinline__ int product(const ARGS &a, walk<KERNEL> &w, in
                 end_tile(a, w, c, which == mm_step_ffn, tile);
         }
     }
-    if (splits) {
-        mm_meet(a);
-        end_mixer(a, w, part.head, part.round, which == mm_step_gate);
-    }
+    if (splits) end_mixer(a, w, part.head, part.round, which == mm_step_gate);
     if (sends && !part.more) {
         w.meeting++;
-        if (which == mm_step_wo) mm_wait_turns<KERNEL>(a, w.memory, mm_step_wait_stream);
+        mm_phase_is<KERNEL>(a, w.memory, which == mm_step_wo ? mm_phase_stream : mm_phase_next);
     }
     if (which == mm_step_wo) return part.more ? mm_step_in : mm_step_ffn;
     return which >= mm_step_w2 ? -1 : which + 1;
@@ -350,8 +369,7 @@ static __global__ void __launch_bounds__(mm_step_all<typename KERNEL::args>, 1)
         if (KERNEL::groups && KERNEL::weights == mm_dtype_q4 && threadIdx.x < 32)
             ((struct mm_q4_lane *)(memory + a.room.lanes))[threadIdx.x] =
                 mm_q4_lane_make<KERNEL>((int)threadIdx.x);
-        if ((int)threadIdx.x < KERNEL::waits)
-            mm_bar_init(mm_wait_at(a, memory, (enum mm_step_wait)threadIdx.x), 1);
+        mm_phase_is<KERNEL>(a, memory, mm_phase_begin);
         w.queue.start(a, memory);
     }
     __syncthreads();
