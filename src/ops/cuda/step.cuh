@@ -72,7 +72,7 @@ __host__ __device__ inline int mm_squares_of(int D_blocks) {
 // The products of a block, in the order of the queues; those of the mixer come once a round.
 enum mm_step_which {
     mm_step_in,    // v, k, q
-    mm_step_gate,  // of a Mamba-2 block: while those are on their way
+    mm_step_gate,  // of a Mamba-2 block: while what the recurrence gave is on its way
     mm_step_wo,
     mm_step_ffn,  // w1 and w3
     mm_step_w2,
