@@ -31,7 +31,8 @@ enum {
     mm_step_block = 128,   // columns that are handed on together
     mm_step_dt_ways = 16,  // sums of the row of dt
     mm_part_bytes = 48,
-    mm_exact_parts = 3,  // bf16 of a number of f32, where weights are not quantized
+    mm_sums_piece = 512,  // bytes of sums that become zeros at once
+    mm_exact_parts = 3,   // bf16 of a number of f32, where weights are not quantized
     // words of those that are said, and bytes of them as an operand (step_product.cuh)
     mm_words_bf16 = 68,
     mm_words_codes = 36,
@@ -154,6 +155,7 @@ struct mm_step_room {
     int states, layers, model;
     int lanes;    // (32) of mm_q4_lane, of q4 in groups: step_slot.cuh
     int pace;     // what who brings for groups goes by: step_queue.cuh
+    int zeros;    // mm_sums_piece bytes of them, of one sequence: step_words.cuh
     int numbers;  // two unsigned: bit i says that sequence i has stopped; turn of the first sums
     int bytes;
 };

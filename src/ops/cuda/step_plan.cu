@@ -283,6 +283,7 @@ static bool cut_room(struct mm_step_plan *p, int n, int warps) {
     r->model = take(&at, a->model_bytes);
     r->lanes = take(&at, warps > mm_step_warps && p->weights == mm_dtype_q4 ? 32 * 16 : 0);
     r->pace = take(&at, sizeof(unsigned));
+    r->zeros = take(&at, n == 1 ? mm_sums_piece : 0);
     r->numbers = take(&at, 2 * (int64_t)sizeof(unsigned));
     const int queues = mm_step_queues(p->weights, p->device.shared - at, warps, a);
     if (queues == 0) return false;

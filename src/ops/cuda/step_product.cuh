@@ -62,17 +62,28 @@ struct mm_step_codes {
     float scale;
 };
 
+// squares: the warp's sum of a number each lane brings, if there is one (mm_warp_sum), meanwhile.
 template <class KERNEL>
-__device__ __forceinline__ struct mm_step_codes mm_codes(float4 v) {
+__device__ __forceinline__ struct mm_step_codes mm_codes(float4 v, float *squares = NULL) {
+    constexpr bool q4 = KERNEL::weights == mm_dtype_q4;
     struct mm_step_codes c;
+    float sq = squares ? *squares : 0.0f;
+    if (squares) {
+        sq += __shfl_xor_sync(0xffffffffu, sq, 16);
+        sq += __shfl_xor_sync(0xffffffffu, sq, 8);
+    }
     const struct mm_four_codes of = mm_codes_of(v);
     c.four = of.four, c.scale = of.scale;
     c.sums[0] = c.sums[1] = 0;
-    if constexpr (KERNEL::weights == mm_dtype_q4) {
-        int sum = __dp4a((int)c.four, 0x01010101, 0);
+    int sum = q4 ? __dp4a((int)c.four, 0x01010101, 0) : 0;
 #pragma unroll
-        for (int i = 1; i < 8; i <<= 1)
-            sum += __shfl_xor_sync(0xffffffffu, sum, i);
+    for (int i = 1; i < 8; i <<= 1) {
+        const int other = q4 ? __shfl_xor_sync(0xffffffffu, sum, i) : 0;
+        if (squares) sq += __shfl_xor_sync(0xffffffffu, sq, 4 / i);
+        sum += other;
+    }
+    if (squares) *squares = sq;
+    if constexpr (q4) {
         c.sums[0] = (uint32_t)sum;
 #pragma unroll
         for (int i = 0; i < 2 && !KERNEL::one; i++)
@@ -355,14 +366,18 @@ __device__ __forceinline__ void mm_stream_whole(const ARGS &a, char *memory, uns
         float squares[some];
 #pragma unroll
         for (int e = 0; e < some; e++) {
-            squares[e] = mm_warp_sum(mm_dot4(v[e], v[e]));
+            squares[e] = mm_dot4(v[e], v[e]);
             v[e].x *= w[e].x, v[e].y *= w[e].y, v[e].z *= w[e].z, v[e].w *= w[e].w;
         }
         struct mm_step_codes c[some];
         if (KERNEL::weights != mm_dtype_bf16 && codes) {
 #pragma unroll
             for (int e = 0; e < some; e++)
-                c[e] = mm_codes<KERNEL>(v[e]);
+                c[e] = mm_codes<KERNEL>(v[e], &squares[e]);
+        } else {
+#pragma unroll
+            for (int e = 0; e < some; e++)
+                squares[e] = mm_warp_sum(squares[e]);
         }
 #pragma unroll
         for (int e = 0; e < some; e++) {

@@ -116,6 +116,8 @@ struct mm_step_kernel {
     static constexpr bool one = std::is_base_of<struct mm_step_args_one, ARGS>::value;
     // beside q4, slots of other types are half as long: those are few
     static constexpr bool small = WEIGHTS == mm_dtype_q4;
+    // there are no registers to spare for a copy of a part
+    static constexpr bool parts_stay = small || (ARGS::groups && WEIGHTS == mm_dtype_q8);
     static constexpr int row_codes = one ? mm_step_row_codes_one : mm_step_row_codes;
     static constexpr bool groups = ARGS::groups;
     static constexpr int piece = small ? 1024 : 2048;  // of a slot, what a warp multiplies
@@ -213,12 +215,12 @@ static __constant__ unsigned mm_paces[3][mm_phases] = {
     {mm_pace(2, 0, 4000), mm_pace(2, 0, 0), mm_pace(2, 0, 0), mm_pace(1, 0, 1008),
      mm_pace(1, 0, 2000), mm_pace(2, 0, 2000), mm_pace(2, 0, 4000), mm_pace(2, 0, 4000),
      mm_pace(2, 0, 4000), mm_pace(2, 0, 0), mm_pace(2, 0, 4000)},
-    {mm_pace(3, 0, 2000), mm_pace(2, 0, 0, true), mm_pace(1, 0, 2000), mm_pace(1, 3696, 0),
-     mm_pace(2, 2704, 2000), mm_pace(1, 0, 2000), mm_pace(2, 0, 8000), mm_pace(3, 2096, 0),
-     mm_pace(4, 0, 0), mm_pace(3, 2096, 2000), mm_pace(3, 0, 0)},
-    {mm_pace(2, 0, 0), mm_pace(2, 0, 0, true), mm_pace(2, 0, 0), mm_pace(2, 0, 0, true),
-     mm_pace(2, 0, 0), mm_pace(2, 0, 0), mm_pace(4, 0, 0), mm_pace(4, 0, 0), mm_pace(4, 0, 0),
-     mm_pace(2, 0, 0), mm_pace(3, 0, 0)},
+    {mm_pace(3, 0, 2000), mm_pace(2, 0, 0, true), mm_pace(1, 0, 0), mm_pace(1, 1480, 0),
+     mm_pace(2, 1480, 2000), mm_pace(1, 0, 2000), mm_pace(2, 0, 8000), mm_pace(3, 2096, 0),
+     mm_pace(4, 0, 0), mm_pace(3, 2096, 2000), mm_pace(4, 0, 0)},
+    {mm_pace(2, 0, 0), mm_pace(2, 0, 0, true), mm_pace(1, 0, 0), mm_pace(1, 0, 0), mm_pace(2, 0, 0),
+     mm_pace(2, 0, 0), mm_pace(4, 0, 0), mm_pace(4, 0, 0), mm_pace(4, 0, 0), mm_pace(2, 0, 0),
+     mm_pace(4, 0, 0)},
 };
 template <class KERNEL, class ARGS>
 __device__ __forceinline__ unsigned mm_pace_of(const ARGS &, enum mm_step_phase phase) {
@@ -248,13 +250,13 @@ __device__ __forceinline__ struct mm_part *mm_parts_of(const ARGS &a, char *memo
     return (struct mm_part *)(memory + a.room.parts) + (kind * a.ops + op) * ARGS::warps + warp;
 }
 
-// A copy of a part, asked for at once; q4 has no registers to spare, and looks there.
+// A copy of a part, asked for at once, or the part itself.
 template <class KERNEL>
-using mm_part_here = typename std::conditional<KERNEL::weights == mm_dtype_q4,
-                                               const struct mm_part &, const struct mm_part>::type;
+using mm_part_here = typename std::conditional<KERNEL::parts_stay, const struct mm_part &,
+                                               const struct mm_part>::type;
 template <class KERNEL>
 __device__ __forceinline__ mm_part_here<KERNEL> mm_part_of(const struct mm_part &part) {
-    if constexpr (KERNEL::weights == mm_dtype_q4) return part;
+    if constexpr (KERNEL::parts_stay) return part;
     struct mm_part p;
     uint4 v[mm_part_bytes / 16];
     const uint32_t at = mm_shared_at(&part);

@@ -24,7 +24,7 @@ struct walk {
     struct mm_step_who me;
     struct mm_queue<KERNEL> queue;
     struct mm_step_here here;
-    float dt_bias;     // of the head
+    float dt_bias;     // of the head; not of groups
     float factor;      // of the norm, of sequence threadIdx.x % 8
     unsigned meeting;  // of the parts that are sent next
 };
@@ -79,7 +79,7 @@ static __device__ __forceinline__ void begin(const ARGS &a, walk<KERNEL> &w, int
 #pragma unroll 1
         for (int at = threadIdx.x; at < a.n * mm_step_rows; at += mm_step_threads<ARGS>)
             mm_conv_ask(a, w.memory, w.here, mm_item(a, w.memory, w.here, round, at), round);
-        if (has_dt) w.dt_bias = __ldg(w.here.y->dt_bias + head);
+        if (has_dt && !ARGS::groups) w.dt_bias = __ldg(w.here.y->dt_bias + head);
     }
     if (round == 0) begin_half(a, w, l, !mixer);
     if (!has_dt) return;
@@ -98,9 +98,10 @@ static __device__ __forceinline__ void recur(const ARGS &a, walk<KERNEL> &w, int
         const auto state = mm_state_rows(a, w.here, w.me, head, threadIdx.x / 32);
         const float d = w.here.y->d ? __ldg(w.here.y->d + head) : 0.0f;
         const float a_log = w.here.y->a_log ? __ldg(w.here.y->a_log + head) : -INFINITY;
+        const float bias = ARGS::groups ? __ldg(w.here.y->dt_bias + head) : 0.0f;
         mm_hear_z(a, w.me, w.memory, w.here, w.meeting, round);
         if constexpr (ARGS::groups)
-            mm_hear_dt(a, w.me, w.memory, w.here, w.meeting, round, w.factor, w.dt_bias);
+            mm_hear_dt(a, w.me, w.memory, w.here, w.meeting, round, w.factor, bias);
         mm_meet(a);
         mm_phase_is<KERNEL>(a, w.memory, mm_phase_gate);
         mm_recur(a, w.me, w.memory, w.here, head, state, -expf(a_log), d, w.meeting, round);
@@ -244,7 +245,7 @@ static __device__ __forceinline__ int product(const ARGS &a, walk<KERNEL> &w, in
     if (KERNEL::attends && which == mm_step_gate && w.here.t->attention) return which + 1;
     const bool splits = which <= mm_step_gate, sends = which == mm_step_wo || which == mm_step_w2;
     // sums of two meetings later: who sends now has heard the last ones
-    if (KERNEL::one && sends) mm_clear_sums(a, mm_turn_of(a, w.memory, w.meeting) + 2);
+    if (KERNEL::one && sends) mm_clear_sums(a, w.memory, mm_turn_of(a, w.memory, w.meeting) + 2);
     if (which == mm_step_wo) {
         mm_phase_is<KERNEL>(a, w.memory, mm_phase_y);
         mix(a, w, of.head, of.round);
@@ -369,6 +370,7 @@ static __global__ void __launch_bounds__(mm_step_all<typename KERNEL::args>, 1)
         if (KERNEL::groups && KERNEL::weights == mm_dtype_q4 && threadIdx.x < 32)
             ((struct mm_q4_lane *)(memory + a.room.lanes))[threadIdx.x] =
                 mm_q4_lane_make<KERNEL>((int)threadIdx.x);
+        if (KERNEL::one) mm_zeros_make(a, memory);
         mm_phase_is<KERNEL>(a, memory, mm_phase_begin);
         w.queue.start(a, memory);
     }
@@ -394,6 +396,7 @@ static __global__ void __launch_bounds__(mm_step_all<typename KERNEL::args>, 1)
             if (head < w.here.t->H) mm_conv_keep(a, memory, w.here, head, round);
         }
     }
+    if (KERNEL::one) mm_sums_cleared(a);
     // all have begun: their parts were heard
     if (KERNEL::one && blockIdx.x == 0 && threadIdx.x == 0)
         *mm_turn(a) = mm_turn_of(a, memory, w.meeting) % mm_sums_turns;
